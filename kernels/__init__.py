@@ -1,0 +1,1 @@
+"""The CUDA kernels behind the cost model; imports nothing of the simulator."""
