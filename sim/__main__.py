@@ -1,0 +1,5 @@
+"""`python -m sim` is `residentsim`."""
+
+from .cli import main
+
+main()

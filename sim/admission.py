@@ -1,0 +1,50 @@
+"""Who enters the loop: first in, first out, if there is a slot and room for the whole prompt.
+
+A request that could never fit is turned away when it arrives, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .kv import BlockPool
+from .request import Request
+
+
+class Admission:
+    """The waiting queue. *max_batch* slots, *pool* of KV blocks, *max_context* tokens a request."""
+
+    def __init__(self, pool: BlockPool, max_batch: int, max_context: int) -> None:
+        self.pool = pool
+        self.max_batch = max_batch
+        self.max_context = max_context
+        self.waiting: deque[Request] = deque()
+
+    def impossible(self, request: Request) -> str | None:
+        """Why *request* can never be served, or None."""
+        total = request.prompt_tokens + request.output_tokens
+        if total > self.max_context:
+            return "exceeds_model_context"
+        if self.pool.blocks(request.final_context_tokens) > self.pool.capacity:
+            return "exceeds_kv_capacity"
+        return None
+
+    def try_admit(self, running: int) -> Request | None:
+        """The next request to run beside *running* others, its KV blocks taken; None if none may.
+
+        Nobody overtakes the head of the queue.
+        """
+        if not self.waiting or running >= self.max_batch:
+            return None
+        # Model: blocks for the whole prompt are reserved at admission, so that a prefill, once
+        # begun, never waits for memory (vLLM V1 allocates chunk by chunk).
+        request = self.waiting[0]
+        blocks = self.pool.blocks(request.prefill_tokens)
+        if blocks > self.pool.free:
+            return None
+        self.pool.take(blocks)
+        return self.waiting.popleft()
+
+    def return_to_head(self, request: Request) -> None:
+        """Queues a preempted request before all others: it arrived before them."""
+        self.waiting.appendleft(request)

@@ -1,0 +1,49 @@
+"""Arrivals: one process walks the trace and hands each request over at its time.
+
+The trace's clock is divided by `rate_scale`: at 2, the same requests come twice as fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from math import inf
+
+from simpy.events import Event
+
+from .clock import Clock
+from .request import Request
+from .trace.chunk import Chunk
+
+
+class Arrivals:
+    """Counts what arrived; `arrive` is the process."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        chunks: Iterable[Chunk],
+        rate_scale: float,
+        submit: Callable[[Request], None],
+        stop_at: float = inf,
+    ) -> None:
+        self.clock = clock
+        self.chunks = chunks
+        self.rate_scale = rate_scale
+        self.submit = submit
+        self.stop_at = stop_at
+        self.count = 0
+        clock.process(self.arrive())
+
+    def arrive(self) -> Generator[Event, None, None]:
+        """Open loop: arrivals do not wait for answers. Ends with the trace or at *stop_at*."""
+        clock, submit = self.clock, self.submit
+        for chunk in self.chunks:
+            times = (chunk.arrival_s / self.rate_scale).tolist()
+            prompts, outputs = chunk.prompt_tokens.tolist(), chunk.output_tokens.tolist()
+            for time, prompt, output in zip(times, prompts, outputs, strict=True):
+                if time > clock.now:
+                    if time > self.stop_at:
+                        return
+                    yield clock.at(time)
+                submit(Request(self.count, time, prompt, output))
+                self.count += 1

@@ -1,0 +1,173 @@
+"""The commands: thin, and heavy imports happen inside the command that needs them.
+
+Exit codes: 0 done, 2 the user's input is at fault (each finding one line on stderr), 1 ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .cli_profile import app as profile_app
+from .cli_trace import app as trace_app
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .scenario import Scenario
+
+app = typer.Typer(
+    name="residentsim",
+    help="Simulates LLM serving on a GPU whose decode loop is launched by the host, replayed as "
+    "a CUDA graph, or stays resident. Start with: residentsim run scenarios/smallest.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(trace_app, name="trace", help="Look at, convert and generate traces.")
+app.add_typer(profile_app, name="profile", help="What a GPU profile holds; fit one.")
+
+ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO.yaml", help="A scenario file.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Overrides a key, e.g. loop.mode=resident."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        typer.echo(f"residentsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print and exit.")
+    ] = False,
+) -> None:
+    """What every command takes."""
+
+
+@app.command()
+def run(
+    scenario: ScenarioFile,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; default runs/NAME-HASH.")
+    ] = None,
+    sets: Sets = None,
+    engine: Annotated[
+        str, typer.Option(help="leap (fast) or step (one event an iteration); same results.")
+    ] = "leap",
+    force: Annotated[bool, typer.Option(help="Replace a run that is there already.")] = False,
+    plots: Annotated[bool, typer.Option(help="Draw the run's figures, SVG and PNG.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Replay a trace through one scenario and write its records, summary and figures."""
+    from .load import load
+    from .result import new_folder
+    from .simulate import run as simulate
+    from .tables import print_summary
+    from .watch import watched
+
+    if engine not in ("leap", "step"):
+        raise InputError(f"--engine {engine}: no such engine; choose leap or step")
+    chosen = load(scenario, sets or ())
+    _warn(chosen)
+    path = out or Path("runs") / f"{chosen.name}-{chosen.hash}"
+    with new_folder(path, force) as folder:
+        with watched(chosen, quiet) as progress:
+            summary = simulate(chosen, folder, engine, progress)
+        if plots:
+            from .plots import draw_run
+
+            draw_run(folder, folder / "figures")
+    if not quiet:
+        print_summary(summary)
+    typer.echo(f"{path}")
+
+
+@app.command()
+def sweep(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="With a `sweep:` key.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The study's folder; default runs/NAME.")
+    ] = None,
+    sets: Sets = None,
+    jobs: Annotated[int, typer.Option(min=1, max=1024, help="Points at a time.")] = 1,
+    plots: Annotated[bool, typer.Option(help="Draw the study's figures, SVG and PNG.")] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Run every point of a study, skipping those that are there, and compare them."""
+    from .load import load_points
+    from .sweep import run_points
+    from .tables import print_study
+
+    points = load_points(study, sets or ())
+    for point in points[:1]:
+        _warn(point.scenario)
+    folder = out or Path("runs") / points[0].scenario.name
+    summaries = run_points(points, folder, jobs, quiet)
+    if plots:
+        from .plots import draw_study
+
+        draw_study(folder, folder / "figures")
+    if not quiet:
+        print_study([point.axes for point in points], summaries)
+    typer.echo(f"{folder}")
+
+
+@app.command()
+def plot(
+    folder: Annotated[Path, typer.Argument(help="A run's folder or a study's.")],
+    out: Annotated[Path | None, typer.Option(help="Default: FOLDER/figures.")] = None,
+) -> None:
+    """Draw the figures of a run or a study again, as SVG and PNG."""
+    from .plots import draw_run, draw_study
+
+    draw = draw_run if (folder / "summary.json").is_file() else draw_study
+    for path in draw(folder, out or folder / "figures"):
+        typer.echo(f"{path}")
+
+
+@app.command()
+def check(scenario: ScenarioFile, sets: Sets = None) -> None:
+    """Report every error of a scenario or study as file:line:column: path: what; how to mend."""
+    from .load import load_points
+    from .profile import load_profile
+    from .simulate import hbm_blocks
+    from .units import count_text
+
+    points = load_points(scenario, sets or ())
+    blocks = set()
+    for point in points:
+        _warn(point.scenario)
+        chosen = point.scenario
+        if chosen.trace.file is not None and not Path(chosen.trace.file).is_file():
+            raise InputError(f"{scenario}: trace.file: {chosen.trace.file}: no such file")
+        blocks.add(hbm_blocks(chosen, load_profile(chosen.hardware.profile)))
+    room = ", ".join(count_text(n) for n in sorted(blocks))
+    typer.echo(f"{scenario}: {len(points)} point(s), valid; room for {room} KV blocks in HBM")
+
+
+def _warn(scenario: Scenario) -> None:
+    for line in scenario.warnings():
+        typer.echo(f"warning: {line}", err=True)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """The entry point: turns `InputError` into lines on stderr and exit code 2."""
+    try:
+        return app(arguments)
+    except InputError as error:
+        for line in error.lines:
+            print(line, file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(1)

@@ -1,0 +1,201 @@
+"""Seconds for an iteration, from the profile: the only module the loop asks for time.
+
+An iteration of b decode requests over c KV entries costs the same whichever requests they are, so
+`Cost.decode(b)` is worked out once for each b and then evaluated at c, for one iteration or for
+many at once with results equal to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from .modes import Modes
+from .profile import Profile, decode_kernel
+from .scenario import Loop, Scenario
+from .stages import Pass, Stages
+from .timing import Timing
+
+
+class Chunk(NamedTuple):
+    """A piece of one prompt: *tokens* to prefill after *offset* tokens that have KV already."""
+
+    tokens: int
+    offset: int
+
+
+class Charge(NamedTuple):
+    """What one iteration costs, all in seconds but the counts."""
+
+    seconds: float
+    busy: float
+    tklqt: float
+    launches: int
+    syncs: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeCost:
+    """An iteration of *batch* decoding requests, run as *padded* requests."""
+
+    batch: int
+    padded: int
+    timing: Timing
+    base: float
+    scale: float
+    offset: float
+    spread: float
+    """Attention: base + sqrt((scale * context + offset)^2 + spread)."""
+
+    def attention(self, context: float) -> float:
+        """Seconds of one layer's attention over *context* KV entries in all."""
+        streamed = self.scale * context + self.offset
+        return self.base + sqrt(streamed * streamed + self.spread)
+
+    def attention_array(self, contexts: np.ndarray) -> np.ndarray:
+        """`attention` for each element of *contexts* (float64)."""
+        streamed = contexts * self.scale
+        streamed += self.offset
+        streamed *= streamed
+        streamed += self.spread
+        np.sqrt(streamed, out=streamed)
+        streamed += self.base
+        return streamed
+
+    def seconds(self, context: int) -> float:
+        """Length of the iteration over *context* KV entries, those appended included."""
+        return self.timing.seconds(self.attention(float(context)))
+
+    def seconds_array(self, contexts: np.ndarray) -> np.ndarray:
+        """`seconds` for each element of *contexts* (float64)."""
+        return self.timing.seconds_array(self.attention_array(contexts))
+
+    def account(self, contexts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """GPU-busy seconds and seconds of launches queued, for each of *contexts*."""
+        x = self.attention_array(contexts)
+        return self.timing.busy(x), self.timing.tklqt(x, np.maximum)
+
+
+def captured_batches(loop: Loop) -> tuple[int, ...]:
+    """Batch sizes with a graph: those of the scenario, or 1, 2, 4, multiples of 8, `max_batch`."""
+    if loop.captured_batches is not None:
+        return loop.captured_batches
+    sizes = {1, 2, 4, *range(8, loop.max_batch, 8), loop.max_batch}
+    return tuple(sorted(size for size in sizes if size <= loop.max_batch))
+
+
+class Cost:
+    """The cost model of one scenario."""
+
+    def __init__(self, scenario: Scenario, profile: Profile) -> None:
+        loop, model = scenario.loop, scenario.model
+        self.shape = model.shape
+        self.loop = loop
+        self.profile = profile
+        self.stages = Stages(self.shape, model.weights, loop.kernels, profile)
+        self.modes = Modes(profile, loop.host)
+        self.weights = model.weights
+        self.kv_dtype = scenario.kv.dtype
+        self.split_kv = profile.decode_attention(scenario.kv.dtype)
+        self.prefill_form = profile.prefill_attention()
+        self.captured = captured_batches(loop) if loop.mode == "graph" else ()
+        self.by_batch: dict[tuple[int, bool], DecodeCost] = {}
+        self.most_tokens = 0
+        self.most_batch = 0
+        self.most_context = 0
+
+    def decode(self, batch: int, beside_prefill: bool = False) -> DecodeCost:
+        """The cost of decoding *batch* requests, on fewer SMs when *beside_prefill*."""
+        key = (batch, beside_prefill)
+        found = self.by_batch.get(key)
+        if found is None:
+            found = self.by_batch[key] = self._decode(batch, beside_prefill)
+        return found
+
+    def _decode(self, batch: int, beside_prefill: bool) -> DecodeCost:
+        padded = next((size for size in self.captured if size >= batch), batch)
+        work = self.stages.of(padded, padded)
+        if self.loop.mode == "resident":
+            timing = self.modes.resident(work, batch)
+            if beside_prefill:
+                timing = self.modes.beside_prefill(timing, self.loop.prefill_share)
+        elif self.captured and batch <= self.captured[-1]:
+            timing = self.modes.graph(work, batch)
+        else:
+            timing = self.modes.host(work, True, None, batch)
+        self.most_batch = max(self.most_batch, padded)
+        self.most_tokens = max(self.most_tokens, padded)
+        return self._with_attention(batch, padded, timing)
+
+    def _with_attention(self, batch: int, padded: int, timing: Timing) -> DecodeCost:
+        form, shape = self.split_kv, self.shape
+        per_token = 2.0 * shape.kv_heads * shape.head_dim * form.kv_bytes
+        per_request = 4.0 * shape.heads * shape.head_dim
+        spread = form.cta_s * padded * shape.kv_heads
+        return DecodeCost(
+            batch,
+            padded,
+            timing,
+            form.t0_s,
+            per_token / form.bytes_per_s,
+            per_request * padded / form.bytes_per_s + form.ramp_s,
+            spread * spread,
+        )
+
+    def mixed(self, batch: int, context: int, chunks: Sequence[Chunk], logits: int) -> Charge:
+        """Decode of *batch* requests over *context* KV entries together with prefill *chunks*.
+
+        *logits* of all tokens are sampled from. Runs as single launches in every mode: no graph
+        is captured for it, and a resident loop has left before.
+        """
+        work = self._pass(batch, chunks, logits)
+        timing = self.modes.host(work, batch > 0, self._prefill(chunks), batch + len(chunks))
+        x = self.decode(batch).attention(float(context)) if batch else 0.0
+        return self._charge(timing, x)
+
+    def partition(self, chunks: Sequence[Chunk], logits: int) -> Charge:
+        """Prefill *chunks* on their share of the SMs, beside the resident loop."""
+        work = self._pass(0, chunks, logits)
+        share = self.loop.prefill_share
+        return self._charge(self.modes.partition(work, self._prefill(chunks), share), 0.0)
+
+    def _pass(self, batch: int, chunks: Sequence[Chunk], logits: int) -> Pass:
+        tokens = batch + sum(chunk.tokens for chunk in chunks)
+        self.most_tokens = max(self.most_tokens, tokens)
+        return self.stages.of(tokens, logits)
+
+    def _prefill(self, chunks: Sequence[Chunk]) -> float:
+        """Seconds of one layer's prefill attention: all chunks in one launch."""
+        form, shape = self.prefill_form, self.shape
+        seconds = form.t0_s
+        for tokens, offset in chunks:
+            self.most_context = max(self.most_context, tokens + offset)
+            seconds += form.seconds(tokens, offset, shape.heads, shape.head_dim) - form.t0_s
+        return seconds
+
+    def _charge(self, timing: Timing, x: float) -> Charge:
+        return Charge(
+            timing.seconds(x), timing.busy(x), timing.tklqt(x, max), timing.launches,
+            timing.syncs, timing.path,
+        )  # fmt: skip
+
+    def estimated(self) -> list[str]:
+        """Names of the estimated constants and kernels that this scenario's loop depends on."""
+        used = set(self.modes.uses(self.loop.mode, self.loop.prefill))
+        used |= {f"gemm.{self.weights}", "gemm.bf16", "elementwise", "prefill_attention.bf16"}
+        used.add(decode_kernel(self.kv_dtype))
+        return [name for name in self.profile.estimated() if name in used]
+
+    def extrapolated(self) -> list[str]:
+        """Where the run left the domain in which a kernel's form was fitted, one phrase each."""
+        profile = self.profile
+        attention = profile.kernel(decode_kernel(self.kv_dtype))
+        found = profile.kernel(f"gemm.{self.weights}").outside(m=self.most_tokens)
+        found += attention.outside(batch=self.most_batch)
+        found += profile.kernel("prefill_attention.bf16").outside(context=self.most_context)
+        return found

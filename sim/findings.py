@@ -1,0 +1,117 @@
+"""From pydantic's errors to findings: the place in the file, what is wrong, how to mend it.
+
+The one rule: nobody who mends a scenario has to know pydantic, so every kind of error that our
+fields can raise is said in the words of YAML.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+from .errors import shown
+from .marks import Finding
+from .models import ModelShape
+from .node import Node, suggestion
+from .scenario import Model, Scenario
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+    from .marks import Document
+    from .node import Place
+
+_EXPECTED = {
+    "int_type": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "finite_number": "expected a finite number",
+    "bool_type": "expected true or false",
+    "string_type": "expected a word",
+    "tuple_type": "expected a list",
+    "string_too_short": "expected a word",
+    "string_too_long": "expected a shorter word",
+    "model_type": "expected a map",
+    "model_attributes_type": "expected a map",
+    "dict_type": "expected a map",
+}
+
+
+def findings_of(error: ValidationError, document: Document) -> list[Finding]:
+    """One finding for every error whose place is not known to be bad already."""
+    findings = []
+    for details in error.errors(include_url=False):
+        place = _place(details["loc"])
+        if details["type"] == "faults":
+            faults = [((*place, *at), what) for at, what in details["ctx"]["faults"]]
+        else:
+            faults = [(place, _what(details, place))]
+        key = details["type"] == "extra_forbidden"
+        for at, what in faults:
+            if not any(at[:i] in document.bad for i in range(len(at) + 1)):
+                text = f"{_dotted(at)}: {what}" if at else what
+                findings.append(Finding(document.mark(at, key=key), text))
+    return findings
+
+
+def fields_at(place: Place) -> list[str]:
+    """The keys that may stand in the map at *place* of a scenario file; none for no map."""
+    node: type[Node] = Scenario
+    for step in place:
+        field = node.model_fields.get(str(step))
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        nodes = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Node)]
+        if not nodes:
+            return []
+        node = nodes[0]
+    if node is Scenario:
+        return [*Scenario.model_fields, "extends", "sweep"]
+    if node is Model:
+        return ["preset", "weights", *ModelShape.model_fields]
+    return list(node.model_fields)
+
+
+def _place(loc: tuple[int | str, ...]) -> Place:
+    """The place in the file: a model's shape stands in `model` itself."""
+    return (loc[0], *loc[2:]) if loc[:2] == ("model", "shape") else loc
+
+
+def _dotted(place: Place) -> str:
+    text = ".".join(map(str, place))
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _what(details: ErrorDetails, place: Place) -> str:
+    """What is wrong and how to mend it, in our words."""
+    kind, value = details["type"], details["input"]
+    ctx: dict[str, Any] = details.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"no such field; {suggestion(str(place[-1]), fields_at(place[:-1]), 'fields here')}"
+    if kind == "missing" and len(place) > 0 and not isinstance(place[-1], int):
+        return "missing; it has no default"
+    if kind in ("missing", "too_short", "too_long"):
+        return f"a list of the wrong length; {details['msg']}"
+    if kind == "literal_error":
+        known = [word.strip("'") for word in ctx["expected"].replace(" or ", ", ").split(", ")]
+        near = suggestion(str(value), known, "known")
+        return f"expected one of {', '.join(known)}, got {_shown(value)}" + (
+            f"; {near}" if near.startswith("did") else ""
+        )
+    if kind == "string_pattern_mismatch":
+        return f"{shown(value)} may hold a-z, 0-9, '.', '_' and '-' only, 64 at most"
+    if kind in _EXPECTED:
+        keys = fields_at(place) if "map" in _EXPECTED[kind] else []
+        hint = f" of {', '.join(keys)}" if keys else ""
+        return f"{_EXPECTED[kind]}{hint}, got {_shown(value)}"
+    limits = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    for limit, sign in limits.items():
+        if limit in ctx:
+            return f"must be {sign} {ctx[limit]}, got {_shown(value)}"
+    return str(details["msg"]).removeprefix("Value error, ")
+
+
+def _shown(value: object) -> str:
+    """*value* as YAML spells it."""
+    if value is None or isinstance(value, bool):
+        return "nothing" if value is None else str(value).lower()
+    return shown(value)

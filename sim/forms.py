@@ -1,0 +1,149 @@
+"""Functional forms: how long a kernel takes as a function of the bytes and flops it handles.
+
+The profile holds their parameters, the cost model calls them. All quantities are SI (seconds,
+bytes, bytes/s, flop/s). The one rule: a scalar method and its array twin perform the same
+operations in the same order, so that both engines of the simulator see the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+TYPE_BITS = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4}
+FloatArray = NDArray[np.float64]
+Reals = float | FloatArray
+
+
+def gemm_bytes(m: float, n: float, k: float, weights: str) -> float:
+    """Bytes of an *m* x *k* by *k* x *n* product: weights in their format, activations in 16 bits.
+
+    # Model: scales of quantised formats are not counted and fp8 activations count as 16 bit,
+    # because the calibration rows were computed so (calibration/README.md).
+    """
+    return n * k * TYPE_BITS[weights] / 8.0 + 2.0 * (m * k + m * n)
+
+
+def gemm_flops(m: float, n: float, k: float) -> float:
+    """Flops of an *m* x *k* by *k* x *n* product, a multiply-add counted as two."""
+    return 2.0 * m * n * k
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """t = t0 + ((bytes/bw)^q + (flops/F)^q)^(1/q); *gemv*, if any, replaces it where faster.
+
+    # Model: the library picks the faster of a matrix-vector and a matrix-matrix kernel. Only the
+    # weight-only formats show that switch in the calibration rows (m <= 4 against m >= 8).
+    """
+
+    t0_s: float
+    bytes_per_s: float
+    flops_per_s: float
+    q: float
+    gemv: Roofline | None = None
+
+    def seconds(self, bytes_moved: float, flops: float) -> float:
+        """Duration of one product that moves *bytes_moved* bytes and computes *flops*."""
+        memory = math.pow(bytes_moved / self.bytes_per_s, self.q)
+        compute = math.pow(flops / self.flops_per_s, self.q)
+        time = self.t0_s + math.pow(memory + compute, 1.0 / self.q)
+        return time if self.gemv is None else min(time, self.gemv.seconds(bytes_moved, flops))
+
+    def array(self, bytes_moved: FloatArray, flops: FloatArray) -> FloatArray:
+        """`seconds` over arrays, for fitting; a power may differ from the scalar's by one ulp."""
+        memory = (bytes_moved / self.bytes_per_s) ** self.q
+        compute = (flops / self.flops_per_s) ** self.q
+        time: FloatArray = self.t0_s + (memory + compute) ** (1.0 / self.q)
+        return time if self.gemv is None else np.minimum(time, self.gemv.array(bytes_moved, flops))
+
+    def fixed(self, bytes_moved: float, flops: float) -> float:
+        """The part of `seconds` that does not grow with the work: t0 of the kernel picked."""
+        if self.gemv is None:
+            return self.t0_s
+        own = Roofline(self.t0_s, self.bytes_per_s, self.flops_per_s, self.q)
+        slower = self.gemv.seconds(bytes_moved, flops) >= own.seconds(bytes_moved, flops)
+        return self.t0_s if slower else self.gemv.t0_s
+
+
+@dataclass(frozen=True, slots=True)
+class SplitKv:
+    """t = t0 + sqrt((bytes/bw + ramp)^2 + (cta * batch * kv_heads)^2), decode attention.
+
+    bytes = 2 * total_context * kv_heads * head_dim * kv_bytes + 4 * batch * heads * head_dim,
+    with *kv_bytes* for one element of the cache. *ramp_s* is the time lost while the SMs fill,
+    *cta_s* the cost of one (request, KV head) pair.
+
+    # Model: the exponent is fixed at 2 and not fitted, because IEEE 754 rounds a square root
+    # exactly: scalar and array code then agree to the last bit on every machine. A free exponent
+    # was between 1.8 and 2.0 in fits of other implementations.
+    # Model: time depends on the sum of the contexts, not on their skew: a kernel that deals equal
+    # shares of blocks to the SMs. The calibration rows have equal contexts only.
+    """
+
+    t0_s: float
+    bytes_per_s: float
+    ramp_s: float
+    cta_s: float
+    kv_bytes: float
+
+    def seconds(
+        self, batch: float, total_context: float, heads: float, kv_heads: float, head_dim: float
+    ) -> float:
+        """Duration for *batch* requests that read *total_context* tokens together (batch >= 1)."""
+        per_token = 2.0 * kv_heads * head_dim * self.kv_bytes
+        fixed = 4.0 * batch * heads * head_dim
+        stream = (total_context * per_token + fixed) / self.bytes_per_s + self.ramp_s
+        pairs = self.cta_s * (batch * kv_heads)
+        return self.t0_s + math.sqrt(stream * stream + pairs * pairs)
+
+    def array(
+        self,
+        batch: Reals,
+        total_context: FloatArray,
+        heads: Reals,
+        kv_heads: Reals,
+        head_dim: Reals,
+    ) -> FloatArray:
+        """`seconds` for each element of *total_context* (float64), bit-identical to the scalar."""
+        per_token = 2.0 * kv_heads * head_dim * self.kv_bytes
+        fixed = 4.0 * batch * heads * head_dim
+        stream = (total_context * per_token + fixed) / self.bytes_per_s + self.ramp_s
+        pairs = self.cta_s * (batch * kv_heads)
+        time: FloatArray = self.t0_s + np.sqrt(stream * stream + pairs * pairs)
+        return time
+
+
+@dataclass(frozen=True, slots=True)
+class RampedFlops:
+    """t = t0 + flops * (1 + half_tokens/context) / F, causal prefill attention of one chunk."""
+
+    t0_s: float
+    flops_per_s: float
+    half_tokens: float
+
+    def seconds(self, heads: float, head_dim: float, chunk: float, offset: float) -> float:
+        """Duration for *chunk* >= 1 new tokens behind *offset* tokens that are already cached."""
+        flops = attention_flops(heads, head_dim, chunk, offset)
+        ramp = 1.0 + self.half_tokens / (chunk + offset)
+        return self.t0_s + flops * ramp / self.flops_per_s
+
+
+def attention_flops(heads: float, head_dim: float, chunk: float, offset: float) -> float:
+    """Flops of both products of causal attention: each token sees itself and all before it."""
+    return 4.0 * heads * head_dim * (chunk * offset + chunk * (chunk + 1.0) / 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearBytes:
+    """t = t0 + bytes/bw: small elementwise nodes (norm, rotary, append, activation, add)."""
+
+    t0_s: float
+    bytes_per_s: float
+
+    def seconds(self, bytes_moved: float) -> float:
+        """Duration of one node that moves *bytes_moved* bytes, read plus written."""
+        return self.t0_s + bytes_moved / self.bytes_per_s

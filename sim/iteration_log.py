@@ -1,0 +1,219 @@
+"""Iterations as columns: what the loop did, row by row, without an object an iteration.
+
+The loop reports a stretch of like iterations at a time. They are expanded in bulk, accounted for
+by the cost model, and handed on in slices of fixed length, so that memory stays bounded and sums
+do not depend on how the stretches were cut.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from .cost import Charge, Cost
+
+Columns = dict[str, np.ndarray]
+
+SLICE = 131_072
+KINDS = ("decode", "mixed", "prefill")
+PATHS = ("host", "graph", "resident", "partition")
+
+
+class Iteration(NamedTuple):
+    """A stretch of iterations that differ only in lengths; the values of the first of them."""
+
+    start: float
+    batch: int
+    padded: int
+    context: int
+    """KV entries read by decode attention, those appended included."""
+    prefill_requests: int
+    prefill_tokens: int
+    running: int
+    departures: int
+    """Requests that had left the queue by then, less those that came back."""
+    blocks: int
+    """KV blocks in use before it."""
+    beside: bool
+    """Whether a prefill partition was at work."""
+    joined: tuple[float, ...]
+    """Times of the last tokens of requests that decode here for the first time."""
+    last_commit: float
+    """When the other decoding requests got their last token."""
+    output_tokens: int
+    charge: Charge | None
+    """Cost if it is a single iteration with prefill; decode iterations are worked out in bulk."""
+
+
+class IterationLog:
+    """Collects iterations and hands slices of columns to *sink*, in order of their commits.
+
+    Each slice also has `itl_s`, time since the last tokens of the `itl_requests` requests that
+    decoded in the iteration before; gaps of single requests are in `single_gaps`.
+    """
+
+    def __init__(self, cost: Cost, sink: Callable[[Columns], None]) -> None:
+        self.cost = cost
+        self.sink = sink
+        self.rows = 0
+        self.single_gaps = array("d")
+        self._queued = array("d")
+        self._stretches: list[Iteration] = []
+        self._ends: list[np.ndarray] = []
+        self._seconds: list[np.ndarray] = []
+        self._blocks: list[list[int]] = []
+        self._pending = 0
+        self._rest: Columns | None = None
+
+    def queued(self, time: float) -> None:
+        """A request joined the queue at *time* seconds."""
+        self._queued.append(time)
+
+    def gap(self, seconds: float) -> None:
+        """One request's time between two tokens that no stretch covers."""
+        self.single_gaps.append(seconds)
+
+    def add(
+        self, first: Iteration, ends: np.ndarray, seconds: np.ndarray, blocks: list[int]
+    ) -> None:
+        """Iterations that ended at *ends* after *seconds*, taking *blocks* new blocks in turn."""
+        self._stretches.append(first)
+        self._ends.append(ends)
+        self._seconds.append(seconds)
+        self._blocks.append(blocks)
+        self._pending += len(ends)
+        if self._pending >= SLICE:
+            self._expand()
+
+    def close(self) -> None:
+        """Hands on what is left."""
+        self._expand()
+        if self._rest is not None and len(self._rest["start_s"]):
+            self.sink(self._rest)
+            self._rest = None
+
+    def _expand(self) -> None:
+        if not self._stretches:
+            return
+        columns = self._columns()
+        self.rows += self._pending
+        self._stretches, self._ends, self._seconds, self._blocks = [], [], [], []
+        self._pending = 0
+        if self._rest is not None:
+            columns = {k: np.concatenate((self._rest[k], v)) for k, v in columns.items()}
+        length = len(columns["start_s"])
+        full = length - length % SLICE
+        for at in range(0, full, SLICE):
+            self.sink({name: values[at : at + SLICE] for name, values in columns.items()})
+        self._rest = {name: values[full:] for name, values in columns.items()}
+
+    def _columns(self) -> Columns:
+        (
+            start, batch, padded, context, prefill_requests, prefill_tokens, running, departures,
+            blocks, beside, joined, last_commit, output_tokens, charges,
+        ) = zip(*self._stretches, strict=True)  # fmt: skip
+        counts = np.array([len(ends) for ends in self._ends])
+        firsts = np.cumsum(counts) - counts
+        ends = np.concatenate(self._ends)
+        seconds = np.concatenate(self._seconds)
+
+        def each(values: tuple[int, ...], kind: type = np.int64) -> np.ndarray:
+            return np.repeat(np.array(values, dtype=kind), counts)
+
+        steps = np.arange(len(ends)) - np.repeat(firsts, counts)
+        starts = np.empty_like(ends)
+        starts[1:] = ends[:-1]
+        starts[firsts] = start
+        batches = each(batch)
+        prefills = each(prefill_tokens)
+        columns: Columns = {
+            "start_s": starts,
+            "duration_s": seconds,
+            "kind": np.where(prefills > 0, np.where(batches > 0, 1, 2), 0).astype(np.int8),
+            "decode_requests": batches.astype(np.int32),
+            "padded_requests": each(padded, np.int32),
+            "prefill_requests": each(prefill_requests, np.int32),
+            "prefill_tokens": prefills.astype(np.int32),
+            "context_tokens": each(context) + steps * batches,
+            "output_tokens": each(output_tokens, np.int32),
+            "running": each(running, np.int32),
+            "waiting": self._waiting(starts, each(departures)),
+            "kv_blocks": each(blocks) + self._taken(counts, firsts),
+        }
+        columns |= self._account(columns, each(beside, np.bool_), charges, firsts)
+        columns |= self._gaps(starts, ends, batches, firsts, joined, last_commit)
+        return columns
+
+    def _waiting(self, starts: np.ndarray, departures: np.ndarray) -> np.ndarray:
+        queued = np.frombuffer(self._queued) if self._queued else np.empty(0)
+        return (np.searchsorted(queued, starts, side="right") - departures).astype(np.int32)
+
+    def _taken(self, counts: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+        """Blocks taken since the start of each row's stretch, its own included."""
+        taken = np.concatenate(
+            [np.resize(blocks, n) for blocks, n in zip(self._blocks, counts, strict=True)]
+        )
+        total = np.cumsum(taken)
+        before = total[firsts] - taken[firsts]
+        return total - np.repeat(before, counts)
+
+    def _account(
+        self,
+        columns: Columns,
+        beside: np.ndarray,
+        charges: tuple[Charge | None, ...],
+        firsts: np.ndarray,
+    ) -> Columns:
+        """Busy, gap and queueing seconds, launches, syncs and path of every row."""
+        length = len(beside)
+        busy, tklqt = np.empty(length), np.empty(length)
+        launches, syncs = np.empty(length, np.int32), np.empty(length, np.int32)
+        path = np.empty(length, np.int8)
+        decode = columns["prefill_tokens"] == 0
+        keys = columns["decode_requests"].astype(np.int64) * 2 + beside
+        keys[~decode] = -1
+        order = np.argsort(keys, kind="stable")
+        values, begins = np.unique(keys[order], return_index=True)
+        contexts = columns["context_tokens"].astype(np.float64)
+        for key, rows in zip(values, np.split(order, begins[1:]), strict=True):
+            if key < 0:
+                continue
+            cost = self.cost.decode(int(key) // 2, bool(key % 2))
+            busy[rows], tklqt[rows] = cost.account(contexts[rows])
+            launches[rows], syncs[rows] = cost.timing.launches, cost.timing.syncs
+            path[rows] = PATHS.index(cost.timing.path)
+        for row, charge in zip(firsts, charges, strict=True):
+            if charge is not None:
+                busy[row], tklqt[row] = charge.busy, charge.tklqt
+                launches[row], syncs[row] = charge.launches, charge.syncs
+                path[row] = PATHS.index(charge.path)
+        return {
+            "path": path,
+            "gpu_busy_s": busy,
+            "gap_s": columns["duration_s"] - busy,
+            "launches": launches,
+            "syncs": syncs,
+            "tklqt_s": tklqt,
+        }
+
+    def _gaps(
+        self,
+        starts: np.ndarray,
+        ends: np.ndarray,
+        batches: np.ndarray,
+        firsts: np.ndarray,
+        joined: tuple[tuple[float, ...], ...],
+        last_commit: tuple[float, ...],
+    ) -> Columns:
+        """Time between tokens: rows follow each other but where a stretch begins."""
+        since = starts.copy()
+        since[firsts] = last_commit
+        requests = batches.copy()
+        for row, times in zip(firsts, joined, strict=True):
+            if times:
+                requests[row] -= len(times)
+                self.single_gaps.extend(ends[row] - time for time in times)
+        return {"itl_s": ends - since, "itl_requests": requests.astype(np.int32)}

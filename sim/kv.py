@@ -1,0 +1,46 @@
+"""KV memory in HBM: a budget of blocks that is never exceeded, not for an instant.
+
+A block is `block_tokens` tokens of all layers of one sequence. Which block is whose follows from
+lengths, so the pool is an account and not a list.
+"""
+
+from __future__ import annotations
+
+
+class BlockPool:
+    """Blocks of one tier. *capacity* in blocks, *block_tokens* tokens a block."""
+
+    __slots__ = ("allocated", "block_tokens", "capacity", "freed", "peak")
+
+    def __init__(self, capacity: int, block_tokens: int) -> None:
+        self.capacity = capacity
+        self.block_tokens = block_tokens
+        self.allocated = 0
+        self.freed = 0
+        self.peak = 0
+
+    @property
+    def used(self) -> int:
+        """Blocks that hold KV now."""
+        return self.allocated - self.freed
+
+    @property
+    def free(self) -> int:
+        """Blocks that can be taken now."""
+        return self.capacity - self.allocated + self.freed
+
+    def blocks(self, tokens: int) -> int:
+        """Blocks that *tokens* tokens of one sequence occupy."""
+        return -(-tokens // self.block_tokens)
+
+    def take(self, blocks: int) -> None:
+        """Allocates *blocks*; the caller has checked that they are free."""
+        self.allocated += blocks
+        used = self.used
+        assert used <= self.capacity, f"HBM overfilled: {used} of {self.capacity} blocks"
+        self.peak = max(self.peak, used)
+
+    def give_back(self, blocks: int) -> None:
+        """Frees *blocks*."""
+        self.freed += blocks
+        assert self.freed <= self.allocated, "more blocks freed than allocated"

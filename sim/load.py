@@ -1,0 +1,266 @@
+"""From a YAML file to validated scenarios: `extends`, `--set`, `sweep`, and every error's place.
+
+The one rule: all findings of a scenario come at once, each as `file:line:column: path: what; how
+to mend`, and nothing is read that the file does not say: no interpolation, no environment.
+
+`extends: base.yaml` merges the file over one parent: maps deeply, everything else is replaced.
+What excludes each other replaces as a whole: a trace's file and source (with the keys that belong
+to them, and `requests`), a length's distribution, a model's preset and dimensions (`weights`
+stays, but a plain model name replaces all). `name` is not inherited. `--set` and the axes of a
+sweep merge in the same way.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from .errors import InputError, shown
+from .findings import findings_of
+from .marks import Document, Finding, Mark, parse_value, read_document
+from .merge import apply, merged, overlay
+from .scenario import Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .node import Place
+
+MAX_PARENTS = 16
+MAX_POINTS = 10_000
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_NOT_SET = {"name", "extends", "sweep"}
+"""What belongs to the file and not to a point of a sweep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One run of a sweep: the value on each axis, by dotted path, and the scenario."""
+
+    axes: dict[str, Any]
+    scenario: Scenario
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario of a file, with *overrides* such as 'loop.max_batch=64' on top.
+
+    Raises `InputError` with all findings at once, and for a file with a sweep.
+    """
+    document = _read(Path(path), overrides)
+    if "sweep" in document.data:
+        what = f"sweep: this file is a study of several runs; use `residentsim sweep {path}`"
+        document.findings.append(Finding(document.mark(("sweep",), key=True), what))
+        document = document.without("sweep")
+    scenario, findings = _validated(document)
+    if scenario is None or document.findings:
+        raise _error([*document.findings, *findings], str(path))
+    return scenario
+
+
+def load_points(path: Path | str, overrides: Sequence[str] = ()) -> list[Point]:
+    """All points of a file's sweep, the last axis running fastest; one point without a sweep.
+
+    Raises `InputError`; a finding about an axis stands at the axis, once.
+    """
+    document = _read(Path(path), overrides)
+    axes, faults = _axes(document, overrides)
+    layers = [
+        [overlay(_place(axis), document, ("sweep", axis, i)) for i in range(len(values))]
+        for axis, values in axes.items()
+    ]
+    findings = [*document.findings, *faults]
+    base = document.without("sweep")
+    points: list[Point] = []
+    for chosen in itertools.product(*(range(len(values)) for values in axes.values())):
+        at = base
+        for axis, layer, i in zip(axes, layers, chosen, strict=True):
+            at = apply(at, layer[i], _place(axis))
+        scenario, found = _validated(at)
+        findings += found
+        if scenario is not None:
+            values = {axis: axes[axis][i] for axis, i in zip(axes, chosen, strict=True)}
+            points.append(Point(values, scenario))
+    if not findings:
+        findings += _twins(points, document)
+    if findings:
+        raise _error(findings, str(path))
+    return points
+
+
+def _error(findings: Iterable[Finding], first: str) -> InputError:
+    """All *findings* once, those of the file *first* before its parents', each by line."""
+    ordered = sorted(set(findings), key=lambda f: (f.mark.file != first, f.mark, f.text))
+    return InputError([str(finding) for finding in ordered])
+
+
+def _place(dotted: str) -> Place:
+    return tuple(dotted.split("."))
+
+
+def _read(path: Path, overrides: Sequence[str]) -> Document:
+    """The file merged over its parents, with the overrides on top."""
+    roots = (_real(path).parent, Path.cwd().resolve())
+    document = _with_parents(path, str(path), roots, ())
+    stem = re.sub(r"[^a-z0-9._-]", "-", path.stem.lower()).lstrip("._-")[:64]
+    document.data.setdefault("name", stem or "scenario")
+    faults: list[str] = []
+    for text in overrides:
+        try:
+            document = _overridden(document, text)
+        except InputError as error:
+            faults += error.lines
+    if faults:
+        raise InputError([*map(str, document.findings), *faults])
+    return document
+
+
+def _real(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{shown(str(path))}: not a file name ({error})") from None
+
+
+def _with_parents(
+    path: Path, name: str, roots: Sequence[Path], children: Sequence[Path]
+) -> Document:
+    """The document of *path* merged over its parents; *children* are the files that led here."""
+    document = read_document(path, name)
+    if "extends" not in document.data:
+        return document
+    parent = document.data.pop("extends")
+    chain = (*children, _real(path))
+    fault = _parent_fault(parent, path, roots, chain)
+    if fault is not None:
+        finding = Finding(document.values[("extends",)], f"extends: {fault}")
+        raise _error([*document.findings, finding], name)
+    try:
+        base = _with_parents(path.parent / parent, _beside(name, parent), roots, chain)
+    except InputError as error:
+        raise InputError([*map(str, document.findings), *error.lines]) from None
+    base.data.pop("name", None)
+    return merged(base, document)
+
+
+def _beside(name: str, other: str) -> str:
+    """How messages call the file *other*, named in the file that they call *name*."""
+    return os.path.normpath(os.path.join(os.path.dirname(name), other))
+
+
+def _parent_fault(
+    parent: Any, path: Path, roots: Sequence[Path], chain: Sequence[Path]
+) -> str | None:
+    """What is wrong with `extends: parent` in the file *path*, if anything."""
+    if not isinstance(parent, str) or not parent:
+        return f"expected the name of one file, got {shown(parent)}"
+    if Path(parent).is_absolute():
+        return f"{shown(parent)} is absolute; name the parent relative to this file"
+    target = _real(path.parent / parent)
+    if not any(target.is_relative_to(root) for root in roots):
+        return f"{shown(parent)} leaves the scenario's folder; move it to {shown(str(roots[0]))}"
+    if target in chain:
+        return f"{shown(parent)} extends this file in turn; break the cycle"
+    if len(chain) > MAX_PARENTS:
+        return f"more than {MAX_PARENTS} parents; merge some of them"
+    if not target.is_file():
+        return f"no such file {shown(parent)}; it is sought beside this file"
+    return None
+
+
+def _overridden(document: Document, text: str) -> Document:
+    """*document* with the override 'path=value' on top."""
+    name = f"--set {text if text.isprintable() else ascii(text)}"
+    dotted, equals, value = text.partition("=")
+    if not equals or not _DOTTED.fullmatch(dotted):
+        raise InputError(f"{name}: write PATH=VALUE, e.g. --set loop.max_batch=64")
+    if _place(dotted)[0] in _NOT_SET:
+        raise InputError(f"{name}: {dotted}: cannot be set here; write it in the file")
+    parsed = parse_value(value, name)
+    result = apply(document, overlay(_place(dotted), parsed, ("value",)), _place(dotted))
+    result.findings += parsed.findings
+    return result
+
+
+def _axes(
+    document: Document, overrides: Sequence[str]
+) -> tuple[dict[str, list[Any]], list[Finding]]:
+    """The axes of the sweep that can be walked, and what is wrong with the others."""
+    sweep = document.data.pop("sweep", {})
+    if not isinstance(sweep, dict):
+        what = "sweep: expected a map of dotted paths to lists, e.g. `loop.max_batch: [16, 64]`"
+        return {}, [Finding(document.values[("sweep",)], what)]
+    set_paths = [text.partition("=")[0] for text in overrides]
+    axes: dict[str, list[Any]] = {}
+    findings: list[Finding] = []
+    for axis, values in sweep.items():
+        fault = _axis_fault(axis, values, [*axes, *set_paths])
+        if fault is None:
+            axes[axis] = values
+        else:
+            place = ("sweep", axis)
+            findings.append(Finding(document.mark(place, key=True), f"sweep.{axis}: {fault}"))
+    document.data["sweep"] = axes  # marks are looked up in it
+    if math.prod(map(len, axes.values())) > MAX_POINTS:
+        what = f"sweep: more than {MAX_POINTS} points; shorten an axis"
+        return {}, [*findings, Finding(document.mark(("sweep",)), what)]
+    return axes, findings
+
+
+def _axis_fault(axis: str, values: Any, taken: Sequence[str]) -> str | None:
+    """What is wrong with an axis, beyond what validation of its values will find."""
+    if not _DOTTED.fullmatch(axis):
+        return "an axis is a dotted path, e.g. loop.max_batch"
+    if _place(axis)[0] in _NOT_SET:
+        return "cannot be swept"
+    if not isinstance(values, list):
+        hint = "; write the axis as a dotted path" if isinstance(values, dict) else ""
+        return f"expected a list of values, got {shown(values)}{hint}"
+    if not values:
+        return "an empty list; give at least one value"
+    if len({repr(value) for value in values}) < len(values):
+        return "the same value twice; remove one"
+    for other in taken:
+        if f"{axis}.".startswith(f"{other}.") or f"{other}.".startswith(f"{axis}."):
+            return f"{other} is set or swept as well; remove one of them"
+    return None
+
+
+def _twins(points: Sequence[Point], document: Document) -> list[Finding]:
+    """Two points that are the same scenario would be one run under two names."""
+    seen: dict[str, Point] = {}
+    for point in points:
+        twin = seen.setdefault(point.scenario.hash, point)
+        if twin is not point:
+            what = f"sweep: {point.axes} and {twin.axes} are the same scenario; remove one"
+            return [Finding(document.mark(("sweep",)), what)]
+    return []
+
+
+def _validated(document: Document) -> tuple[Scenario | None, list[Finding]]:
+    """The scenario of a document, or all that pydantic has against it."""
+    data = dict(document.data)
+    for section, key in (("trace", "file"), ("hardware", "profile")):
+        node = data.get(section)
+        if isinstance(node, dict) and isinstance(value := node.get(key), str):
+            mark = document.mark((section, key))
+            data[section] = node | {key: _anchored(value, mark, key == "profile")}
+    try:
+        return Scenario.model_validate(data), []
+    except ValidationError as error:
+        return None, findings_of(error, document)
+
+
+def _anchored(value: str, mark: Mark, maybe_name: bool) -> str:
+    """*value* as an absolute path, relative to the file where it stands (`--set`: to here)."""
+    if not value or (maybe_name and "/" not in value and not value.endswith(".json")):
+        return value
+    folder = os.path.dirname(mark.file) if mark.line else ""
+    return os.path.abspath(os.path.join(folder, value))

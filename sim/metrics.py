@@ -1,0 +1,273 @@
+"""Columns to numbers: vLLM's serving metrics, and ours with a prefix.
+
+TTFT counts from arrival, TPOT is per token, ITL is the gap between two commits of a request, E2EL
+is the whole latency, each as vLLM's `bench serve` defines it. Quantiles are exact.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .iteration_log import KINDS, PATHS
+from .iteration_log import Columns as IterationColumns
+from .request_log import STATUSES
+from .request_log import Columns as RequestColumns
+from .scenario import Slo
+
+PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+FINISHED = STATUSES.index("finished")
+
+Summary = dict[str, Any]
+
+
+def latencies(columns: RequestColumns) -> dict[str, np.ndarray]:
+    """TTFT, TPOT, E2EL and time in the queue in seconds, `nan` where a request has none.
+
+    TPOT = (E2EL - TTFT) / (output tokens - 1); a request of one token has none.
+    """
+    ttft = columns["first_token"] - columns["arrival"]
+    e2el = columns["finished"] - columns["arrival"]
+    more = columns["output_tokens"] - 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tpot = np.where(more > 0, (e2el - ttft) / more, np.nan)
+    return {
+        "ttft": ttft,
+        "tpot": tpot,
+        "e2el": e2el,
+        "queue": columns["admitted"] - columns["arrival"],
+    }
+
+
+class RequestStats:
+    """Accumulates slices of requests; a sink of `RequestLog`."""
+
+    def __init__(self, slo: Slo) -> None:
+        self.slo = slo
+        self.counts = np.zeros(len(STATUSES), np.int64)
+        self.reasons: dict[str, int] = {}
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.generated_tokens = 0
+        self.preempted = 0
+        self.good = 0
+        self.values: dict[str, list[np.ndarray]] = {}
+        self.spans: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, columns: RequestColumns) -> None:
+        """Takes a slice of ended requests."""
+        status = columns["status"]
+        self.counts += np.bincount(status, minlength=len(STATUSES))
+        for reason in columns["reason"][status == STATUSES.index("rejected")].tolist():
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        done = status == FINISHED
+        self.input_tokens += int(columns["prompt_tokens"][done].sum())
+        self.output_tokens += int(columns["output_tokens"][done].sum())
+        self.generated_tokens += int(columns["generated"].sum())
+        self.preempted += int((columns["preemptions"] > 0).sum())
+        values = {name: column[done] for name, column in latencies(columns).items()}
+        for name, column in values.items():
+            self.values.setdefault(name, []).append(column)
+        self.good += self._good(values)
+        self.spans.append((columns["arrival"][done], columns["finished"][done]))
+
+    def _good(self, values: dict[str, np.ndarray]) -> int:
+        """Requests that keep every limit; one-token outputs count as 0 TPOT, as in vLLM."""
+        good = np.ones(len(values["ttft"]), bool)
+        for name in ("ttft", "tpot", "e2el"):
+            limit = getattr(self.slo, name)
+            if limit is not None:
+                good &= np.nan_to_num(values[name], nan=0.0) <= limit
+        return int(good.sum())
+
+    def summary(self, duration: float) -> Summary:
+        """vLLM's keys over the finished requests of a run of *duration* seconds."""
+        finished = int(self.counts[FINISHED])
+        total = int(self.counts.sum())
+        limits = any(v is not None for v in (self.slo.ttft, self.slo.tpot, self.slo.e2el))
+        per_second = 1.0 / duration if duration > 0 else 0.0
+        summary: Summary = {
+            "duration": duration,
+            "completed": finished,
+            "failed": total - finished,
+            "total_input_tokens": self.input_tokens,
+            "total_output_tokens": self.output_tokens,
+            "request_throughput": finished * per_second,
+            "request_goodput": self.good * per_second if limits else None,
+            "output_throughput": self.output_tokens * per_second,
+            "total_token_throughput": (self.input_tokens + self.output_tokens) * per_second,
+            "max_concurrent_requests": self._concurrent(),
+        }
+        for name in ("ttft", "tpot", "e2el"):
+            summary |= statistics(name, _all(self.values.get(name, [])))
+        summary |= statistics("queue", _all(self.values.get("queue", [])))
+        summary["requests_in"] = total
+        for number, name in enumerate(STATUSES):
+            summary[f"requests_{name}"] = int(self.counts[number])
+        summary["requests_rejected_by_reason"] = dict(sorted(self.reasons.items()))
+        summary["requests_preempted"] = self.preempted
+        summary["tokens_committed"] = self.generated_tokens
+        return summary
+
+    def _concurrent(self) -> int:
+        """Most finished requests in the system at one time."""
+        arrivals = np.sort(_all([begin for begin, _ in self.spans]))
+        ends = np.sort(_all([end for _, end in self.spans]))
+        if not len(arrivals):
+            return 0
+        left = np.searchsorted(ends, arrivals, side="left")
+        return int((np.arange(1, len(arrivals) + 1) - left).max())
+
+
+class LoopStats:
+    """Accumulates slices of iterations; a sink of `IterationLog`."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.kinds = np.zeros(len(KINDS), np.int64)
+        self.paths = np.zeros(len(PATHS), np.int64)
+        self.gaps: list[np.ndarray] = []
+        self.gap_counts: list[np.ndarray] = []
+        self.tokens_by_second = np.zeros(0)
+        self.most = {"decode_requests": 0, "waiting": 0}
+
+    def add(self, columns: IterationColumns) -> None:
+        """Takes a slice of iterations."""
+        seconds = columns["duration_s"]
+        beside = columns["path"] == PATHS.index("partition")
+        self._sum("busy", columns["gpu_busy_s"])
+        self._sum("gap", columns["gap_s"][~beside])
+        self._sum("time", seconds[~beside])
+        for name in ("launches", "syncs", "tklqt_s", "output_tokens", "prefill_tokens"):
+            self._sum(name, columns[name])
+        for name in ("decode_requests", "padded_requests", "waiting", "running", "kv_blocks"):
+            self._sum(name + "_s", (columns[name] * seconds)[~beside])
+        for name in self.most:
+            self.most[name] = max(self.most[name], int(columns[name].max()))
+        self.kinds += np.bincount(columns["kind"], minlength=len(KINDS))
+        self.paths += np.bincount(columns["path"], minlength=len(PATHS))
+        self.gaps.append(columns["itl_s"])
+        self.gap_counts.append(columns["itl_requests"])
+        self._bucket(columns)
+
+    def _sum(self, name: str, values: np.ndarray) -> None:
+        self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())
+
+    def _bucket(self, columns: IterationColumns) -> None:
+        second = (columns["start_s"] + columns["duration_s"]).astype(np.int64)
+        tokens = np.bincount(second, weights=columns["output_tokens"])
+        if len(tokens) > len(self.tokens_by_second):
+            self.tokens_by_second.resize(len(tokens))
+        self.tokens_by_second[: len(tokens)] += tokens
+
+    def summary(self, duration: float, capacity: int, singles: array[float]) -> Summary:
+        """Our keys for a run of *duration* seconds on a pool of *capacity* blocks.
+
+        *singles* are gaps of single requests, beside those in the slices.
+        """
+        total = dict.fromkeys(
+            ("busy", "gap", "time", "launches", "syncs", "tklqt_s", "decode_requests_s",
+             "padded_requests_s", "waiting_s", "kv_blocks_s", "prefill_tokens"), 0.0,
+        ) | self.sums  # fmt: skip
+        time = total["time"] or 1.0
+        iterations = int(self.kinds.sum())
+        summary: Summary = {
+            "max_output_tokens_per_s": float(self.tokens_by_second.max(initial=0.0))
+        }
+        singles_array = np.frombuffer(singles) if singles else np.empty(0)
+        summary |= weighted_statistics("itl", self.gaps, self.gap_counts, singles_array)
+        summary |= {
+            "loop_iterations": iterations,
+            **{f"loop_iterations_{k}": int(n) for k, n in zip(KINDS, self.kinds, strict=True)},
+            **{f"loop_path_{p}": int(n) for p, n in zip(PATHS, self.paths, strict=True)},
+            "loop_time_s": total["time"],
+            "loop_gpu_busy_s": total["busy"],
+            "loop_gap_s": total["gap"],
+            "loop_idle_s": max(0.0, duration - total["time"]),
+            "loop_gpu_busy_fraction": total["busy"] / duration if duration else 0.0,
+            "loop_gap_fraction": total["gap"] / time if total["time"] else 0.0,
+            "loop_launches": int(total["launches"]),
+            "loop_syncs": int(total["syncs"]),
+            "loop_tklqt_s": total["tklqt_s"],
+            "loop_mean_decode_requests": total["decode_requests_s"] / time,
+            "loop_max_decode_requests": self.most["decode_requests"],
+            "loop_mean_padded_requests": total["padded_requests_s"] / time,
+            "loop_mean_waiting_requests": total["waiting_s"] / time,
+            "loop_max_waiting_requests": self.most["waiting"],
+            "loop_prefill_tokens": int(total["prefill_tokens"]),
+            "kv_blocks_capacity": capacity,
+            "kv_mean_utilization": total["kv_blocks_s"] / time / capacity,
+        }
+        return summary
+
+
+def statistics(name: str, seconds: np.ndarray) -> Summary:
+    """mean, median, std and percentiles in ms over the finite *seconds*; None if there are none."""
+    values = seconds[np.isfinite(seconds)] * 1e3
+    if not len(values):
+        return dict.fromkeys(_keys(name))
+    quantiles = np.percentile(values, PERCENTILES).tolist()
+    return dict(
+        zip(
+            _keys(name),
+            [float(values.mean()), quantiles[0], float(values.std()), *quantiles],
+            strict=True,
+        )
+    )
+
+
+def weighted_statistics(
+    name: str, slices: Sequence[np.ndarray], weights: Sequence[np.ndarray], singles: np.ndarray
+) -> Summary:
+    """`statistics` in which each value of *slices* counts as often as its weight says.
+
+    *singles* count once. A percentile is the smallest value that at least that share of all
+    values does not exceed.
+    """
+    parts = [*zip(slices, weights, strict=True), (singles, np.ones(len(singles), np.int64))]
+    count = float(sum(w.sum() for _, w in parts))
+    if not count:
+        return dict.fromkeys(_keys(name))
+    mean = sum(float(np.dot(v, w)) for v, w in parts) / count
+    variance = sum(float(np.dot((v - mean) ** 2, w)) for v, w in parts) / count
+    quantiles = [q * 1e3 for q in _weighted_quantiles(parts, count)]
+    return dict(
+        zip(_keys(name), [mean * 1e3, quantiles[0], variance**0.5 * 1e3, *quantiles], strict=True)
+    )
+
+
+def _weighted_quantiles(
+    parts: Sequence[tuple[np.ndarray, np.ndarray]], count: float
+) -> list[float]:
+    """Exact, without sorting all: count in coarse bins, then sort the one bin that matters.
+
+    The upper 20 bits of a positive float64 grow with its value, so they number the bins.
+    """
+    keys = [(v.view(np.int64) >> 44) for v, _ in parts]
+    bins = np.zeros(1 << 19)
+    for key, (_, weight) in zip(keys, parts, strict=True):
+        bins += np.bincount(key, weights=weight, minlength=1 << 19)
+    below = np.cumsum(bins)
+    quantiles = []
+    for percent in PERCENTILES:
+        rank = np.ceil(percent / 100.0 * count)
+        chosen = int(np.searchsorted(below, rank))
+        picked = [(v[k == chosen], w[k == chosen]) for k, (v, w) in zip(keys, parts, strict=True)]
+        values, weights = _all([v for v, _ in picked]), _all([w for _, w in picked])
+        order = np.argsort(values, kind="stable")
+        reached = below[chosen] - bins[chosen] + np.cumsum(weights[order])
+        quantiles.append(float(values[order][np.searchsorted(reached, rank)]))
+    return quantiles
+
+
+def _keys(name: str) -> list[str]:
+    names = [f"mean_{name}_ms", f"median_{name}_ms", f"std_{name}_ms"]
+    return names + [f"p{percent:g}_{name}_ms" for percent in PERCENTILES]
+
+
+def _all(parts: Iterable[np.ndarray]) -> np.ndarray:
+    parts = list(parts)
+    return np.concatenate(parts) if parts else np.empty(0)

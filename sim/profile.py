@@ -1,0 +1,234 @@
+"""The profile: the JSON file that is the only link between kernels and simulator, and its loader.
+
+A profile holds constants (launch, graph, barrier, copies) and, for each kernel, a functional form
+with parameters, domain and held-out residuals. Every value carries its kind: measured, fitted or
+estimated. The one rule: whatever a file may hold, the loader answers with a `Profile` or with
+`InputError`, and never with another exception.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError, shown
+from .forms import LinearBytes, RampedFlops, Roofline, SplitKv
+from .profile_check import Finder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Form = Roofline | SplitKv | RampedFlops | LinearBytes
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One number of the profile in SI *unit*, with its kind, source id and note."""
+
+    value: float
+    unit: str
+    kind: str
+    source: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel: its form, where that holds (*domain*) and how well (*residuals*)."""
+
+    name: str
+    form: Form
+    form_name: str
+    parameters: Mapping[str, float]
+    kind: str
+    domain: Mapping[str, tuple[float, float]]
+    source: str
+    residuals: Mapping[str, Any]
+    note: str
+    includes_node_gap: bool
+
+    def outside(self, **axes: float) -> list[str]:
+        """One phrase for each axis whose value leaves the domain: the model extrapolates there."""
+        found = []
+        for axis, value in axes.items():
+            low, high = self.domain.get(axis, (value, value))
+            if not low <= value <= high:
+                found.append(f"{self.name}: {axis} {value:g} outside {low:g} to {high:g}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A loaded profile; *hash* is 12 hex digits over its content, whatever the file's layout."""
+
+    name: str
+    status: str
+    hash: str
+    date: str
+    commit: str | None
+    device: Mapping[str, Any]
+    sources: Mapping[str, str]
+    constants: Mapping[str, Constant]
+    kernels: Mapping[str, Kernel]
+    checks: tuple[Mapping[str, Any], ...]
+
+    def constant(self, name: str) -> float:
+        """Value of the constant *name* in SI units; `InputError` if the profile has none."""
+        if name not in self.constants:
+            raise InputError(f"{self.name}: constants.{name}: missing; add it to the profile")
+        return self.constants[name].value
+
+    def kind(self, name: str) -> str:
+        """measured, fitted or estimated: the kind of the constant or kernel *name*."""
+        if name in self.constants:
+            return self.constants[name].kind
+        return self.kernel(name).kind
+
+    def kernel(self, name: str) -> Kernel:
+        """The kernel *name* with domain and residuals; `InputError` if the profile has none."""
+        if name not in self.kernels:
+            have = ", ".join(self.kernels)
+            raise InputError(f"{self.name}: kernels.{name}: not in this profile; it has {have}")
+        return self.kernels[name]
+
+    def gemm(self, weights: str) -> Roofline:
+        """Product with weights in bf16, fp8, int8 or int4 (the last two weight-only)."""
+        form = self.kernel(f"gemm.{weights}").form
+        assert isinstance(form, Roofline)
+        return form
+
+    def decode_attention(self, kv_dtype: str) -> SplitKv:
+        """Decode attention over a cache in bf16, fp8 or int8; `InputError` for int4."""
+        form = self.kernel(decode_kernel(kv_dtype)).form
+        assert isinstance(form, SplitKv)
+        return form
+
+    def prefill_attention(self) -> RampedFlops:
+        """Causal attention of a prefill chunk, bf16."""
+        form = self.kernel("prefill_attention.bf16").form
+        assert isinstance(form, RampedFlops)
+        return form
+
+    def elementwise(self) -> LinearBytes:
+        """One small node: norm, rotary embedding, append, activation, residual add."""
+        form = self.kernel("elementwise").form
+        assert isinstance(form, LinearBytes)
+        return form
+
+    def estimated(self) -> list[str]:
+        """Names of the constants and kernels that nobody has measured, in the file's order."""
+        both: list[tuple[str, Constant | Kernel]] = [*self.constants.items(), *self.kernels.items()]
+        return [name for name, entry in both if entry.kind == "estimated"]
+
+
+def decode_kernel(kv_dtype: str) -> str:
+    """Name of the decode attention kernel that stands for a cache in *kv_dtype*.
+
+    # Model: an int8 cache takes the time of an fp8 cache: the same bytes, a similar conversion.
+    # Nobody has measured it, so a report that uses it says estimated.
+    """
+    return "decode_attention." + {"int8": "fp8"}.get(kv_dtype, kv_dtype)
+
+
+def shipped() -> list[str]:
+    """Names of the profiles that come with the package."""
+    folder = resources.files(__package__) / "profiles"
+    names = (entry.name for entry in folder.iterdir())
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """The shipped profile of that name, else the one in the file of that path.
+
+    Raises `InputError`, one line for each finding, if there is no such file or its content is not
+    a profile of schema 1.
+    """
+    text, place = _read(name_or_path)
+    finder = Finder(place)
+    document = finder.document(text)
+    finder.profile(document)
+    finder.raise_if_any()
+    constants = {
+        name: Constant(**_constant(entry)) for name, entry in document["constants"].items()
+    }
+    kernels = {name: _kernel(name, entry) for name, entry in document["kernels"].items()}
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return Profile(
+        name=document["name"],
+        status=document["status"],
+        hash=hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest(),
+        date=document["date"],
+        commit=document["commit"],
+        device=document["device"],
+        sources=document["sources"],
+        constants=constants,
+        kernels=kernels,
+        checks=tuple(document["checks"]),
+    )
+
+
+def _read(name_or_path: str | Path) -> tuple[bytes, str]:
+    """Content and printable place of the profile; `InputError` if unreadable or too large."""
+    name = str(name_or_path)
+    if isinstance(name_or_path, str) and name in shipped():
+        path = resources.files(__package__) / "profiles" / f"{name}.json"
+        return path.read_bytes(), f"{name}.json"
+    try:
+        with Path(name_or_path).open("rb") as file:
+            text = file.read(Finder.LIMIT + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        have = ", ".join(shipped())
+        raise InputError(
+            f"{shown(name)}: {reason}; give a profile's path or one of: {have}"
+        ) from None
+    if len(text) > Finder.LIMIT:
+        raise InputError(f"{shown(name)}: larger than {Finder.LIMIT} bytes; this is no profile")
+    return text, name
+
+
+def _constant(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked *entry* as arguments of `Constant`."""
+    return {
+        "value": float(entry["value"]),
+        **{key: entry[key] for key in ("unit", "kind", "source", "note")},
+    }
+
+
+def _kernel(name: str, entry: Mapping[str, Any]) -> Kernel:
+    """The checked *entry* as a `Kernel`."""
+    parameters = {key: float(value) for key, value in entry["parameters"].items()}
+    return Kernel(
+        name=name,
+        form=build_form(entry["form"], parameters),
+        form_name=entry["form"],
+        parameters=parameters,
+        kind=entry["kind"],
+        domain={axis: (float(low), float(high)) for axis, (low, high) in entry["domain"].items()},
+        source=entry["source"],
+        residuals=entry["residuals"],
+        note=entry["note"],
+        includes_node_gap=entry["includes_node_gap"],
+    )
+
+
+def build_form(form: str, parameters: Mapping[str, float]) -> Form:
+    """The form named *form* with checked *parameters* (names as in the profile)."""
+    p = parameters
+    match form:
+        case "roofline":
+            return Roofline(p["t0_s"], p["bytes_per_s"], p["flops_per_s"], p["q"])
+        case "roofline_gemv":
+            own = p["t0_s"], p["bytes_per_s"], p["flops_per_s"], p["q"]
+            gemv = p["gemv_t0_s"], p["gemv_bytes_per_s"], p["gemv_flops_per_s"], p["q"]
+            return Roofline(*own, gemv=Roofline(*gemv))
+        case "split_kv":
+            return SplitKv(**p)
+        case "ramped_flops":
+            return RampedFlops(**p)
+        case _:
+            return LinearBytes(**p)

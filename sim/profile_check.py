@@ -1,0 +1,214 @@
+"""Checks of a profile file before anything is built from it.
+
+The one rule: findings are collected, one line each (`file: path.in.json: what; how to mend`), and
+raised together.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from .errors import InputError, shown
+
+SCHEMA = 1
+KINDS = ("measured", "fitted", "estimated")
+ROOFLINE = ("t0_s", "bytes_per_s", "flops_per_s", "q")
+FORMS = {
+    "roofline": ROOFLINE,
+    "roofline_gemv": (*ROOFLINE, "gemv_t0_s", "gemv_bytes_per_s", "gemv_flops_per_s"),
+    "split_kv": ("t0_s", "bytes_per_s", "ramp_s", "cta_s", "kv_bytes"),
+    "ramped_flops": ("t0_s", "flops_per_s", "half_tokens"),
+    "linear_bytes": ("t0_s", "bytes_per_s"),
+}
+# Which forms a kernel may have, by the part of its name before the dot.
+FAMILIES = {
+    "gemm": ("roofline", "roofline_gemv"),
+    "decode_attention": ("split_kv",),
+    "prefill_attention": ("ramped_flops",),
+    "elementwise": ("linear_bytes",),
+}
+CONSTANTS = (
+    "host_python_submit_s",
+    "host_c_submit_s",
+    "host_sync_s",
+    "host_copyback_s",
+    "launch_latency_s",
+    "graph_launch_s",
+    "graph_node_s",
+    "grid_barrier_s",
+    "mailbox_round_trip_s",
+    "hbm_read_bytes_per_s",
+    "hbm_copy_bytes_per_s",
+    "h2d_latency_s",
+    "h2d_bytes_per_s",
+    "d2h_latency_s",
+    "d2h_bytes_per_s",
+    "resident_exit_s",
+    "resident_relaunch_s",
+    "prefetch_ring_bytes",
+    "host_python_schedule_s",
+    "host_python_schedule_per_request_s",
+    "host_c_schedule_s",
+    "host_c_schedule_per_request_s",
+    "device_schedule_s",
+    "device_schedule_per_request_s",
+)
+KERNELS = ("gemm.bf16", "decode_attention.bf16", "prefill_attention.bf16", "elementwise")
+
+
+class Finder:
+    """Walks a document that may hold anything and collects what is wrong with it."""
+
+    LIMIT = 4 << 20  # bytes of a profile file; the shipped one has under 64 KiB
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.lines: list[str] = []
+
+    def add(self, path: str, what: str) -> None:
+        """Note that *what* (fault; remedy) is wrong at *path*."""
+        self.lines.append(f"{self.place}: {path}: {what}")
+
+    def raise_if_any(self) -> None:
+        """Raise all findings as one `InputError`; the first fifty are enough to start with."""
+        if self.lines:
+            raise InputError(self.lines[:50])
+
+    def document(self, text: bytes) -> dict[str, Any]:
+        """The JSON object in *text*; `InputError` at once if there is none."""
+        try:
+            loaded = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            self._stop(f"not JSON ({shown(str(error))}); write it with 'residentsim profile fit'")
+        if not isinstance(loaded, dict):
+            self._stop("not a JSON object; write it with 'residentsim profile fit'")
+        return loaded
+
+    def _stop(self, what: str) -> NoReturn:
+        raise InputError(f"{self.place}: {what}")
+
+    def profile(self, document: dict[str, Any]) -> None:
+        """Check the whole *document* against schema 1."""
+        if document.get("schema") is True or document.get("schema") != SCHEMA:
+            self.add("schema", f"{shown(document.get('schema'))}; this version reads {SCHEMA}")
+            return
+        for key in ("name", "status", "date"):
+            self.text(document, key, key)
+        if not isinstance(document.get("commit", 0), str | None):
+            self.add("commit", "neither a text nor null; write null if there is none")
+        device = self.table(document, "device", "device")
+        self.text(device, "name", "device.name")
+        for key in ("sms", "hbm_bytes", "l2_bytes"):
+            self.number(device, key, f"device.{key}", positive=True)
+        for key in self.table(document, "sources", "sources"):
+            self.text(document["sources"], key, f"sources.{key}")
+        self.constants(self.table(document, "constants", "constants"))
+        self.kernels(self.table(document, "kernels", "kernels"))
+        self.checks(document.get("checks"))
+
+    def constants(self, table: dict[str, Any]) -> None:
+        """Check that each required constant is there and that all are finite and marked."""
+        for name in CONSTANTS:
+            if name not in table:
+                self.add(f"constants.{name}", "missing; add value, unit, kind, source, note")
+        for name in table:
+            path = f"constants.{name}"
+            entry = self.table(table, name, path)
+            if entry:
+                self.number(entry, "value", f"{path}.value", positive="bytes" in name)
+                self.described(entry, path)
+                self.text(entry, "unit", f"{path}.unit")
+
+    def kernels(self, table: dict[str, Any]) -> None:
+        """Check that each required kernel is there and that all forms are complete."""
+        for name in KERNELS:
+            if name not in table:
+                self.add(f"kernels.{name}", "missing; add form, parameters, kind, domain, source")
+        for name in table:
+            path = f"kernels.{name}"
+            entry = self.table(table, name, path)
+            if entry:
+                self.described(entry, path)
+                self.form(name, entry, path)
+                self.domain(self.table(entry, "domain", f"{path}.domain"), f"{path}.domain")
+                self.table(entry, "residuals", f"{path}.residuals")
+                if not isinstance(entry.get("includes_node_gap"), bool):
+                    self.add(f"{path}.includes_node_gap", "not a boolean; write true or false")
+
+    def form(self, name: str, entry: dict[str, Any], path: str) -> None:
+        """Check form and parameters of one kernel."""
+        form, allowed = entry.get("form"), FAMILIES.get(name.split(".")[0], tuple(FORMS))
+        if form not in allowed:
+            self.add(f"{path}.form", f"{shown(form)} is unknown here; use {' or '.join(allowed)}")
+            return
+        parameters = self.table(entry, "parameters", f"{path}.parameters")
+        for key in FORMS[form]:
+            positive = key.endswith("_per_s") or key in ("q", "kv_bytes")
+            self.number(parameters, key, f"{path}.parameters.{key}", positive=positive)
+        for key in parameters.keys() - set(FORMS[form]):
+            self.add(f"{path}.parameters.{shown(key)}", f"no parameter of {form}; remove it")
+
+    def domain(self, table: dict[str, Any], path: str) -> None:
+        """Check that each axis of a domain is a pair of finite numbers in order."""
+        for axis, pair in table.items():
+            good = isinstance(pair, list) and len(pair) == 2 and all(map(finite, pair))
+            if not good or pair[0] > pair[1]:
+                self.add(f"{path}.{shown(axis)}", f"{shown(pair)}; write [low, high]")
+
+    def checks(self, entries: Any) -> None:
+        """Check the list of comparisons with measured figures."""
+        if not isinstance(entries, list):
+            self.add("checks", "not a list; write [] if there is none")
+            return
+        for index, entry in enumerate(entries):
+            path = f"checks[{index}]"
+            if not isinstance(entry, dict):
+                self.add(path, "not an object; write name, measured_s, predicted_s, source")
+                continue
+            self.text(entry, "name", f"{path}.name")
+            for key in ("measured_s", "predicted_s"):
+                self.number(entry, key, f"{path}.{key}")
+            if not finite(entry.get("relative_error")):
+                self.add(f"{path}.relative_error", "not a finite number; predicted / measured - 1")
+
+    def described(self, entry: dict[str, Any], path: str) -> None:
+        """Check kind, source and note, which every value carries."""
+        if entry.get("kind") not in KINDS:
+            self.add(f"{path}.kind", f"{shown(entry.get('kind'))}; use {', '.join(KINDS)}")
+        for key in ("source", "note"):
+            self.text(entry, key, f"{path}.{key}")
+
+    def table(self, parent: dict[str, Any], key: str, path: str) -> dict[str, Any]:
+        """The object under *key*, empty (with a finding) if it is none."""
+        value = parent.get(key)
+        if isinstance(value, dict):
+            return value
+        self.add(path, "missing or not an object; see the shipped profile")
+        return {}
+
+    def text(self, parent: dict[str, Any], key: str, path: str) -> None:
+        """Check that a text stands under *key*."""
+        if not isinstance(parent.get(key), str):
+            self.add(path, "missing or not a text; see the shipped profile")
+
+    def number(
+        self, parent: dict[str, Any], key: str, path: str, *, positive: bool = False
+    ) -> None:
+        """Check that a finite number >= 0 (> 0 if *positive*) stands under *key*."""
+        value: Any = parent.get(key)
+        if not finite(value):
+            self.add(path, f"{shown(value)} is no finite number; write it in SI units")
+        elif value < 0 or (positive and value == 0):
+            self.add(path, f"{shown(value)} is too small; it must be {'>' if positive else '>='} 0")
+
+
+def finite(value: Any) -> bool:
+    """Whether *value* is a number (no boolean) that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False

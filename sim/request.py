@@ -1,0 +1,55 @@
+"""A request on its way: what was asked, where it stands, and when it passed each station.
+
+Nothing is stored twice: lengths that follow from others are properties.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import nan
+
+
+class Status(Enum):
+    """Where a request ended."""
+
+    UNFINISHED = "unfinished"
+    FINISHED = "finished"
+    REJECTED = "rejected"
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request; times in seconds since the first arrival of the trace, `nan` until passed."""
+
+    id: int
+    arrival: float
+    prompt_tokens: int
+    output_tokens: int
+    status: Status = Status.UNFINISHED
+    reason: str | None = None
+    generated: int = 0
+    """Output tokens committed. While it decodes, the decoding set knows the present number."""
+    prefilled: int = 0
+    """Tokens of `prefill_tokens` whose KV has been computed since the last admission."""
+    admitted: float = nan
+    first_token: float = nan
+    last_token: float = nan
+    """Time of the newest committed token that the loop has recorded for this request alone."""
+    finished: float = nan
+    preemptions: int = 0
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Tokens to prefill at an admission: the prompt and, after a preemption, its answer."""
+        return self.prompt_tokens + self.generated
+
+    @property
+    def context_tokens(self) -> int:
+        """KV entries held while decoding; the newest token has none before it is fed back."""
+        return self.prompt_tokens + self.generated - 1
+
+    @property
+    def final_context_tokens(self) -> int:
+        """KV entries held when the last token is committed: the most it ever needs."""
+        return self.prompt_tokens + self.output_tokens - 1

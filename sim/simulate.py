@@ -1,0 +1,235 @@
+"""One run, from a scenario to its results: trace, profile, clock, replica, records."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from .admission import Admission
+from .arrival import Arrivals
+from .clock import Clock
+from .cost import Cost
+from .decoding import Decoding, PlainDecoding
+from .errors import InputError
+from .iteration_log import Columns, IterationLog
+from .kv import BlockPool
+from .leap import LeapDecoding
+from .metrics import LoopStats, RequestStats, Summary
+from .profile import Profile, load_profile
+from .replica import Replica
+from .request_log import RequestLog
+from .scenario import Scenario
+from .trace.chunk import Chunk, Tally
+from .trace.generate import Length, generate
+from .trace.read import read
+from .units import bytes_text
+
+KV_BITS = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4}
+WEIGHT_BITS = KV_BITS
+
+Progress = Callable[[float, int, int], None]
+"""Called now and then with the simulated time in seconds, requests arrived and requests ended."""
+
+
+class Simulation:
+    """Everything one run needs, put together; *engine* is `leap` or `step`."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        engine: str = "leap",
+        on_requests: Callable[[Columns], None] | None = None,
+        on_iterations: Callable[[Columns], None] | None = None,
+    ) -> None:
+        self.scenario = scenario
+        self.profile = load_profile(scenario.hardware.profile)
+        self.cost = Cost(scenario, self.profile)
+        self.clock = Clock()
+        self.tally = Tally()
+        self.pool = BlockPool(hbm_blocks(scenario, self.profile), scenario.kv.block_tokens)
+        self.request_stats = RequestStats(scenario.slo)
+        self.loop_stats = LoopStats()
+        self.requests = RequestLog(_both(self.request_stats.add, on_requests))
+        self.iterations = IterationLog(self.cost, _both(self.loop_stats.add, on_iterations))
+        stop_at = scenario.stop.at or inf
+        admission = Admission(
+            self.pool, scenario.loop.max_batch, scenario.model.shape.max_context
+        )
+        decoding: Decoding = (LeapDecoding if engine == "leap" else PlainDecoding)(
+            scenario.kv.block_tokens
+        )
+        self.replica = Replica(
+            self.clock, scenario.loop, self.cost, admission, decoding, self.requests,
+            self.iterations, stop_at,
+        )  # fmt: skip
+        self.arrivals = Arrivals(
+            self.clock, chunks(scenario, self.tally), scenario.trace.rate_scale,
+            self.replica.submit, stop_at,
+        )  # fmt: skip
+
+    def run(self, progress: Progress | None = None) -> Summary:
+        """Runs to the end and returns the summary; *progress* is called about ten times a second.
+
+        Raises `InputError` for a trace that turns out bad on the way.
+        """
+        collecting = gc.isenabled()
+        gc.disable()  # requests hold no cycles, and scanning them costs a tenth of the run
+        try:
+            if progress is None:
+                self.clock.run()
+            else:
+                self._run_watched(progress)
+        finally:
+            if collecting:
+                gc.enable()
+        if not self.arrivals.count:
+            raise InputError("the trace holds no request before the end of the run")
+        self.requests.close(self.replica.unfinished())
+        self.iterations.close()
+        return self.summary()
+
+    def _run_watched(self, progress: Progress) -> None:
+        last = 0.0
+        step, peek = self.clock.step, self.clock.peek
+        while peek() < inf:
+            for _ in range(2000):
+                if peek() == inf:
+                    break
+                step()
+            now = time.monotonic()
+            if now - last > 0.1:
+                last = now
+                progress(self.clock.now, self.arrivals.count, self.requests.ended)
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the start of the trace to the last event, or to the end of the run."""
+        return self.scenario.stop.at or self.replica.last_change
+
+    def summary(self) -> Summary:
+        """vLLM's keys, then ours."""
+        scenario, profile = self.scenario, self.profile
+        summary: Summary = {
+            "scenario": scenario.name,
+            "scenario_hash": scenario.hash,
+            "kind": "simulated",
+            "model_id": scenario.model.shape.name,
+            "loop_mode": scenario.loop.mode,
+            "trace_rate_scale": scenario.trace.rate_scale,
+            "seed": scenario.seed,
+        }
+        summary |= self.request_stats.summary(self.duration)
+        summary |= self.loop_stats.summary(
+            self.duration, self.pool.capacity, self.iterations.single_gaps
+        )
+        summary |= {
+            "kv_blocks_peak": self.pool.peak,
+            "kv_blocks_allocated": self.pool.allocated,
+            "kv_blocks_freed": self.pool.freed,
+            "kv_preemptions": self.replica.preemptions,
+            "trace_rows_skipped": self.tally.skipped,
+            "trace_rows_skipped_by_reason": dict(sorted(self.tally.reasons.items())),
+            "cost_profile": profile.name,
+            "cost_profile_hash": profile.hash,
+            "cost_profile_status": profile.status,
+            "cost_estimated": self.cost.estimated(),
+            "cost_extrapolated": self.cost.extrapolated(),
+        }
+        return summary
+
+
+def hbm_blocks(scenario: Scenario, profile: Profile) -> int:
+    """KV blocks that fit beside the weights; `InputError` if none does."""
+    hbm, shape = scenario.hardware.hbm, scenario.model.shape
+    capacity = hbm.capacity or float(profile.device["hbm_bytes"])
+    weights = shape.weight_bytes(WEIGHT_BITS[scenario.model.weights])
+    block = shape.kv_bytes_per_token(KV_BITS[scenario.kv.dtype]) * scenario.kv.block_tokens
+    # Model: activations and workspaces live in the part that `utilization` leaves out.
+    blocks = int((capacity * hbm.utilization - weights) // block)
+    if blocks < 1:
+        raise InputError(
+            f"hardware.hbm: {bytes_text(capacity)} x utilization {hbm.utilization:g} hold no KV "
+            f"block beside {bytes_text(weights)} of weights; take model.weights: int8 or int4, a "
+            f"smaller model, or more memory"
+        )
+    return blocks
+
+
+def chunks(scenario: Scenario, tally: Tally) -> Iterator[Chunk]:
+    """The requests of the scenario's trace, read or generated."""
+    trace = scenario.trace
+    if trace.file is not None:
+        return read(
+            Path(trace.file), trace.format, limit=trace.requests, sort=trace.sort,
+            bad_rows=trace.bad_rows, tally=tally,
+        )  # fmt: skip
+    assert trace.source is not None
+    assert trace.requests is not None
+    if trace.source != "synthetic":
+        return generate(trace.source, trace.requests, scenario.seed)
+    return generate(
+        trace.source, trace.requests, scenario.seed, rate_per_s=trace.rate,
+        arrivals=trace.arrivals, burstiness=trace.burstiness,
+        prompt=_length(trace.prompt_tokens), output=_length(trace.output_tokens),
+    )  # fmt: skip
+
+
+def _length(length: Any) -> Length:
+    names = Length.__dataclass_fields__
+    return Length(**{name: getattr(length, name) for name in names})
+
+
+def _both(
+    first: Callable[[Columns], None], second: Callable[[Columns], None] | None
+) -> Callable[[Columns], None]:
+    if second is None:
+        return first
+
+    def both(columns: Columns) -> None:
+        first(columns)
+        second(columns)
+
+    return both
+
+
+def run(
+    scenario: Scenario,
+    folder: Path,
+    engine: str = "leap",
+    progress: Progress | None = None,
+) -> Summary:
+    """Runs *scenario* and writes its records into *folder*, which exists and is empty."""
+    from .result import Table, environment, iteration_table, request_table, write_json
+
+    begin = time.perf_counter()
+    requests = Table(folder / "requests.parquet")
+    iterations = Table(folder / "iterations.parquet")
+
+    def write_requests(columns: Columns) -> None:
+        requests.write(request_table(columns))
+
+    def write_iterations(columns: Columns) -> None:
+        iterations.write(iteration_table(columns))
+
+    simulation = Simulation(
+        scenario, engine, write_requests, write_iterations if scenario.record.iterations else None
+    )
+    try:
+        summary = simulation.run(progress)
+    finally:
+        requests.close()
+        iterations.close()
+    profile = simulation.profile
+    resolved = scenario.resolved() | {
+        "hash": scenario.hash,
+        "profile": {"name": profile.name, "hash": profile.hash, "status": profile.status},
+    }
+    write_json(folder / "scenario.json", resolved)
+    write_json(folder / "summary.json", summary)
+    wall = time.perf_counter() - begin
+    write_json(folder / "environment.json", environment(wall, simulation.clock.events()))
+    return summary

@@ -1,0 +1,151 @@
+"""The stages of one forward pass and what each costs on the GPU.
+
+A stage is one kernel launch, one graph node or one phase between two barriers, whichever way the
+loop runs it: the three modes are compared on the same list. `library` is what a framework launches
+(four matrix products, attention and nine small kernels a layer), `fused` folds the small kernels
+into their neighbours (five stages a layer).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .models import ModelShape
+from .profile import Profile
+
+ELEMENT_BYTES = 2.0  # activations, embeddings and the LM head stay at 16 bits
+WEIGHT_BYTES = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage but decode attention, whose time depends on the context."""
+
+    name: str
+    seconds: float
+    """In steady graph replay, the gap between nodes included, as the profile's tables time it."""
+    fixed: float = 0.0
+    """The part of `seconds` that does not grow with the work: gap, ramp up, drain."""
+    weight_bytes: float = 0.0
+    """Weights it streams, which a resident loop may begin to fetch before the barrier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The stages of one pass: *head* once, *layer* `layers` times, *tail* once.
+
+    Attention, decode and prefill, stands in each layer before `layer[attention_at]`.
+    """
+
+    head: tuple[Stage, ...]
+    layer: tuple[Stage, ...]
+    tail: tuple[Stage, ...]
+    attention_at: int
+    layers: int
+
+
+class Stages:
+    """Builds the pass over a number of tokens, for one model and one stage list."""
+
+    def __init__(self, shape: ModelShape, weights: str, kernels: str, profile: Profile) -> None:
+        self.shape = shape
+        self.fused = kernels == "fused"
+        self.weight_bytes = WEIGHT_BYTES[weights]
+        self.linear = profile.gemm(weights)
+        self.dense = profile.gemm("bf16")
+        self.small = profile.elementwise()
+        self.passes: dict[tuple[int, int], Pass] = {}
+
+    def of(self, tokens: int, logits: int) -> Pass:
+        """The pass over *tokens* tokens that samples from *logits* of them."""
+        key = (tokens, logits)
+        found = self.passes.get(key)
+        if found is None:
+            found = self.passes[key] = self._build(tokens, logits)
+        return found
+
+    def _build(self, tokens: int, logits: int) -> Pass:
+        shape = self.shape
+        before = self._projection(tokens)
+        after = [self._gemm("o", tokens, shape.heads * shape.head_dim, shape.hidden)]
+        if not self.fused:
+            after += [self._elementwise("add", tokens, 3 * shape.hidden)]
+            after += [self._elementwise("norm", tokens, 2 * shape.hidden)]
+        after += self._experts(tokens) if shape.experts else self._mlp(tokens)
+        head: list[Stage] = []
+        tail: list[Stage] = []
+        if not self.fused:
+            head = [self._elementwise("embed", tokens, 2 * shape.hidden)]
+            tail = [self._elementwise("norm", tokens, 2 * shape.hidden)]
+        if logits:
+            tail.append(self._lm_head(logits))
+            tail.append(self._elementwise("sample", logits, shape.vocab))
+        return Pass(
+            tuple(head), (*before, *after), tuple(tail), len(before), shape.layers
+        )
+
+    def _projection(self, tokens: int) -> list[Stage]:
+        """What comes before attention: norm, QKV, rotary embedding, KV append."""
+        shape = self.shape
+        query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        qkv = self._gemm("qkv", tokens, shape.hidden, query + 2 * key)
+        if self.fused:
+            return [qkv]
+        return [
+            self._elementwise("norm", tokens, 2 * shape.hidden),
+            qkv,
+            self._elementwise("split", tokens, 2 * (query + 2 * key)),
+            self._elementwise("rope_q", tokens, 2 * query),
+            self._elementwise("rope_k", tokens, 2 * key),
+            self._elementwise("append", tokens, 4 * key),
+        ]
+
+    def _mlp(self, tokens: int) -> list[Stage]:
+        shape = self.shape
+        gate_up = self._gemm("gate_up", tokens, shape.hidden, 2 * shape.ffn)
+        down = self._gemm("down", tokens, shape.ffn, shape.hidden)
+        if self.fused:
+            return [gate_up, down]
+        silu = self._elementwise("silu_mul", tokens, 3 * shape.ffn)
+        return [gate_up, silu, down, self._elementwise("add", tokens, 3 * shape.hidden)]
+
+    def _experts(self, tokens: int) -> list[Stage]:
+        """Router, top-k, and the two products over the experts that the tokens hit."""
+        shape = self.shape
+        k = shape.experts_per_token
+        # Model: tokens choose experts independently and evenly, so that a batch of m tokens reads
+        # E (1 - (1 - k/E)^m) of E experts. Skewed routing would read fewer.
+        distinct = shape.experts * (1.0 - (1.0 - k / shape.experts) ** tokens)
+        router = self._gemm("router", tokens, shape.hidden, shape.experts)
+        top_k = self._elementwise("top_k", tokens, shape.experts)
+        gate_up = self._grouped("gate_up", tokens * k, shape.hidden, 2 * shape.ffn, distinct)
+        down = self._grouped("down", tokens * k, shape.ffn, shape.hidden, distinct)
+        if self.fused:
+            return [router, top_k, gate_up, down]
+        silu = self._elementwise("silu_mul", tokens * k, 3 * shape.ffn)
+        combine = self._elementwise("combine", tokens * k, 2 * shape.hidden)
+        add = self._elementwise("add", tokens, 3 * shape.hidden)
+        return [router, top_k, gate_up, silu, down, combine, add]
+
+    def _gemm(self, name: str, m: int, k: int, n: int) -> Stage:
+        return self._grouped(name, m, k, n, 1.0)
+
+    def _grouped(self, name: str, m: int, k: int, n: int, matrices: float) -> Stage:
+        weights = matrices * k * n * self.weight_bytes
+        moved = weights + ELEMENT_BYTES * m * (k + n)
+        flops = 2.0 * m * n * k
+        fixed = self.linear.fixed(moved, flops)
+        return Stage(name, self.linear.seconds(moved, flops), fixed, weights)
+
+    def _lm_head(self, logits: int) -> Stage:
+        hidden, vocab = self.shape.hidden, self.shape.vocab
+        weights = hidden * vocab * ELEMENT_BYTES
+        moved = weights + ELEMENT_BYTES * logits * (hidden + vocab)
+        flops = 2.0 * logits * hidden * vocab
+        fixed = self.dense.fixed(moved, flops)
+        return Stage("lm_head", self.dense.seconds(moved, flops), fixed, weights)
+
+    def _elementwise(self, name: str, tokens: int, elements: int) -> Stage:
+        """*elements* read and written for each of *tokens* tokens."""
+        seconds = self.small.seconds(ELEMENT_BYTES * tokens * elements)
+        return Stage(name, seconds, self.small.t0_s)

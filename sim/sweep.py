@@ -1,0 +1,76 @@
+"""All points of a study, each in a folder of its own; what is there already is not run again.
+
+A point's folder appears complete or not at all, so the folders are the record of what is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .load import Point
+from .metrics import Summary
+from .profile import load_profile
+from .result import new_folder, read_json, write_json
+from .scenario import Scenario
+from .simulate import run
+
+
+def point_id(scenario: Scenario) -> str:
+    """Names a point by what decides its results: scenario and profile."""
+    return f"{scenario.hash}-{load_profile(scenario.hardware.profile).hash}"
+
+
+def run_points(
+    points: Sequence[Point], folder: Path, jobs: int = 1, quiet: bool = False
+) -> list[Summary]:
+    """Runs what is missing, *jobs* at a time, and returns the summaries in the points' order."""
+    import joblib
+
+    ids = [point_id(point.scenario) for point in points]
+    (folder / "points").mkdir(parents=True, exist_ok=True)
+    missing = {
+        name: point.scenario
+        for name, point in zip(ids, points, strict=True)
+        if not (folder / "points" / name).exists()
+    }
+    write_json(folder / "study.json", _manifest(points, ids))
+    tasks = (
+        joblib.delayed(run_point)(scenario, folder / "points" / name)
+        for name, scenario in missing.items()
+    )
+    parallel = joblib.Parallel(n_jobs=min(jobs, max(1, len(missing))), return_as="generator_unordered")
+    _show(parallel(tasks), len(points), len(missing), quiet)
+    return [read_json(folder / "points" / name / "summary.json") for name in ids]
+
+
+def run_point(scenario: Scenario, path: Path) -> None:
+    """One point into its folder."""
+    with new_folder(path) as temporary:
+        run(scenario, temporary)
+
+
+def _manifest(points: Sequence[Point], ids: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": points[0].scenario.name,
+        "points": [
+            {"id": name, "axes": point.axes} for name, point in zip(ids, points, strict=True)
+        ],
+    }
+
+
+def _show(done: Any, total: int, missing: int, quiet: bool) -> None:
+    """Drains *done* behind a progress bar, on a terminal."""
+    import sys
+
+    if quiet or not sys.stderr.isatty():
+        for _ in done:
+            pass
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    said = f"{missing} points" + (f", {total - missing} there already" if missing < total else "")
+    for _ in track(done, description=said, total=missing, console=Console(stderr=True)):
+        pass

@@ -1,0 +1,102 @@
+"""What a run or a study says on the console."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .metrics import Summary
+
+LATENCIES = ("ttft", "tpot", "itl", "e2el", "queue")
+STATISTICS = ("mean", "median", "p90", "p99")
+
+
+def print_summary(summary: Summary, console: Console | None = None) -> None:
+    """One run: latencies, throughput, what the GPU did, and what the numbers rest on."""
+    console = console or Console()
+    table = Table(title=f"{summary['scenario']} (simulated)", title_justify="left")
+    table.add_column("ms")
+    for statistic in STATISTICS:
+        table.add_column(statistic, justify="right")
+    for name in LATENCIES:
+        values = (summary[f"{statistic}_{name}_ms"] for statistic in STATISTICS)
+        table.add_row(name.upper() if name != "queue" else "queue", *map(_number, values))
+    console.print(table)
+    for line in facts(summary):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def facts(summary: Summary) -> list[str]:
+    """A run in a few sentences."""
+    lines = [
+        f"requests: {summary['requests_in']:,} in = {summary['requests_finished']:,} finished"
+        f" + {summary['requests_rejected']:,} rejected + {summary['requests_unfinished']:,}"
+        f" unfinished; {summary['kv_preemptions']:,} preemptions",
+        f"throughput: {summary['request_throughput']:.2f} requests/s,"
+        f" {summary['output_throughput']:,.0f} output tokens/s over {summary['duration']:,.1f} s",
+        f"loop: {summary['loop_mode']}, {summary['loop_iterations']:,} iterations of"
+        f" {summary['loop_mean_decode_requests']:.1f} decoding requests on average; GPU busy"
+        f" {summary['loop_gpu_busy_fraction']:.1%} of the time, gaps take"
+        f" {summary['loop_gap_fraction']:.1%} of the iterations",
+        f"KV in HBM: {summary['kv_blocks_capacity']:,} blocks, {summary['kv_mean_utilization']:.1%}"
+        f" in use on average, peak {summary['kv_blocks_peak']:,}",
+    ]
+    for reason, count in summary["requests_rejected_by_reason"].items():
+        lines.append(f"rejected: {count:,} requests: {reason}")
+    if summary["request_goodput"] is not None:
+        lines.append(f"goodput within the SLO: {summary['request_goodput']:.2f} requests/s")
+    return lines + provenance(summary)
+
+
+def provenance(summary: Summary) -> list[str]:
+    """What the numbers rest on: the profile, what in it is estimated, where it extrapolates."""
+    profile = f"costs: profile {summary['cost_profile']}, {summary['cost_profile_status']}"
+    lines = [profile]
+    if summary["cost_estimated"]:
+        lines.append(f"estimated, not measured: {', '.join(summary['cost_estimated'])}")
+    if summary["cost_extrapolated"]:
+        lines.append(f"extrapolated: {'; '.join(summary['cost_extrapolated'])}")
+    return lines
+
+
+COLUMNS = (
+    ("requests/s", "request_throughput", 1.0),
+    ("tokens/s", "output_throughput", 1.0),
+    ("TTFT p50 ms", "median_ttft_ms", 1.0),
+    ("TTFT p99 ms", "p99_ttft_ms", 1.0),
+    ("TPOT mean ms", "mean_tpot_ms", 1.0),
+    ("ITL p99 ms", "p99_itl_ms", 1.0),
+    ("batch", "loop_mean_decode_requests", 1.0),
+    ("GPU busy %", "loop_gpu_busy_fraction", 100.0),
+    ("gap %", "loop_gap_fraction", 100.0),
+)
+
+
+def print_study(
+    axes: Sequence[Mapping[str, Any]],
+    summaries: Sequence[Summary],
+    console: Console | None = None,
+) -> None:
+    """A study: a row a point, its axes first."""
+    console = console or Console()
+    table = Table(title=f"{summaries[0]['scenario']} (simulated)", title_justify="left")
+    for name in axes[0]:
+        table.add_column(name)
+    for title, _, _ in COLUMNS:
+        table.add_column(title, justify="right")
+    for values, summary in zip(axes, summaries, strict=True):
+        cells = [_number(summary[key], factor) for _, key, factor in COLUMNS]
+        table.add_row(*(str(value) for value in values.values()), *cells)
+    console.print(table)
+    for line in provenance(summaries[0]):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _number(value: float | None, factor: float = 1.0) -> str:
+    if value is None:
+        return "-"
+    value *= factor
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

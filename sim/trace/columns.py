@@ -1,0 +1,142 @@
+"""Our own Parquet form of a trace: arrival_s, prompt_tokens, output_tokens and, optional, block_ids.
+
+Read batch by batch; what Arrow raises about a damaged file becomes an `InputError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, shown
+from .lines import check_file, unreadable
+from .rows import MAX_TOKENS, BadRowError, Findings, Rows, tokens
+from .table import check_time
+
+NAMES = ("arrival_s", "prompt_tokens", "output_tokens")
+IDS = "block_ids"
+BLOCK_KEY = b"residentsim.block_tokens"
+_MAX_SECONDS = 1e12
+
+
+@contextmanager
+def _arrow(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        raise unreadable(path, error) from error
+
+
+def open_parquet(path: Path) -> Any:
+    """A pyarrow `ParquetFile` whose schema has our columns; raises `InputError`."""
+    import pyarrow.parquet as pq
+
+    check_file(path)
+    with _arrow(path):
+        file = pq.ParquetFile(path)
+    try:
+        _check_schema(path, file.schema_arrow)
+    except InputError:
+        file.close()
+        raise
+    return file
+
+
+def _check_schema(path: Path, schema: Any) -> None:
+    import pyarrow.types as types
+
+    there = ", ".join(f"{field.name} {field.type}" for field in schema)
+    wanted: dict[str, Callable[[Any], bool]] = {
+        "arrival_s": lambda kind: types.is_floating(kind) or types.is_integer(kind),
+        "prompt_tokens": types.is_integer,
+        "output_tokens": types.is_integer,
+        IDS: lambda kind: types.is_list(kind) and types.is_integer(kind.value_type),
+    }
+    for name, fits in wanted.items():
+        count = schema.names.count(name)
+        if count == 0 and name == IDS:
+            continue
+        if count != 1 or not fits(schema.field(name).type):
+            what = "occurs more than once" if count > 1 else "has the wrong type" if count else ""
+            raise InputError(
+                f"{path}: {name}: {what or 'no such column'}; there are {shown(there, 200)}; "
+                "write float64 seconds, int64 tokens and, optional, a list of int64 block_ids"
+            )
+
+
+def block_tokens(path: Path) -> int | None:
+    """Tokens of a prefix block as the file's metadata have it, else None."""
+    with open_parquet(path) as file:
+        text = (file.schema_arrow.metadata or {}).get(BLOCK_KEY, b"")
+    return int(text) if text.isdigit() and int(text) > 0 else None
+
+
+def parquet_rows(path: Path, findings: Findings, batch_rows: int) -> Iterator[Rows]:
+    """The good rows of the file, a batch at a time; bad ones go to *findings*."""
+    with open_parquet(path) as file:
+        there = [name for name in (*NAMES, IDS) if name in file.schema_arrow.names]
+        stream = iter(file.iter_batches(batch_size=batch_rows, columns=there))
+        row = 1
+        while True:
+            with _arrow(path):
+                batch = next(stream, None)
+                if batch is None:
+                    return
+                rows, bad = _columns(batch, row)
+            row += batch.num_rows
+            if bad.any():
+                _report(batch, np.nonzero(bad)[0].tolist(), rows, findings)
+                rows = rows.take(np.nonzero(~bad)[0])
+            yield rows
+
+
+def _columns(batch: Any, first: int) -> tuple[Rows, NDArray[np.bool_]]:
+    import pyarrow.compute as pc
+
+    def column(name: str, kind: type[np.generic]) -> NDArray[Any]:
+        values = batch.column(name)
+        # 0 in the place of a missing value; those rows are reported as missing
+        return pc.fill_null(values, 0).to_numpy(zero_copy_only=False).astype(kind)  # type: ignore[no-any-return]
+
+    time, prompt, output = (
+        column(name, kind) for name, kind in zip(NAMES, (float, int, int), strict=True)
+    )
+    bad = ~(np.isfinite(time) & (time >= 0) & (time <= _MAX_SECONDS))
+    for counts in (prompt, output):
+        bad |= (counts < 1) | (counts > MAX_TOKENS)
+    for name in batch.schema.names:
+        bad |= batch.column(name).is_null().to_numpy(zero_copy_only=False)
+    ids = None
+    if IDS in batch.schema.names:
+        lists = batch.column(IDS)
+        values = pc.fill_null(lists.values, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        offsets = lists.offsets.to_numpy().tolist()
+        ids = [
+            tuple(values[start:stop].tolist())
+            for start, stop in zip(offsets[:-1], offsets[1:], strict=True)
+        ]
+        bad |= np.array([bool(row) and min(row) < 0 for row in ids], dtype=bool)
+    lines = np.arange(first, first + len(time), dtype=np.int64)
+    return Rows(time, prompt, output, lines, ids), bad
+
+
+def _report(batch: Any, bad: list[int], rows: Rows, findings: Findings) -> None:
+    for i in bad:
+        try:
+            for name in batch.schema.names:
+                if not batch.column(name)[i].is_valid:
+                    raise BadRowError("missing value", f"{name}: no value; fill or drop the row")
+            time = float(rows.time[i])
+            check_time(NAMES[0], time, time)
+            tokens(NAMES[1], int(rows.prompt[i]), None, output=False)
+            tokens(NAMES[2], int(rows.output[i]), None, output=True)
+            raise BadRowError("bad block_ids", f"{IDS}: a missing or negative id; correct the row")
+        except BadRowError as error:
+            findings.add(int(rows.lines[i]), error)

@@ -1,0 +1,144 @@
+"""A trace file as blocks of whole lines, whatever is in the file.
+
+One rule: never hold more than a block and one line of bounded length, so a file without line
+ends, or a gigabyte on one line, costs a message and not the memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from ..errors import InputError
+from .rows import BadRowError
+
+BLOCK_BYTES = 256 * 1024
+GZIP_MAGIC = b"\x1f\x8b"
+_BOMS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+_UTF8_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines of a file; `first` is the number of the first one, counted from 1."""
+
+    first: int
+    data: bytes
+
+    def numbered(self) -> Iterator[tuple[int, bytes]]:
+        """Each line without its line end, with its number."""
+        lines = self.data.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        for number, line in enumerate(lines, self.first):
+            yield number, line.removesuffix(b"\r")
+
+
+def check_file(path: Path) -> None:
+    """Raise `InputError` unless *path* is a regular file with something in it."""
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a directory; name a trace file in it")
+        if not path.exists():
+            raise InputError(f"{path}: no such file; check the path")
+        if not path.is_file():
+            raise InputError(f"{path}: not a regular file; copy the trace into one")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: the file is empty; fetch or write it again")
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """The finding for a file that the system or a decompressor will not give out."""
+    why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    return InputError(f"{path}: cannot be read: {why}; check access rights and the file itself")
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """*path* opened for reading, unpacked if it is gzip; raises `InputError`."""
+    check_file(path)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(2)
+        return cast("IO[bytes]", gzip.open(path)) if magic == GZIP_MAGIC else path.open("rb")
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def head(path: Path, size: int = 64 * 1024) -> bytes:
+    """The first bytes of the (unpacked) file, at most *size*, without a UTF-8 mark."""
+    with open_bytes(path) as file:
+        return strip_bom(path, _guarded_read(path, file, size))
+
+
+def strip_bom(path: Path, data: bytes) -> bytes:
+    """*data* without a UTF-8 byte order mark; raises `InputError` at any other mark."""
+    for bom, name in _BOMS.items():
+        if data.startswith(bom):
+            raise InputError(
+                f"{path}:1: the file is {name}, not UTF-8; "
+                f"convert it: iconv -f {name} -t UTF-8 IN > OUT"
+            )
+    return data.removeprefix(_UTF8_BOM)
+
+
+def _guarded_read(path: Path, file: IO[bytes], size: int, *, line: bool = False) -> bytes:
+    try:
+        return file.readline(size) if line else file.read(size)
+    except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(path, error) from error
+
+
+def blocks(path: Path, line_limit: int) -> Iterator[Block]:
+    """The lines of *path* in blocks; of a line above *line_limit* only its head is kept.
+
+    What is kept of such a line is longer than *line_limit*, so that the caller can tell.
+    """
+    with open_bytes(path) as file:
+        number = 1
+        while data := _guarded_read(path, file, BLOCK_BYTES):
+            if number == 1:
+                data = strip_bom(path, data)
+            if not data.endswith(b"\n"):
+                data += _guarded_read(path, file, line_limit + 1, line=True)
+                while not data.endswith(b"\n"):  # too long, or the end of the file
+                    if not (rest := _guarded_read(path, file, BLOCK_BYTES, line=True)):
+                        break
+                    if rest.endswith(b"\n"):
+                        data += b"\n"
+            yield Block(number, data)
+            number += data.count(b"\n")
+
+
+def text_of(line: bytes, limit: int) -> str:
+    """*line* decoded; raises `BadRowError` for what no text line may hold."""
+    if len(line) > limit:
+        raise BadRowError(
+            "line too long",
+            f"the line is longer than {limit // 2**20} MiB; is this a trace, one request a line?",
+        )
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise BadRowError(
+            "not UTF-8",
+            f"byte 0x{line[error.start]:02x} is not UTF-8; convert the file with iconv",
+            error.start + 1,
+        ) from None
+    if "\0" in text:
+        raise BadRowError(
+            "NUL byte", "a NUL byte; the file is binary or damaged", text.index("\0") + 1
+        )
+    return text

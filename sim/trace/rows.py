@@ -1,0 +1,151 @@
+"""Between a file's text and a chunk: rows with raw times, and the findings about bad ones.
+
+One rule: a bad row never passes in silence. It ends in an `InputError` that names its line, or,
+if the caller asked for skipping, in the tally.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, shown
+from .chunk import Tally
+
+MAX_TOKENS = 10_000_000  # a longer prompt or output is a mistake in the file, not a request
+MAX_FINDINGS = 10
+OnBadRow = Literal["error", "skip"]
+
+# time in the format's ticks, prompt tokens, output tokens, prefix block ids
+Row = tuple[int | float, int, int, tuple[int, ...] | None]
+# the first three of them as arrays
+Columns = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
+
+
+class BadRowError(Exception):
+    """One row that is no request: a *reason* to count it under, and the finding in words."""
+
+    def __init__(self, reason: str, text: str, column: int | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+        self.column = column
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Good rows as columns; `time` in ticks of the format, `lines` their numbers in the file."""
+
+    time: NDArray[Any]
+    prompt: NDArray[np.int64]
+    output: NDArray[np.int64]
+    lines: NDArray[np.int64]
+    ids: list[tuple[int, ...]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def take(self, which: slice | NDArray[np.intp]) -> Rows:
+        """The rows *which* names, in its order."""
+        ids = self.ids
+        if ids is not None:
+            ids = ids[which] if isinstance(which, slice) else [ids[i] for i in which.tolist()]
+        return Rows(
+            self.time[which], self.prompt[which], self.output[which], self.lines[which], ids
+        )
+
+
+class Adapter(Protocol):
+    """One text format: how a line becomes a row."""
+
+    time_key: str
+    ticks_per_s: float
+
+    def row(self, line: bytes) -> Row | None:
+        """The row of *line*; None for a blank line; raises `BadRowError`."""
+
+    def clean(self, data: bytes) -> Columns | None:
+        """All rows of *data* at once if each line is plainly good, else None.
+
+        Never more lenient than `row`, which is the specification.
+        """
+
+
+class Findings:
+    """Collects bad rows of one file: up to ten in one `InputError`, or counts in a tally."""
+
+    def __init__(self, path: Path, bad_rows: OnBadRow, tally: Tally, unit: str = "") -> None:
+        self._path = path
+        self._skip = bad_rows == "skip"
+        self._tally = tally
+        self._unit = unit
+        self._lines: list[str] = []
+
+    def add(self, line: int, bad: BadRowError) -> None:
+        """Take one bad row at *line*; raises `InputError` when ten have come together."""
+        if self._skip:
+            self._tally.skip(bad.reason)
+            return
+        column = "" if bad.column is None else f":{bad.column}"
+        self._lines.append(f"{self._path}:{self._unit}{line}{column}: {bad.text}")
+        if len(self._lines) >= MAX_FINDINGS:
+            raise InputError([*self._lines, f"... stopped after {MAX_FINDINGS}"])
+
+    def check(self) -> None:
+        """Raise `InputError` with what was collected, if anything was."""
+        if self._lines:
+            raise InputError(self._lines)
+
+
+def stack(rows: Sequence[Row], lines: Sequence[int], time_type: type[np.generic]) -> Rows:
+    """*rows* as columns; a row without ids gets an empty tuple if another row has some."""
+    ids = None
+    if any(row[3] is not None for row in rows):
+        ids = [row[3] or () for row in rows]
+    return Rows(
+        np.array([row[0] for row in rows], dtype=time_type),
+        np.array([row[1] for row in rows], dtype=np.int64),
+        np.array([row[2] for row in rows], dtype=np.int64),
+        np.array(lines, dtype=np.int64),
+        ids,
+    )
+
+
+def whole(key: str, text: str, column: int | None) -> int:
+    """The whole number in a text cell of column *key*; raises `BadRowError`."""
+    cell = text.strip()
+    if not cell:
+        raise BadRowError(
+            "empty value", f"{key}: is empty; fill the cell or delete the line", column
+        )
+    if not _WHOLE.fullmatch(cell):
+        raise BadRowError(
+            "not a whole number",
+            f"{key}: {shown(text)} is not a whole number; write tokens as digits only",
+            column,
+        )
+    return int(cell)
+
+
+def tokens(key: str, value: int, column: int | None, *, output: bool) -> int:
+    """*value* if it can be a number of tokens, else `BadRowError`."""
+    if value < 0:
+        reason, what = "negative tokens", "is negative; correct or delete the line"
+    elif value == 0 and output:
+        reason, what = "zero output tokens", "is 0, a failed request; delete the line"
+    elif value == 0:
+        reason, what = "zero prompt tokens", "is 0, but a prompt has at least 1; delete the line"
+    elif value > MAX_TOKENS:
+        reason = "too many tokens"
+        what = f"is above {MAX_TOKENS:,} tokens; correct or delete the line"
+    else:
+        return value
+    raise BadRowError(reason, f"{key}: {shown(value)} {what}", column)

@@ -1,0 +1,152 @@
+"""The traffic of a scenario: which requests arrive, when, and how long they are.
+
+The one rule: either a file or a built-in source, and a key that means nothing beside it is an
+error, since it would be read as if it had an effect.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from .node import Flag, Node, Place, Positive, Tokens, refuse
+from .units import Rate
+
+FILE_ONLY = ("format", "sort", "bad_rows")
+SYNTHETIC_ONLY = ("rate", "arrivals", "burstiness", "prompt_tokens", "output_tokens")
+Arrivals = Annotated[Rate, Field(gt=0)]
+KINDS = ("fixed", "exponential", "uniform", "lognormal")
+
+
+class Lognormal(Node):
+    """A log-normal length."""
+
+    median: Positive
+    """Tokens."""
+    sigma: Annotated[float, Field(strict=True, ge=0, le=10)]
+    """Standard deviation of the logarithm."""
+
+
+class Length(Node):
+    """A length in tokens: a number, or exactly one distribution, drawn at least 1 token long."""
+
+    fixed: Tokens | None = None
+    """Always this many tokens; a bare number says the same."""
+    exponential: Positive | None = None
+    """The mean, in tokens."""
+    uniform: tuple[Tokens, Tokens] | None = None
+    """The least and the largest, both included."""
+    lognormal: Lognormal | None = None
+    """Median in tokens and sigma of the logarithm."""
+    cap: Tokens | None = None
+    """Longer draws become this long."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return {"fixed": value} if type(value) is int else value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Length:
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            had = f"both {' and '.join(given)}" if given else "none of them"
+            refuse([((), f"a length has one of {', '.join(KINDS)}, and this has {had}")])
+        if self.uniform is not None and self.uniform[0] > self.uniform[1]:
+            refuse([(("uniform",), f"{self.uniform[0]} is more than {self.uniform[1]}; swap them")])
+        return self
+
+    @property
+    def kind(self) -> Literal["fixed", "exponential", "uniform", "lognormal"]:
+        """Which distribution it is."""
+        if self.exponential is not None:
+            return "exponential"
+        if self.uniform is not None:
+            return "uniform"
+        return "fixed" if self.lognormal is None else "lognormal"
+
+    @property
+    def mean(self) -> float | None:
+        """Tokens, of a fixed or exponential length before its cap."""
+        return self.exponential if self.fixed is None else float(self.fixed)
+
+    @property
+    def low(self) -> int | None:
+        """The least of a uniform length."""
+        return None if self.uniform is None else self.uniform[0]
+
+    @property
+    def high(self) -> int | None:
+        """The largest of a uniform length."""
+        return None if self.uniform is None else self.uniform[1]
+
+    @property
+    def median(self) -> float | None:
+        """Tokens, of a log-normal length."""
+        return None if self.lognormal is None else self.lognormal.median
+
+    @property
+    def sigma(self) -> float | None:
+        """Of a log-normal length."""
+        return None if self.lognormal is None else self.lognormal.sigma
+
+
+class Trace(Node):
+    """Which requests arrive, and when: a file, or one of the built-in sources."""
+
+    file: Annotated[str, Field(strict=True, min_length=1, max_length=4096)] | None = None
+    """Path of a trace, relative to the YAML file that names it."""
+    format: Literal["auto", "mooncake", "azure", "vidur", "parquet"] = "auto"
+    """Format of `file`; auto looks at its columns."""
+    sort: Flag = False
+    """Whether to sort a file whose arrivals are out of order, which is an error otherwise."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """What to do with rows of a file that cannot be used."""
+    source: Literal["azure-conv-like", "mooncake-conversation-like", "synthetic"] | None = None
+    """A built-in workload in place of a file."""
+    requests: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = None
+    """Requests to generate; with a file, the first so many rows."""
+    rate_scale: Positive = 1.0
+    """Arrival times are divided by it: 2 is twice the load."""
+    rate: Arrivals | None = None
+    """Arrivals a second; synthetic only."""
+    arrivals: Literal["poisson", "gamma", "constant"] = "poisson"
+    """The process of arrivals; synthetic only."""
+    burstiness: Positive = 1.0
+    """Shape of gamma gaps: 1 is Poisson, less is burstier (as in vLLM's benchmark)."""
+    prompt_tokens: Length | None = None
+    """Tokens of a prompt; synthetic only."""
+    output_tokens: Length | None = None
+    """Tokens of an answer; synthetic only."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Trace:
+        if self.file is not None and self.source is not None:
+            refuse([(("source",), "not together with trace.file; remove one of them")])
+        if self.file is None and self.source is None:
+            refuse([((), "missing file or source; add e.g. `source: azure-conv-like`")])
+        given = {key for key in self.model_fields_set if getattr(self, key) is not None}
+        faults: list[tuple[Place, str]] = [
+            ((key,), f"only with {where}; remove it")
+            for keys, where in ((FILE_ONLY, "trace.file"), (SYNTHETIC_ONLY, "source: synthetic"))
+            for key in keys
+            if key in given and not self.takes(key)
+        ]
+        needed: dict[str, str] = {} if self.source is None else {"requests": "2000"}
+        if self.source == "synthetic":
+            needed |= {"rate": "6 /s", "prompt_tokens": "1024", "output_tokens": "200"}
+        for key, example in needed.items():
+            if getattr(self, key) is None:
+                what = f"missing; `source: {self.source}` needs it, e.g. `{key}: {example}`"
+                faults.append(((key,), what))
+        refuse(faults)
+        return self
+
+    def takes(self, key: str) -> bool:
+        """Whether *key* means something beside this file or source."""
+        if key in FILE_ONLY or key == "file":
+            return self.source is None
+        if key in SYNTHETIC_ONLY:
+            return self.source == "synthetic"
+        return key != "source" or self.source is not None
