@@ -29,10 +29,10 @@ class Admission:
             return "exceeds_kv_capacity"
         return None
 
-    def try_admit(self, running: int) -> Request | None:
+    def try_admit(self, running: int, reserved: int) -> Request | None:
         """The next request to run beside *running* others, its KV blocks taken; None if none may.
 
-        Nobody overtakes the head of the queue.
+        *reserved* free blocks are left to those that decode. Nobody overtakes the queue's head.
         """
         if not self.waiting or running >= self.max_batch:
             return None
@@ -40,7 +40,7 @@ class Admission:
         # begun, never waits for memory (vLLM V1 allocates chunk by chunk).
         request = self.waiting[0]
         blocks = self.pool.blocks(request.prefill_tokens)
-        if blocks > self.pool.free:
+        if blocks > self.pool.free - reserved:
             return None
         self.pool.take(blocks)
         return self.waiting.popleft()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from .errors import shown
 from .marks import Finding
-from .models import ModelShape
 from .node import Node, suggestion
 from .scenario import Model, Scenario
 
@@ -36,6 +35,11 @@ _EXPECTED = {
     "dict_type": "expected a map",
 }
 
+_EXAMPLES = {
+    "trace": "trace: {source: azure-conv-like, requests: 2000}",
+    "model": "model: llama-3.1-8b",
+}
+
 
 def findings_of(error: ValidationError, document: Document) -> list[Finding]:
     """One finding for every error whose place is not known to be bad already."""
@@ -48,7 +52,7 @@ def findings_of(error: ValidationError, document: Document) -> list[Finding]:
             faults = [(place, _what(details, place))]
         key = details["type"] == "extra_forbidden"
         for at, what in faults:
-            if not any(at[:i] in document.bad for i in range(len(at) + 1)):
+            if key or not any(at[:i] in document.bad for i in range(len(at) + 1)):
                 text = f"{_dotted(at)}: {what}" if at else what
                 findings.append(Finding(document.mark(at, key=key), text))
     return findings
@@ -67,7 +71,7 @@ def fields_at(place: Place) -> list[str]:
     if node is Scenario:
         return [*Scenario.model_fields, "extends", "sweep"]
     if node is Model:
-        return ["preset", "weights", *ModelShape.model_fields]
+        return Model.keys()
     return list(node.model_fields)
 
 
@@ -87,10 +91,12 @@ def _what(details: ErrorDetails, place: Place) -> str:
     ctx: dict[str, Any] = details.get("ctx", {})
     if kind == "extra_forbidden":
         return f"no such field; {suggestion(str(place[-1]), fields_at(place[:-1]), 'fields here')}"
-    if kind == "missing" and len(place) > 0 and not isinstance(place[-1], int):
-        return "missing; it has no default"
-    if kind in ("missing", "too_short", "too_long"):
-        return f"a list of the wrong length; {details['msg']}"
+    if kind == "missing":
+        example = _EXAMPLES.get(_dotted(place))
+        return f"missing; add e.g. `{example}`" if example else "missing; it has no default"
+    if kind in ("too_short", "too_long"):
+        bound = ctx.get("min_length", ctx.get("max_length"))
+        return f"expected {bound} values, got {ctx['actual_length']}"
     if kind == "literal_error":
         known = [word.strip("'") for word in ctx["expected"].replace(" or ", ", ").split(", ")]
         near = suggestion(str(value), known, "known")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .forms import FloatArray, Roofline, SplitKv, gemm_flops
+from .forms import FloatArray, Roofline, SplitKv
 from .profile import build_form
 
 HOLD_OUT = 0.2  # share of rows, both at random and at the frontier
@@ -22,6 +22,7 @@ SEED = "residentsim-1"  # of the random split
 IDENTITY = ("op", "impl", "dtype", "heads", "kv_heads", "head_dim", "batch", "ctx", "m", "n", "k")
 NUMBERS = ("heads", "kv_heads", "head_dim", "batch", "ctx", "m", "n", "k", "bytes", "us")
 AXES = {"gemm": ("m", "n", "k"), "decode_attention": IDENTITY[3:8]}
+AXIS_NAMES = {"ctx": "context"}  # in the domain, where the column is called otherwise
 PLATEAU_SPREAD, PLATEAU_BYTES = 2.0, 8.0
 
 Row = Mapping[str, Any]
@@ -95,7 +96,7 @@ def predict(form: str, parameters: Mapping[str, float], rows: Sequence[Row]) -> 
     model = build_form(form, parameters)
     if isinstance(model, Roofline):
         m, n, k, moved = (column(rows, key) for key in ("m", "n", "k", "bytes"))
-        return model.array(moved, np.asarray(gemm_flops(1.0, n, k) * m))
+        return model.array(moved, 2.0 * m * n * k)
     if isinstance(model, SplitKv):
         batch, heads, kv_heads, dim = (
             column(rows, key) for key in ("batch", "heads", "kv_heads", "head_dim")
@@ -118,7 +119,8 @@ def fit(recipe: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, float]:
 
     start = np.array([given[key] for key in free], dtype=np.float64)
     found = least_squares(model, column(rows, "us") * 1e-6, start)
-    return {key: six(value) for key, value in {**given, **dict(zip(free, found))}.items()}
+    best = dict(zip(free, found.tolist(), strict=True))
+    return {key: six(value) for key, value in {**given, **best}.items()}
 
 
 def six(value: float) -> float:
@@ -187,7 +189,10 @@ def fit_kernel(recipe: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]
     }
     axes = AXES[recipe["op"]]
     spans = {axis: column(inside, axis) for axis in axes}
-    domain = {axis: [float(span.min()), float(span.max())] for axis, span in spans.items()}
+    domain = {
+        AXIS_NAMES.get(axis, axis): [float(span.min()), float(span.max())]
+        for axis, span in spans.items()
+    }
     return {"parameters": parameters, "domain": domain, "residuals": found}
 
 

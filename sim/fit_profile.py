@@ -10,23 +10,18 @@ import csv
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import InputError
 from .fit import NUMBERS, Row, fit_kernel, least_squares, residuals, six
-from .forms import FloatArray, LinearBytes, Roofline, SplitKv, attention_flops, gemm_bytes
-from .forms import gemm_flops
-from .profile import build_form
+from .fit_checks import checks
+from .forms import FloatArray, attention_flops
 
-# layers, width, (heads, kv_heads, head_dim), feed-forward width; vocabulary of both.
-SHAPES = {
-    "llama-1b": (16, 2048, (32, 8, 64), 8192),
-    "llama-8b": (32, 4096, (32, 8, 128), 14336),
-}
-VOCABULARY = 128_256
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SMALLEST_COPY = 16_384  # bytes; below, the copy rows are mostly the timer's resolution
 Floors = Sequence[Mapping[str, Any]]
 
@@ -50,7 +45,7 @@ def fit_profile(data: Path) -> str:
 def _document(
     recipe: Mapping[str, Any], floors: Floors, torch: Floors, rows: Sequence[Row]
 ) -> dict[str, Any]:
-    constants = {**measured_constants(floors), **_estimated_constants(recipe)}
+    constants = _constants(recipe, floors)
     kernels = {name: _fitted(entry, rows) for name, entry in recipe["kernels"].items()}
     attention = kernels["decode_attention.bf16"]["parameters"]["t0_s"]
     kernels["prefill_attention.bf16"] = prefill(recipe["prefill"], attention)
@@ -68,18 +63,23 @@ def _document(
     }
 
 
-def _estimated_constants(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    entries = recipe["constants"].items()
-    return {
+def _constants(recipe: Mapping[str, Any], floors: Floors) -> dict[str, Any]:
+    """All constants as the profile writes them: those of the data first, then the estimates."""
+    found = {
         name: {
-            "value": entry["value"],
-            "unit": entry["unit"],
-            "kind": "estimated",
-            "source": entry["source"],
-            "note": entry["note"],
+            "value": six(value),
+            "unit": unit,
+            "kind": kind,
+            "source": "floors",
+            "note": recipe["notes"][name],
         }
-        for name, entry in entries
+        for name, (value, unit, kind) in measured_constants(floors).items()
     }
+    for name, entry in recipe["constants"].items():
+        value, unit = entry["value"], entry["unit"]
+        text = {"source": entry["source"], "note": entry["note"]}
+        found[name] = {"value": value, "unit": unit, "kind": "estimated", **text}
+    return found
 
 
 def _fitted(recipe: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
@@ -100,14 +100,15 @@ def _fitted(recipe: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def prefill(recipe: Mapping[str, Any], t0_s: float) -> dict[str, Any]:
-    """The entry of prefill attention: rate and ramp through the recipe's (context, flop/s) points."""
+    """The entry of prefill attention: rate and ramp through the recipe's (tokens, flop/s)."""
     context = np.array([point[0] for point in recipe["points"]], dtype=np.float64)
     rate = np.array([point[1] for point in recipe["points"]], dtype=np.float64)
     heads, head_dim = recipe["heads"], recipe["head_dim"]
     flops = np.array([attention_flops(heads, head_dim, c, 0.0) for c in context.tolist()])
 
     def seconds(values: FloatArray) -> FloatArray:
-        return t0_s + flops * (1.0 + values[1] / context) / values[0]
+        time: FloatArray = t0_s + flops * (1.0 + values[1] / context) / values[0]
+        return time
 
     found = [six(value) for value in least_squares(seconds, flops / rate, np.array([7e14, 1e3]))]
     fit = residuals(seconds(np.array(found)), flops / rate)
@@ -136,70 +137,45 @@ def _elementwise(recipe: Mapping[str, Any], bytes_per_s: float) -> dict[str, Any
     }
 
 
-def measured_constants(floors: Floors) -> dict[str, Any]:
-    """The constants that follow from the rows of `floors.jsonl`, in SI units."""
-
-    def us(name: str) -> float:
-        return float(_values(floors, name)[0]) * 1e-6
-
-    submit, synced, copied = (
-        us("launch_host_submit"),
-        us("launch_plus_sync"),
-        us("launch_copyback_sync"),
+def measured_constants(floors: Floors) -> dict[str, tuple[float, str, str]]:
+    """(value, unit, kind) of the constants that follow from the rows of `floors.jsonl`, in SI."""
+    submit, synced, copied, mailbox = (
+        _values(floors, name)[0] * 1e-6
+        for name in (
+            "launch_host_submit",
+            "launch_plus_sync",
+            "launch_copyback_sync",
+            "mailbox_round_trip",
+        )
     )
     sync = synced - submit
     node, launch = graph_line(floors)
-    barrier = [
-        row["value"] * 1e-6
-        for row in floors
-        if row["name"] == "cg_grid_sync" and row["blocks"] == 132 and row["threads"] <= 512
-    ]
     read, copy = _values(floors, "read_kernel"), _values(floors, "d2d_memcpy")
-    host = "a CuPy launch of a one-warp kernel: the time until the call returns, mean of 1,000"
-    after = "launch + synchronise less the submission; contains the way to the GPU, the one-warp kernel and the notice to the host"
-    back = "4-byte copy to pinned memory: launch + copy + synchronise less launch + synchronise"
-    way = "part of host_sync_s, do not add both: half of what host_sync_s leaves beside the node gap; a split nobody has measured"
-    fixed = "intercept of the line through 100 and 400 nodes, launch and synchronise included; the one-node row less one node gives 6.5 us"
-    gap = "slope of that line: one-warp kernels in a chain"
     return {
-        "host_python_submit_s": _constant(submit, "s", "measured", host),
-        "host_sync_s": _constant(sync, "s", "measured", after),
-        "host_copyback_s": _constant(copied - synced, "s", "measured", back),
-        "launch_latency_s": _constant((sync - node) / 2.0, "s", "estimated", way),
-        "graph_launch_s": _constant(launch, "s", "fitted", fixed),
-        "graph_node_s": _constant(node, "s", "fitted", gap),
-        "grid_barrier_s": _constant(
-            statistics.median(barrier), "s", "measured",
-            "cooperative-groups barrier of 132 blocks, median over 128 to 512 threads",
-        ),
-        "mailbox_round_trip_s": _constant(
-            us("mailbox_round_trip"), "s", "measured",
-            "a Python loop writes a pinned word, a resident thread answers; a C loop may be faster",
-        ),
-        "hbm_read_bytes_per_s": _constant(
-            statistics.median(read) * 1e12, "bytes/s", "measured",
-            "read-only stream of 4 GiB in 16-byte accesses, median of four rows of one setting",
-        ),
-        "hbm_copy_bytes_per_s": _constant(
-            copy[0] * 1e12, "bytes/s", "measured", "device copy of 4 GiB, read plus written"
-        ),
+        "host_python_submit_s": (submit, "s", "measured"),
+        "host_sync_s": (sync, "s", "measured"),
+        "host_copyback_s": (copied - synced, "s", "measured"),
+        # Model: the way to the GPU and the notice to the host take equal shares of what the
+        # measured synchronisation leaves beside the kernel itself.
+        "launch_latency_s": ((sync - node) / 2.0, "s", "estimated"),
+        "graph_launch_s": (launch, "s", "fitted"),
+        "graph_node_s": (node, "s", "fitted"),
+        "grid_barrier_s": (barrier(floors), "s", "measured"),
+        "mailbox_round_trip_s": (mailbox, "s", "measured"),
+        "hbm_read_bytes_per_s": (statistics.median(read) * 1e12, "bytes/s", "measured"),
+        "hbm_copy_bytes_per_s": (copy[0] * 1e12, "bytes/s", "measured"),
         **copy_constants(floors, "h2d"),
         **copy_constants(floors, "d2h"),
-        "resident_exit_s": _constant(
-            sync, "s", "estimated",
-            "host_sync_s stands for it: the kernel ends, the host notices",
-        ),
-        "resident_relaunch_s": _constant(
-            submit, "s", "estimated",
-            "host_python_submit_s stands for it: one more launch of the resident kernel",
-        ),
-    }  # fmt: skip
+        # Model: a resident kernel leaves and starts like any other kernel of a Python host.
+        "resident_exit_s": (sync, "s", "estimated"),
+        "resident_relaunch_s": (submit, "s", "estimated"),
+    }
 
 
-def _constant(
-    value: float, unit: str, kind: str, note: str, source: str = "floors"
-) -> dict[str, Any]:
-    return {"value": six(value), "unit": unit, "kind": kind, "source": source, "note": note}
+def barrier(floors: Floors) -> float:
+    """Seconds of one grid barrier: median of the cooperative-groups rows up to 512 threads."""
+    rows = (row for row in floors if row["name"] == "cg_grid_sync" and row["blocks"] == 132)
+    return statistics.median(float(row["value"]) * 1e-6 for row in rows if row["threads"] <= 512)
 
 
 def graph_line(floors: Floors) -> tuple[float, float]:
@@ -212,7 +188,7 @@ def graph_line(floors: Floors) -> tuple[float, float]:
     return node, short - node * few
 
 
-def copy_constants(floors: Floors, direction: str) -> dict[str, Any]:
+def copy_constants(floors: Floors, direction: str) -> dict[str, tuple[float, str, str]]:
     """Latency and bandwidth of copies between host and device, least squares on log time."""
     rows = [
         (row["bytes"], row["value"] * 1e-6)
@@ -221,71 +197,14 @@ def copy_constants(floors: Floors, direction: str) -> dict[str, Any]:
     ]
     size, seconds = np.array(rows, dtype=np.float64).T
 
-    def model(values: FloatArray) -> FloatArray:
-        return np.asarray(LinearBytes(1.0, 1.0).t0_s * values[0] + size / values[1])
+    def line(values: FloatArray) -> FloatArray:
+        return np.asarray(values[0] + size / values[1])
 
-    found = least_squares(model, seconds, np.array([4e-6, 5.5e10]))
-    judged = residuals(model(found), seconds)
-    note = (
-        f"pinned memory, {len(rows)} sizes from {SMALLEST_COPY} bytes: median error "
-        f"{judged['median']:.1%}, largest {judged['max']:.1%}, none held out"
-    )
+    latency, rate = least_squares(line, seconds, np.array([4e-6, 5.5e10])).tolist()
     return {
-        f"{direction}_latency_s": _constant(float(found[0]), "s", "fitted", note),
-        f"{direction}_bytes_per_s": _constant(float(found[1]), "bytes/s", "fitted", note),
+        f"{direction}_latency_s": (latency, "s", "fitted"),
+        f"{direction}_bytes_per_s": (rate, "bytes/s", "fitted"),
     }
-
-
-def checks(kernels: Mapping[str, Any], graph_launch_s: float, torch: Floors) -> list[Any]:
-    """Predicted decode steps beside the measured ones: the kernels against a whole model."""
-    forms = {
-        name: build_form(entry["form"], entry["parameters"]) for name, entry in kernels.items()
-    }
-    gemm, attention = forms["gemm.bf16"], forms["decode_attention.bf16"]
-    small = forms["elementwise"]
-    assert isinstance(gemm, Roofline)
-    assert isinstance(attention, SplitKv)
-    assert isinstance(small, LinearBytes)
-    found = []
-    for row in torch:
-        if row["name"] != "decode_step":
-            continue
-        step = step_seconds(gemm, attention, small, row["model"], row["B"], row["S"])
-        measured, predicted = six(row["value"] * 1e-6), six(graph_launch_s + step)
-        found.append(
-            {
-                "name": f"decode step {row['model']} batch {row['B']} context {row['S']}",
-                "measured_s": measured,
-                "predicted_s": predicted,
-                "relative_error": round(predicted / measured - 1.0, 4),
-                "source": "torch",
-            }
-        )
-    return found
-
-
-def step_seconds(
-    gemm: Roofline, attention: SplitKv, small: LinearBytes, model: str, batch: int, context: int
-) -> float:
-    """Kernel time of one bf16 decode step: sums over layers, no overlap, node gaps included."""
-    layers, width, (heads, kv_heads, head_dim), wide = SHAPES[model]
-    query, key = heads * head_dim, kv_heads * head_dim
-
-    def product(n: int, k: int) -> float:
-        return gemm.seconds(gemm_bytes(batch, n, k, "bf16"), gemm_flops(batch, n, k))
-
-    matrices = product(query + 2 * key, width) + product(width, query)
-    matrices += product(2 * wide, width) + product(width, wide)
-    # norm, split, rotary q and k, append, add, norm, activation, add: elements read and written.
-    sizes = (
-        2 * width, 2 * (query + 2 * key), 2 * query, 2 * key, 4 * key,
-        3 * width, 2 * width, 3 * wide, 3 * width,
-    )  # fmt: skip
-    nodes = sum(small.seconds(2.0 * batch * size) for size in sizes)
-    attended = attention.seconds(batch, float(batch * context), heads, kv_heads, head_dim)
-    # LM head, then arg-max in two nodes; the measured step has no embedding and no final norm.
-    tail = product(VOCABULARY, width) + small.seconds(2.0 * batch * VOCABULARY) + small.seconds(0.0)
-    return layers * (matrices + attended + nodes) + tail
 
 
 def _values(floors: Floors, name: str) -> list[float]:

@@ -24,9 +24,10 @@ from pydantic import ValidationError
 
 from .errors import InputError, shown
 from .findings import findings_of
-from .marks import Document, Finding, Mark, parse_value, read_document
+from .marks import Document, Finding, Mark
 from .merge import apply, merged, overlay
 from .scenario import Scenario
+from .yamlfile import parse_value, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 MAX_PARENTS = 16
 MAX_POINTS = 10_000
 
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,9}")
 _NOT_SET = {"name", "extends", "sweep"}
 """What belongs to the file and not to a point of a sweep."""
 
@@ -97,7 +98,7 @@ def load_points(path: Path | str, overrides: Sequence[str] = ()) -> list[Point]:
 
 def _error(findings: Iterable[Finding], first: str) -> InputError:
     """All *findings* once, those of the file *first* before its parents', each by line."""
-    ordered = sorted(set(findings), key=lambda f: (f.mark.file != first, f.mark, f.text))
+    ordered = sorted(dict.fromkeys(findings), key=lambda f: (f.mark.file != first, f.mark))
     return InputError([str(finding) for finding in ordered])
 
 
@@ -111,14 +112,8 @@ def _read(path: Path, overrides: Sequence[str]) -> Document:
     document = _with_parents(path, str(path), roots, ())
     stem = re.sub(r"[^a-z0-9._-]", "-", path.stem.lower()).lstrip("._-")[:64]
     document.data.setdefault("name", stem or "scenario")
-    faults: list[str] = []
     for text in overrides:
-        try:
-            document = _overridden(document, text)
-        except InputError as error:
-            faults += error.lines
-    if faults:
-        raise InputError([*map(str, document.findings), *faults])
+        document = _overridden(document, text)
     return document
 
 
@@ -176,13 +171,17 @@ def _parent_fault(
 
 
 def _overridden(document: Document, text: str) -> Document:
-    """*document* with the override 'path=value' on top."""
+    """*document* with the override 'path=value' on top, or with a finding about it."""
     name = f"--set {text if text.isprintable() else ascii(text)}"
     dotted, equals, value = text.partition("=")
     if not equals or not _DOTTED.fullmatch(dotted):
-        raise InputError(f"{name}: write PATH=VALUE, e.g. --set loop.max_batch=64")
+        what = "write PATH=VALUE, e.g. --set loop.max_batch=64"
+        document.findings.append(Finding(Mark(name), what))
+        return document
     if _place(dotted)[0] in _NOT_SET:
-        raise InputError(f"{name}: {dotted}: cannot be set here; write it in the file")
+        what = f"{dotted}: cannot be set here; write it in the file"
+        document.findings.append(Finding(Mark(name), what))
+        return document
     parsed = parse_value(value, name)
     result = apply(document, overlay(_place(dotted), parsed, ("value",)), _place(dotted))
     result.findings += parsed.findings

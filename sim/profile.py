@@ -50,6 +50,8 @@ class Kernel:
     residuals: Mapping[str, Any]
     note: str
     includes_node_gap: bool
+    fixed: Mapping[str, Mapping[str, str]]
+    """Parameters that the fit of this kernel did not free, each with kind and note."""
 
     def outside(self, **axes: float) -> list[str]:
         """One phrase for each axis whose value leaves the domain: the model extrapolates there."""
@@ -83,9 +85,15 @@ class Profile:
         return self.constants[name].value
 
     def kind(self, name: str) -> str:
-        """measured, fitted or estimated: the kind of the constant or kernel *name*."""
+        """measured, fitted or estimated: the kind of the constant or kernel *name*.
+
+        `decode_attention.int8` is estimated, whatever the kernel is that stands for it.
+        """
         if name in self.constants:
             return self.constants[name].kind
+        family, _, dtype = name.partition(".")
+        if family == "decode_attention" and decode_kernel(dtype) != name:
+            return "estimated"
         return self.kernel(name).kind
 
     def kernel(self, name: str) -> Kernel:
@@ -120,9 +128,12 @@ class Profile:
         return form
 
     def estimated(self) -> list[str]:
-        """Names of the constants and kernels that nobody has measured, in the file's order."""
-        both: list[tuple[str, Constant | Kernel]] = [*self.constants.items(), *self.kernels.items()]
-        return [name for name, entry in both if entry.kind == "estimated"]
+        """Constants, kernels and fixed parameters (`gemm.fp8.flops_per_s`) nobody has measured."""
+        kinds = [(name, entry.kind) for name, entry in self.constants.items()]
+        for name, kernel in self.kernels.items():
+            kinds.append((name, kernel.kind))
+            kinds += [(f"{name}.{key}", entry["kind"]) for key, entry in kernel.fixed.items()]
+        return [name for name, kind in kinds if kind == "estimated"]
 
 
 def decode_kernel(kv_dtype: str) -> str:
@@ -213,6 +224,7 @@ def _kernel(name: str, entry: Mapping[str, Any]) -> Kernel:
         residuals=entry["residuals"],
         note=entry["note"],
         includes_node_gap=entry["includes_node_gap"],
+        fixed=entry.get("fixed", {}),
     )
 
 

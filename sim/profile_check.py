@@ -136,6 +136,8 @@ class Finder:
                 self.table(entry, "residuals", f"{path}.residuals")
                 if not isinstance(entry.get("includes_node_gap"), bool):
                     self.add(f"{path}.includes_node_gap", "not a boolean; write true or false")
+                if "fixed" in entry:
+                    self.fixed(self.table(entry, "fixed", f"{path}.fixed"), f"{path}.fixed")
 
     def form(self, name: str, entry: dict[str, Any], path: str) -> None:
         """Check form and parameters of one kernel."""
@@ -149,6 +151,13 @@ class Finder:
             self.number(parameters, key, f"{path}.parameters.{key}", positive=positive)
         for key in parameters.keys() - set(FORMS[form]):
             self.add(f"{path}.parameters.{shown(key)}", f"no parameter of {form}; remove it")
+
+    def fixed(self, table: dict[str, Any], path: str) -> None:
+        """Check kind and note of the parameters that a fit left alone."""
+        for key in table:
+            entry = self.table(table, key, f"{path}.{shown(key)}")
+            self.kind(entry, f"{path}.{shown(key)}")
+            self.text(entry, "note", f"{path}.{shown(key)}.note")
 
     def domain(self, table: dict[str, Any], path: str) -> None:
         """Check that each axis of a domain is a pair of finite numbers in order."""
@@ -175,10 +184,14 @@ class Finder:
 
     def described(self, entry: dict[str, Any], path: str) -> None:
         """Check kind, source and note, which every value carries."""
-        if entry.get("kind") not in KINDS:
-            self.add(f"{path}.kind", f"{shown(entry.get('kind'))}; use {', '.join(KINDS)}")
+        self.kind(entry, path)
         for key in ("source", "note"):
             self.text(entry, key, f"{path}.{key}")
+
+    def kind(self, entry: dict[str, Any], path: str) -> None:
+        """Check that the kind is one of the three."""
+        if entry.get("kind") not in KINDS:
+            self.add(f"{path}.kind", f"{shown(entry.get('kind'))}; use {', '.join(KINDS)}")
 
     def table(self, parent: dict[str, Any], key: str, path: str) -> dict[str, Any]:
         """The object under *key*, empty (with a finding) if it is none."""

@@ -51,6 +51,8 @@ class Replica:
         self.running: dict[Request, None] = {}  # in order of admission
         self.prefilling: dict[Request, None] = {}
         self.prefilled: list[Request] = []  # by the partition, to join at the next boundary
+        self.beside: list[tuple[Iteration, np.ndarray, np.ndarray, list[int]]] = []
+        """Prefill rows of the partition, recorded at the next boundary to keep their order."""
         self.joined: list[Request] = []  # have a token, but none of a decode iteration yet
         self.alarm = Alarm(clock)
         self.asleep = False
@@ -122,6 +124,7 @@ class Replica:
 
     def unfinished(self) -> list[Request]:
         """What still waits or runs, with its tokens counted; empties the decoding set."""
+        self.join_prefilled()
         for request in self.running:
             if request in self.decoding:
                 self.decoding.leave(request)
@@ -166,8 +169,10 @@ class Replica:
             if budget <= 0:
                 break
             budget -= self._chunk(request, budget, chunks)
+        # A loop that leaves for prefill makes room for decoding when it comes back.
+        reserved = 0 if self.exits else self.decoding.blocks_needed()
         while admit and budget > 0:
-            admitted = self.admission.try_admit(len(self.running))
+            admitted = self.admission.try_admit(len(self.running), reserved)
             if admitted is None:
                 break
             self.queue_departures += 1
@@ -278,6 +283,9 @@ class Replica:
 
     def join_prefilled(self) -> None:
         """Requests with a fresh token begin to decode, or finish if it was all they asked."""
+        for iteration, *columns in self.beside:
+            self.iterations.add(iteration._replace(blocks=self.pool.used), *columns)
+        self.beside.clear()
         for request in self.prefilled:
             if request.generated == request.output_tokens:
                 self.finish(request, request.final_context_tokens)
@@ -320,12 +328,11 @@ class Replica:
             )  # fmt: skip
             attempts = [request.preemptions for request in chunks]
             yield self.clock.at(end)
-            self.iterations.add(iteration, np.array([end]), np.array([charge.seconds]), [0])
+            self.beside.append((iteration, np.array([end]), np.array([charge.seconds]), [0]))
             # A chunk of a request that was preempted meanwhile has been computed for nothing.
             kept = zip(chunks.items(), attempts, strict=True)
             self.advance_prefill({r: c for (r, c), tries in kept if r.preemptions == tries}, end)
-            if self.prefilled or not self.prefilling:
-                self.wake()
+            self.wake()
 
     def _chunks_beside(self) -> dict[Request, Chunk]:
         chunks: dict[Request, Chunk] = {}

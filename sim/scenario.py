@@ -44,12 +44,20 @@ class Model(Node):
         if rest.get("preset") is None:
             rest.pop("preset", None)
             if not dimensions & set(rest):
-                refuse([((), "missing preset; add e.g. `preset: llama-3.1-8b`")])
+                what = "missing preset; add e.g. `preset: llama-3.1-8b`"
+                unknown = [key for key in rest if key != "max_context"]
+                hint = suggestion(unknown[0], cls.keys(), "fields here") if unknown else ""
+                refuse([((key,), f"no such field; {hint}") for key in unknown[:1]] or [((), what)])
             return weights | {"shape": rest}
         what = "not together with preset; remove it, or preset and give all dimensions"
         refuse([((key,), what) for key in rest if key in dimensions])
         preset = _preset(rest.pop("preset"), ("preset",))
         return weights | {"shape": preset.model_dump() | rest}
+
+    @staticmethod
+    def keys() -> list[str]:
+        """The keys that may stand in `model`."""
+        return ["preset", "weights", *ModelShape.model_fields]
 
     @property
     def weight_bits(self) -> int:

@@ -16,13 +16,14 @@ from .units import Rate
 FILE_ONLY = ("format", "sort", "bad_rows")
 SYNTHETIC_ONLY = ("rate", "arrivals", "burstiness", "prompt_tokens", "output_tokens")
 Arrivals = Annotated[Rate, Field(gt=0)]
+MeanTokens = Annotated[float, Field(strict=True, ge=1, le=1e8)]
 KINDS = ("fixed", "exponential", "uniform", "lognormal")
 
 
 class Lognormal(Node):
     """A log-normal length."""
 
-    median: Positive
+    median: MeanTokens
     """Tokens."""
     sigma: Annotated[float, Field(strict=True, ge=0, le=10)]
     """Standard deviation of the logarithm."""
@@ -33,7 +34,7 @@ class Length(Node):
 
     fixed: Tokens | None = None
     """Always this many tokens; a bare number says the same."""
-    exponential: Positive | None = None
+    exponential: MeanTokens | None = None
     """The mean, in tokens."""
     uniform: tuple[Tokens, Tokens] | None = None
     """The least and the largest, both included."""
@@ -67,29 +68,29 @@ class Length(Node):
         return "fixed" if self.lognormal is None else "lognormal"
 
     @property
-    def mean(self) -> float | None:
-        """Tokens, of a fixed or exponential length before its cap."""
-        return self.exponential if self.fixed is None else float(self.fixed)
+    def mean(self) -> float:
+        """Tokens, of a fixed or exponential length before its cap; 0 of the others."""
+        return self.exponential or float(self.fixed or 0)
 
     @property
-    def low(self) -> int | None:
-        """The least of a uniform length."""
-        return None if self.uniform is None else self.uniform[0]
+    def low(self) -> int:
+        """The least of a uniform length; 0 of the others."""
+        return self.uniform[0] if self.uniform else 0
 
     @property
-    def high(self) -> int | None:
-        """The largest of a uniform length."""
-        return None if self.uniform is None else self.uniform[1]
+    def high(self) -> int:
+        """The largest of a uniform length; 0 of the others."""
+        return self.uniform[1] if self.uniform else 0
 
     @property
-    def median(self) -> float | None:
-        """Tokens, of a log-normal length."""
-        return None if self.lognormal is None else self.lognormal.median
+    def median(self) -> float:
+        """Tokens, of a log-normal length before its cap; 0 of the others."""
+        return self.lognormal.median if self.lognormal else 0.0
 
     @property
-    def sigma(self) -> float | None:
-        """Of a log-normal length."""
-        return None if self.lognormal is None else self.lognormal.sigma
+    def sigma(self) -> float:
+        """Of the logarithm, of a log-normal length; 0 of the others."""
+        return self.lognormal.sigma if self.lognormal else 0.0
 
 
 class Trace(Node):

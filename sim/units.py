@@ -80,7 +80,7 @@ _BYTES = {prefix + "B": factor for prefix, factor in (_SI | _IEC).items()}
 BYTES = Unit("an amount of memory", "80 GiB", _BYTES)
 BYTES_PER_SECOND = Unit("a bandwidth", "4.8 TB/s", {f"{u}/s": f for u, f in _BYTES.items()})
 SECONDS = Unit(
-    "a time", "5 us", {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+    "a time", "100 ms", {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 )
 RATE = Unit(
     "a rate",

@@ -5,11 +5,14 @@ Readers and generators yield chunks, so a trace larger than memory never exists 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 FORMATS = ("mooncake", "azure", "vidur", "parquet")
 

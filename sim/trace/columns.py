@@ -1,22 +1,27 @@
-"""Our own Parquet form of a trace: arrival_s, prompt_tokens, output_tokens and, optional, block_ids.
+"""Our own Parquet form of a trace: columns of arrivals, lengths and, optional, block ids.
 
 Read batch by batch; what Arrow raises about a damaged file becomes an `InputError`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..errors import InputError, shown
+from sim.errors import InputError, shown
+
 from .lines import check_file, unreadable
 from .rows import MAX_TOKENS, BadRowError, Findings, Rows, tokens
 from .table import check_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 NAMES = ("arrival_s", "prompt_tokens", "output_tokens")
 IDS = "block_ids"
@@ -118,10 +123,7 @@ def _columns(batch: Any, first: int) -> tuple[Rows, NDArray[np.bool_]]:
         lists = batch.column(IDS)
         values = pc.fill_null(lists.values, -1).to_numpy(zero_copy_only=False).astype(np.int64)
         offsets = lists.offsets.to_numpy().tolist()
-        ids = [
-            tuple(values[start:stop].tolist())
-            for start, stop in zip(offsets[:-1], offsets[1:], strict=True)
-        ]
+        ids = [tuple(values[start:stop].tolist()) for start, stop in itertools.pairwise(offsets)]
         bad |= np.array([bool(row) and min(row) < 0 for row in ids], dtype=bool)
     lines = np.arange(first, first + len(time), dtype=np.int64)
     return Rows(time, prompt, output, lines, ids), bad

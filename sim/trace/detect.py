@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import InputError, shown
+from sim.errors import InputError, shown
+
 from .lines import head
 from .mooncake import KEYS
 from .table import AZURE, VIDUR
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 PARQUET_MAGIC = b"PAR1"
-_REMEDY = "name the format with --format (trace.format in a scenario): mooncake, azure, vidur, parquet"
+_REMEDY = (
+    "name the format with --format (trace.format in a scenario): mooncake, azure, vidur, parquet"
+)
 # keys that tell other publishers' JSON lines from Mooncake's, whose times would be misread
 _FOREIGN = {
     "chat_id": "Qwen-Bailian (times in seconds, blocks of 16 tokens)",

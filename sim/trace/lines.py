@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
-from ..errors import InputError
+from sim.errors import InputError
+
 from .rows import BadRowError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 BLOCK_BYTES = 256 * 1024
 GZIP_MAGIC = b"\x1f\x8b"

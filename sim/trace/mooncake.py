@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from ..errors import shown
+from sim.errors import shown
+
 from .lines import text_of
 from .rows import BadRowError, Columns, Row, tokens
 from .table import check_time
@@ -55,7 +56,10 @@ class Mooncake:
             return None
         record = decode(text)
         if not isinstance(record, dict):
-            raise BadRowError("not an object", f"{shown(text)} is no JSON object; one with {', '.join(KEYS)} is needed")
+            raise BadRowError(
+                "not an object",
+                f"{shown(text)} is no JSON object; one with {', '.join(KEYS)} is needed",
+            )
         missing = [key for key in KEYS if key not in record]
         if missing:
             there = shown(", ".join(map(str, record)), 120)

@@ -6,17 +6,21 @@ One rule: what comes out is valid (times from 0 and non-decreasing, lengths at l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError, shown
+from sim.errors import InputError, shown
+
 from . import columns, mooncake, table
 from .chunk import FORMATS, Chunk, Tally
 from .detect import detect
 from .lines import Block, blocks, check_file
 from .rows import Adapter, BadRowError, Findings, OnBadRow, Row, Rows, stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def read(
@@ -125,9 +129,7 @@ def _text_rows(
             return
 
 
-def careful(
-    adapter: Adapter, block: Block, findings: Findings, limit: int | None = None
-) -> Rows:
+def careful(adapter: Adapter, block: Block, findings: Findings, limit: int | None = None) -> Rows:
     """The good rows of a block line by line, at most *limit*; the bad ones go to *findings*."""
     good: list[Row] = []
     lines: list[int] = []
@@ -176,9 +178,7 @@ def _cut(parts: Iterator[Rows], limit: int | None) -> Iterator[Rows]:
                 return
 
 
-def _check_order(
-    path: Path, key: str, rows: Rows, last: tuple[np.generic, int] | None
-) -> None:
+def _check_order(path: Path, key: str, rows: Rows, last: tuple[np.generic, int] | None) -> None:
     """Raise `InputError` where a time is before the one in the row before it."""
     back = np.nonzero(np.diff(rows.time) < 0)[0]
     if last is not None and rows.time[0] < last[0]:

@@ -7,16 +7,19 @@ if the caller asked for skipping, in the tally.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, shown
-from .chunk import Tally
+from sim.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from .chunk import Tally
 
 MAX_TOKENS = 10_000_000  # a longer prompt or output is a mistake in the file, not a request
 MAX_FINDINGS = 10
@@ -66,8 +69,13 @@ class Rows:
 class Adapter(Protocol):
     """One text format: how a line becomes a row."""
 
-    time_key: str
-    ticks_per_s: float
+    @property
+    def time_key(self) -> str:
+        """The name of the time column or key."""
+
+    @property
+    def ticks_per_s(self) -> float:
+        """How many units of the file's time make a second."""
 
     def row(self, line: bytes) -> Row | None:
         """The row of *line*; None for a blank line; raises `BadRowError`."""

@@ -7,10 +7,14 @@ change the distribution of lengths. Memory is bounded: old prompts are forgotten
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 BLOCK_TOKENS = 512
 # Model: measured on the Mooncake FAST'25 conversation trace (12,031 requests). All requests share
@@ -21,7 +25,7 @@ _CONTINUES = (
 )
 # Model: of those, this share adds one or two blocks (a turn of chat, 1 block in 0.35 of them); the
 # others, a new document say, add any number up to the whole.
-_SHORT_TURN = 0.72
+_SHORT_TURN = 0.66
 _ONE_BLOCK = 0.35
 # Model: time from the parent to the continuation, s, at the shares below (same trace).
 _GAP_SHARE = (0.0, 0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99, 1.0)
@@ -59,7 +63,7 @@ class Sessions:
         # a parent's last block is partial, so it is never the same block in the longer prompt
         shared = prefix[: min(len(prefix) - 1, blocks - 1)] if len(prefix) > 1 else (0,)
         fresh = blocks - len(shared)
-        ids = (*shared, *range(self._next_id, self._next_id + fresh))
+        ids = shared + tuple(range(self._next_id, self._next_id + fresh))  # noqa: RUF005 - 2x faster
         self._next_id += fresh
         self._remember(now, ids)
         return ids

@@ -9,16 +9,20 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError, shown
+from sim.errors import InputError, shown
+
 from .lines import Block, text_of
 from .rows import MAX_TOKENS, BadRowError, Columns, Row, tokens, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 LINE_LIMIT = 2**20
 AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
@@ -77,7 +81,7 @@ def header(path: Path, line: int, raw: bytes, wanted: Sequence[str]) -> tuple[in
             f"{path}:{line}: header: column {', '.join(twice)} occurs more than once in {there}; "
             "delete or rename one"
         )
-    return tuple(names.index(name) for name in wanted) + (len(names),)
+    return (*(names.index(name) for name in wanted), len(names))
 
 
 def after_header(

@@ -1,0 +1,150 @@
+"""Writing a trace: Mooncake JSON lines, Vidur CSV, or our own Parquet.
+
+One rule: the file appears whole or not at all (written beside its place, then renamed).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+from sim.errors import InputError, shown
+
+from .columns import BLOCK_KEY, IDS, NAMES
+from .table import VIDUR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from .chunk import Chunk
+
+WRITABLE = ("mooncake", "vidur", "parquet")
+_GROUP_ROWS = 65536  # rows a Parquet row group
+
+
+def write(
+    chunks: Iterable[Chunk],
+    path: Path,
+    format: Literal["mooncake", "vidur", "parquet"],
+    *,
+    block_tokens: int = 512,
+) -> int:
+    """Write *chunks* to *path* in *format*, replacing what is there; the number of requests.
+
+    Mooncake times are rounded to whole milliseconds; requests without ids get fresh ones, one for
+    each *block_tokens* of the prompt. Parquet keeps *block_tokens* in its metadata. Raises
+    `InputError` if the place cannot be written or if there are no requests.
+    """
+    writers: dict[str, Callable[[Iterable[Chunk], IO[bytes], int], int]] = {
+        "mooncake": _mooncake,
+        "vidur": _vidur,
+        "parquet": _parquet,
+    }
+    if format not in writers:
+        raise InputError(
+            f"format: {shown(format)} cannot be written; write one of {', '.join(WRITABLE)}"
+        )
+    if block_tokens < 1:
+        raise InputError(f"block tokens: {block_tokens} is no size; write 1 or more")
+    path = Path(path)
+    with _replacing(path) as file:
+        rows = writers[format](chunks, file, block_tokens)
+        if rows == 0:
+            raise InputError(f"{path}: no requests to write")
+    return rows
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of *path* when the block ends well, and vanishes otherwise."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory; name a file")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror}; check the folder"
+        ) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
+
+
+def _mooncake(chunks: Iterable[Chunk], file: IO[bytes], block_tokens: int) -> int:
+    rows = fresh = 0
+    for chunk in chunks:
+        lines = []
+        columns = (chunk.arrival_s * 1e3, chunk.prompt_tokens, chunk.output_tokens)
+        times = columns[0].round().astype("int64").tolist()
+        known: Sequence[tuple[int, ...] | None] = chunk.block_ids or [None] * len(chunk)
+        for at, prompt, output, ids in zip(
+            times, columns[1].tolist(), columns[2].tolist(), known, strict=True
+        ):
+            if ids is None:
+                after = fresh - (-prompt // block_tokens)
+                text = ", ".join(map(str, range(fresh, after)))
+                fresh = after
+            else:
+                text = ", ".join(map(str, ids))
+            lines.append(
+                f'{{"timestamp": {at}, "input_length": {prompt}, '
+                f'"output_length": {output}, "hash_ids": [{text}]}}\n'
+            )
+        file.write("".join(lines).encode())
+        rows += len(chunk)
+    return rows
+
+
+def _vidur(chunks: Iterable[Chunk], file: IO[bytes], block_tokens: int) -> int:
+    del block_tokens  # the format has no blocks
+    file.write((",".join(VIDUR) + "\n").encode())
+    rows = 0
+    for chunk in chunks:
+        columns = (chunk.arrival_s, chunk.prompt_tokens, chunk.output_tokens)
+        lines = zip(*(column.tolist() for column in columns), strict=True)
+        file.write("".join(f"{at!r},{prompt},{output}\n" for at, prompt, output in lines).encode())
+        rows += len(chunk)
+    return rows
+
+
+def _parquet(chunks: Iterable[Chunk], file: IO[bytes], block_tokens: int) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer: Any = None
+    rows = 0
+    with_ids = False
+    try:
+        for chunk in chunks:
+            if writer is None:
+                with_ids = chunk.block_ids is not None
+                kinds = [pa.float64(), pa.int64(), pa.int64(), pa.list_(pa.int64())]
+                names = (*NAMES, IDS)[: 4 if with_ids else 3]
+                fields = [pa.field(n, k) for n, k in zip(names, kinds, strict=False)]
+                schema = pa.schema(fields, metadata={BLOCK_KEY: str(block_tokens).encode()})
+                writer = pq.ParquetWriter(file, schema, compression="zstd")
+            columns = [chunk.arrival_s, chunk.prompt_tokens, chunk.output_tokens]
+            arrays = [pa.array(column) for column in columns]
+            if with_ids:
+                ids = chunk.block_ids or [()] * len(chunk)
+                arrays.append(pa.array(ids, pa.list_(pa.int64())))
+            writer.write_table(
+                pa.Table.from_arrays(arrays, schema=writer.schema), row_group_size=_GROUP_ROWS
+            )
+            rows += len(chunk)
+    finally:
+        if writer is not None:
+            writer.close()
+    return rows

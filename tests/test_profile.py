@@ -1,0 +1,249 @@
+"""The profile and its loader: what the shipped file says, and what a broken file is answered."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from sim.cli_profile import app
+from sim.errors import InputError
+from sim.profile import Profile, load_profile, shipped
+
+SHIPPED = Path(__file__).parent.parent / "sim" / "profiles" / "nvidia-h200.json"
+DOCUMENT = json.loads(SHIPPED.read_text())
+
+
+@pytest.fixture
+def profile() -> Profile:
+    return load_profile("nvidia-h200")
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """Loads the shipped document after *change* and gives the lines of the error."""
+
+    def lines(change):
+        document = copy.deepcopy(DOCUMENT)
+        change(document)
+        path = tmp_path / "p.json"
+        path.write_text(json.dumps(document))
+        with pytest.raises(InputError) as caught:
+            load_profile(path)
+        return [line.removeprefix(f"{path}: ") for line in caught.value.lines]
+
+    return lines
+
+
+def test_shipped_profile(profile):
+    assert shipped() == ["nvidia-h200"]
+    assert profile.status == "provisional"
+    assert profile.device["sms"] == 132
+    assert len(profile.hash) == 12
+    assert profile.constant("graph_node_s") == pytest.approx(1.11e-6, rel=0.01)
+    assert profile.constant("graph_launch_s") == pytest.approx(6.94e-6, rel=0.01)
+    assert profile.constant("host_sync_s") == pytest.approx(4.99e-6, rel=0.01)
+    assert profile.constant("hbm_read_bytes_per_s") == pytest.approx(4.61e12, rel=0.01)
+    assert profile.constant("prefetch_ring_bytes") == 200 * 1024 * 132
+    assert all(kernel.includes_node_gap for kernel in profile.kernels.values())
+
+
+def test_launch_latency_is_a_part_of_the_synchronisation(profile):
+    assert profile.constant("launch_latency_s") < profile.constant("host_sync_s")
+
+
+def test_each_value_carries_its_kind_and_a_known_source(profile):
+    for entry in (*profile.constants.values(), *profile.kernels.values()):
+        assert entry.source in profile.sources
+        assert entry.note
+    assert profile.kind("grid_barrier_s") == "measured"
+    assert profile.kind("gemm.bf16") == "fitted"
+    assert profile.kind("elementwise") == "estimated"
+    names = profile.estimated()
+    assert {"host_c_submit_s", "device_schedule_s", "gemm.fp8.flops_per_s"} <= set(names)
+    assert not {"grid_barrier_s", "gemm.bf16", "decode_attention.bf16"} & set(names)
+
+
+def test_kernels_by_dtype(profile):
+    for weights in ("bf16", "fp8", "int8", "int4"):
+        assert profile.gemm(weights).seconds(1e9, 1e9) > 1e9 / 4.8e12
+    assert profile.decode_attention("bf16").kv_bytes == 2.0
+    assert profile.decode_attention("fp8").kv_bytes == 1.0
+    assert profile.prefill_attention().seconds(32, 128, 2048, 0) > 0.0
+    assert profile.elementwise().seconds(0.0) == 1.2e-6
+
+
+def test_int8_cache_borrows_fp8_and_is_marked(profile):
+    assert profile.decode_attention("int8") is profile.decode_attention("fp8")
+    assert profile.kind("decode_attention.fp8") == "fitted"
+    assert profile.kind("decode_attention.int8") == "estimated"
+
+
+def test_int4_cache_is_not_in_the_profile(profile):
+    with pytest.raises(InputError, match=r"kernels\.decode_attention\.int4: not in this profile"):
+        profile.decode_attention("int4")
+    with pytest.raises(InputError, match=r"constants\.nonsense: missing"):
+        profile.constant("nonsense")
+
+
+def test_domain(profile):
+    kernel = profile.kernel("gemm.bf16")
+    assert kernel.outside(m=1, n=4096, k=4096) == []
+    assert kernel.outside(m=512) == ["gemm.bf16: m 512 outside 1 to 256"]
+
+
+def test_hash_is_of_the_content_not_of_the_layout(profile, tmp_path):
+    path = tmp_path / "same.json"
+    path.write_text(json.dumps(dict(reversed(DOCUMENT.items()))))
+    assert load_profile(path).hash == profile.hash
+    path.write_text(json.dumps({**DOCUMENT, "date": "other"}))
+    assert load_profile(str(path)).hash != profile.hash
+
+
+def test_no_such_profile(tmp_path):
+    for name in ("nvidia-h300", str(tmp_path), tmp_path / "none.json", "nul\0"):
+        with pytest.raises(InputError, match="one of: nvidia-h200"):
+            load_profile(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe\xfa", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"1" * 10_000, "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b"{}", "schema: None; this version reads 1"),
+        (b'{"schema": true}', "schema: True; this version reads 1"),
+        (b'{"schema": 2}', "schema: 2; this version reads 1"),
+        (b" " * (4 << 20) + b"{}", "larger than"),
+    ],
+)
+def test_no_profile_in_the_file(tmp_path, text, what):
+    path = tmp_path / "p.json"
+    path.write_bytes(text)
+    with pytest.raises(InputError, match=what):
+        load_profile(path)
+
+
+def test_missing_parts_are_all_named(broken):
+    def change(document):
+        del document["constants"]["graph_node_s"]
+        del document["kernels"]["gemm.bf16"]
+        del document["checks"]
+        document["commit"] = 7
+
+    found = [line.split(": ")[0] for line in broken(change)]
+    assert found == ["commit", "constants.graph_node_s", "kernels.gemm.bf16", "checks"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, "1 us", None, True, 10**400])
+def test_bad_numbers(broken, value):
+    def change(document):
+        document["constants"]["graph_node_s"]["value"] = value
+        document["kernels"]["gemm.bf16"]["parameters"]["t0_s"] = value
+
+    lines = broken(change)
+    assert [line.split(": ")[0] for line in lines] == [
+        "constants.graph_node_s.value",
+        "kernels.gemm.bf16.parameters.t0_s",
+    ]
+
+
+def test_a_rate_of_zero_would_divide(broken):
+    def change(document):
+        document["kernels"]["elementwise"]["parameters"]["bytes_per_s"] = 0
+        document["constants"]["h2d_bytes_per_s"]["value"] = 0.0
+
+    assert [line.split(": ")[1] for line in broken(change)] == [
+        "0.0 is too small; it must be > 0",
+        "0 is too small; it must be > 0",
+    ]
+
+
+def test_unknown_form_kind_parameter_and_domain(broken):
+    def change(document):
+        kernels = document["kernels"]
+        kernels["gemm.bf16"]["form"] = "split_kv"
+        kernels["elementwise"]["kind"] = "guessed"
+        kernels["decode_attention.bf16"]["parameters"]["more"] = 1.0
+        kernels["prefill_attention.bf16"]["domain"]["context"] = [2, 1]
+        kernels["gemm.fp8"]["fixed"] = {"q": {"kind": "measured"}}
+
+    lines = "\n".join(broken(change))
+    assert "gemm.bf16.form: 'split_kv' is unknown here; use roofline or roofline_gemv" in lines
+    assert "elementwise.kind: 'guessed'; use measured, fitted, estimated" in lines
+    assert "'more': no parameter of split_kv; remove it" in lines
+    assert "domain.'context': [2, 1]; write [low, high]" in lines
+    assert "gemm.fp8.fixed.'q'.note: missing or not a text" in lines
+
+
+def leaves(node, path=()):
+    """Paths of all nodes of a document."""
+    yield path
+    children = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, child in children if isinstance(node, dict | list) else ():
+        yield from leaves(child, (*path, key))
+
+
+@given(
+    path=st.sampled_from([p for p in leaves(DOCUMENT) if p]),
+    value=st.one_of(
+        st.none(), st.booleans(), st.floats(), st.text(max_size=3), st.just([]), st.just({}),
+        st.just([1]), st.just({"a": 1}),
+    ),
+)  # fmt: skip
+def test_any_broken_node_is_an_input_error_or_a_profile(tmp_path_factory, path, value):
+    document = copy.deepcopy(DOCUMENT)
+    node = document
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    file = tmp_path_factory.getbasetemp() / "fuzzed.json"
+    file.write_text(json.dumps(document))
+    try:
+        loaded = load_profile(file)
+    except InputError:
+        return
+    loaded.estimated()
+    loaded.gemm("bf16").seconds(1e6, 1e6)
+    assert CliRunner().invoke(app, ["show", str(file)]).exit_code == 0
+
+
+def test_loading_imports_nothing_heavy():
+    code = (
+        "import sys; from sim.profile import load_profile; load_profile('nvidia-h200');"
+        "print([m for m in ('pandas', 'pydantic', 'scipy', 'simpy', 'kernels') if m in sys.modules])"
+    )
+    root = SHIPPED.parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == "[]"
+
+
+def test_show_says_provisional_and_lists_everything(profile):
+    result = CliRunner().invoke(app, ["show"])
+    assert result.exit_code == 0
+    assert "PROVISIONAL" in result.output
+    for name in (*profile.constants, *profile.kernels, *profile.sources):
+        assert name in result.output
+    assert "placeholder until an engine is measured" in result.output
+
+
+def test_fit_writes_the_file_it_prints(tmp_path):
+    out = tmp_path / "p.json"
+    data = str(SHIPPED.parents[2] / "calibration")
+    assert CliRunner().invoke(app, ["fit", "--data", data, "--out", str(out)]).exit_code == 0
+    assert load_profile(out).name == "nvidia-h200"
+    assert CliRunner().invoke(app, ["fit", "--data", data]).output == out.read_text()
+    nowhere = str(tmp_path / "no" / "p.json")
+    failed = CliRunner().invoke(app, ["fit", "--data", data, "--out", nowhere])
+    assert isinstance(failed.exception, InputError)
