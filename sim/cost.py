@@ -16,7 +16,7 @@ import numpy as np
 
 from .modes import Modes
 from .profile import Profile, decode_kernel
-from .scenario import Loop, Scenario
+from .scenario import Scenario
 from .stages import Pass, Stages
 from .timing import Timing
 
@@ -81,14 +81,6 @@ class DecodeCost:
         return self.timing.busy(x), self.timing.tklqt(x, np.maximum)
 
 
-def captured_batches(loop: Loop) -> tuple[int, ...]:
-    """Batch sizes with a graph: those of the scenario, or 1, 2, 4, multiples of 8, `max_batch`."""
-    if loop.captured_batches is not None:
-        return loop.captured_batches
-    sizes = {1, 2, 4, *range(8, loop.max_batch, 8), loop.max_batch}
-    return tuple(sorted(size for size in sizes if size <= loop.max_batch))
-
-
 class Cost:
     """The cost model of one scenario."""
 
@@ -103,7 +95,7 @@ class Cost:
         self.kv_dtype = scenario.kv.dtype
         self.split_kv = profile.decode_attention(scenario.kv.dtype)
         self.prefill_form = profile.prefill_attention()
-        self.captured = captured_batches(loop) if loop.mode == "graph" else ()
+        self.captured = loop.captures if loop.mode == "graph" else ()
         self.by_batch: dict[tuple[int, bool], DecodeCost] = {}
         self.most_tokens = 0
         self.most_batch = 0
@@ -189,7 +181,15 @@ class Cost:
         used = set(self.modes.uses(self.loop.mode, self.loop.prefill))
         used |= {f"gemm.{self.weights}", "gemm.bf16", "elementwise", "prefill_attention.bf16"}
         used.add(decode_kernel(self.kv_dtype))
-        return [name for name in self.profile.estimated() if name in used]
+        estimated = [
+            name
+            for name in self.profile.estimated()
+            if name in used or name.rpartition(".")[0] in used
+        ]
+        attention = f"decode_attention.{self.kv_dtype}"
+        if self.profile.kind(attention) == "estimated" and attention not in estimated:
+            estimated.append(attention)
+        return estimated
 
     def extrapolated(self) -> list[str]:
         """Where the run left the domain in which a kernel's form was fitted, one phrase each."""

@@ -34,17 +34,17 @@ class Decoding(Protocol):
     def blocks_needed(self) -> int:
         """New blocks that the next iteration takes."""
 
-    def blocks_ahead(self, iterations: int) -> list[int]:
-        """New blocks taken by each of the next *iterations*, or by as many as do not repeat."""
-
     def horizon(self, free_blocks: int) -> int:
         """Iterations that can run before one finishes or *free_blocks* would not suffice."""
 
     def durations(self, cost: DecodeCost, iterations: int) -> np.ndarray:
         """Seconds of each of the next *iterations*, as float64."""
 
-    def advance(self, iterations: int) -> tuple[int, list[Request]]:
-        """Commits a token a request and iteration: new blocks taken, requests that finished."""
+    def advance(self, iterations: int) -> tuple[list[int], list[Request]]:
+        """Commits a token a request and iteration.
+
+        Returns the new blocks that each iteration took, and the requests that finished.
+        """
 
 
 class PlainDecoding:
@@ -75,10 +75,6 @@ class PlainDecoding:
     def blocks_needed(self) -> int:
         return sum(request.context_tokens % self.block_tokens == 0 for request in self.requests)
 
-    def blocks_ahead(self, iterations: int) -> list[int]:
-        assert iterations == 1
-        return [self.blocks_needed()]
-
     def durations(self, cost: DecodeCost, iterations: int) -> np.ndarray:
         assert iterations == 1
         return np.array([cost.seconds(self.context_tokens + len(self.requests))])
@@ -86,13 +82,11 @@ class PlainDecoding:
     def horizon(self, free_blocks: int) -> int:
         return 1 if self.blocks_needed() <= free_blocks else 0
 
-    def advance(self, iterations: int) -> tuple[int, list[Request]]:
-        blocks = 0
-        finished: list[Request] = []
-        for _ in range(iterations):
-            blocks += self.blocks_needed()
-            for request in self.requests:
-                request.generated += 1
-            finished += [r for r in self.requests if r.generated == r.output_tokens]
-            self.requests = [r for r in self.requests if r.generated < r.output_tokens]
-        return blocks, finished
+    def advance(self, iterations: int) -> tuple[list[int], list[Request]]:
+        assert iterations == 1
+        blocks = self.blocks_needed()
+        for request in self.requests:
+            request.generated += 1
+        finished = [r for r in self.requests if r.generated == r.output_tokens]
+        self.requests = [r for r in self.requests if r.generated < r.output_tokens]
+        return [blocks], finished

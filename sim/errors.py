@@ -13,7 +13,7 @@ class InputError(ValueError):
     """One or more findings about the user's input, each one line: place, what, how to mend."""
 
     def __init__(self, lines: str | Sequence[str]) -> None:
-        self.lines = [lines] if isinstance(lines, str) else list(lines)
+        self.lines = lines.split("\n") if isinstance(lines, str) else list(lines)
         super().__init__("\n".join(self.lines))
 
 

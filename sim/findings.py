@@ -50,8 +50,8 @@ def findings_of(error: ValidationError, document: Document) -> list[Finding]:
             faults = [((*place, *at), what) for at, what in details["ctx"]["faults"]]
         else:
             faults = [(place, _what(details, place))]
-        key = details["type"] == "extra_forbidden"
         for at, what in faults:
+            key = what.startswith("no such field") or "; remove " in what  # not its value's fault
             if key or not any(at[:i] in document.bad for i in range(len(at) + 1)):
                 text = f"{_dotted(at)}: {what}" if at else what
                 findings.append(Finding(document.mark(at, key=key), text))

@@ -64,7 +64,7 @@ class IterationLog:
         self._stretches: list[Iteration] = []
         self._ends: list[np.ndarray] = []
         self._seconds: list[np.ndarray] = []
-        self._blocks: list[list[int]] = []
+        self._blocks: list[int] = []
         self._pending = 0
         self._rest: Columns | None = None
 
@@ -79,11 +79,11 @@ class IterationLog:
     def add(
         self, first: Iteration, ends: np.ndarray, seconds: np.ndarray, blocks: list[int]
     ) -> None:
-        """Iterations that ended at *ends* after *seconds*, taking *blocks* new blocks in turn."""
+        """Iterations that ended at *ends* after *seconds*, each of which took *blocks* new blocks."""
         self._stretches.append(first)
         self._ends.append(ends)
         self._seconds.append(seconds)
-        self._blocks.append(blocks)
+        self._blocks += blocks
         self._pending += len(ends)
         if self._pending >= SLICE:
             self._expand()
@@ -153,9 +153,7 @@ class IterationLog:
 
     def _taken(self, counts: np.ndarray, firsts: np.ndarray) -> np.ndarray:
         """Blocks taken since the start of each row's stretch, its own included."""
-        taken = np.concatenate(
-            [np.resize(blocks, n) for blocks, n in zip(self._blocks, counts, strict=True)]
-        )
+        taken = np.array(self._blocks, np.int64)
         total = np.cumsum(taken)
         before = total[firsts] - taken[firsts]
         return total - np.repeat(before, counts)

@@ -65,9 +65,6 @@ class LeapDecoding:
     def blocks_needed(self) -> int:
         return self.phases[-self.iteration % self.block_tokens]
 
-    def blocks_ahead(self, iterations: int) -> list[int]:
-        return self._phases_ahead()[:iterations]
-
     def _phases_ahead(self) -> list[int]:
         """New blocks taken by each of the next `block_tokens` iterations; then it repeats."""
         # A request needs a block when offset + iteration is a multiple of block_tokens, so the
@@ -99,11 +96,11 @@ class LeapDecoding:
         contexts += self.context_tokens
         return cost.seconds_array(contexts)
 
-    def advance(self, iterations: int) -> tuple[int, list[Request]]:
-        rounds, rest = divmod(iterations, self.block_tokens)
-        blocks = rounds * len(self.offsets)
-        if rest:
-            blocks += sum(self._phases_ahead()[:rest])
+    def advance(self, iterations: int) -> tuple[list[int], list[Request]]:
+        blocks = self._phases_ahead()
+        if iterations > self.block_tokens:
+            blocks *= iterations // self.block_tokens + 1
+        del blocks[iterations:]
         self.iteration += iterations
         self.context_tokens += iterations * len(self.offsets)
         finished: list[Request] = []

@@ -182,10 +182,7 @@ def _overridden(document: Document, text: str) -> Document:
         what = f"{dotted}: cannot be set here; write it in the file"
         document.findings.append(Finding(Mark(name), what))
         return document
-    parsed = parse_value(value, name)
-    result = apply(document, overlay(_place(dotted), parsed, ("value",)), _place(dotted))
-    result.findings += parsed.findings
-    return result
+    return apply(document, parse_value(value, name, _place(dotted)), _place(dotted))
 
 
 def _axes(

@@ -160,7 +160,8 @@ class LoopStats:
         second = (columns["start_s"] + columns["duration_s"]).astype(np.int64)
         tokens = np.bincount(second, weights=columns["output_tokens"])
         if len(tokens) > len(self.tokens_by_second):
-            self.tokens_by_second.resize(len(tokens))
+            more = len(tokens) - len(self.tokens_by_second)
+            self.tokens_by_second = np.pad(self.tokens_by_second, (0, more))
         self.tokens_by_second[: len(tokens)] += tokens
 
     def summary(self, duration: float, capacity: int, singles: array[float]) -> Summary:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import InputError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SCHEMA = 1
 KINDS = ("measured", "fitted", "estimated")
@@ -84,6 +87,9 @@ class Finder:
             self._stop(f"not JSON ({shown(str(error))}); write it with 'residentsim profile fit'")
         if not isinstance(loaded, dict):
             self._stop("not a JSON object; write it with 'residentsim profile fit'")
+        for found in _texts(loaded):
+            if not found.isprintable():
+                self._stop(f"{shown(found)} holds characters that cannot be printed; remove them")
         return loaded
 
     def _stop(self, what: str) -> NoReturn:
@@ -116,7 +122,7 @@ class Finder:
         for name in table:
             path = f"constants.{name}"
             entry = self.table(table, name, path)
-            if entry:
+            if isinstance(table[name], dict):
                 self.number(entry, "value", f"{path}.value", positive="bytes" in name)
                 self.described(entry, path)
                 self.text(entry, "unit", f"{path}.unit")
@@ -129,7 +135,7 @@ class Finder:
         for name in table:
             path = f"kernels.{name}"
             entry = self.table(table, name, path)
-            if entry:
+            if isinstance(table[name], dict):
                 self.described(entry, path)
                 self.form(name, entry, path)
                 self.domain(self.table(entry, "domain", f"{path}.domain"), f"{path}.domain")
@@ -215,6 +221,20 @@ class Finder:
             self.add(path, f"{shown(value)} is no finite number; write it in SI units")
         elif value < 0 or (positive and value == 0):
             self.add(path, f"{shown(value)} is too small; it must be {'>' if positive else '>='} 0")
+
+
+def _texts(document: Any) -> Iterator[str]:
+    """All texts of a document, keys too, however deep it is."""
+    nodes = [document]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, str):
+            yield node
+        elif isinstance(node, dict):
+            yield from node
+            nodes.extend(node.values())
+        elif isinstance(node, list):
+            nodes.extend(node)
 
 
 def finite(value: Any) -> bool:

@@ -206,16 +206,14 @@ class Replica:
         if end > self.stop_at:
             yield from self.stop()
             return
-        blocks = self.decoding.blocks_needed() if batch else 0
         iteration = Iteration(
             start, batch, batch, context, len(chunks), sum(c.tokens for c in chunks.values()),
             len(self.running), self.queue_departures, self.pool.used, False, self._joined(batch),
             self.last_commit, logits, charge,
         )  # fmt: skip
         yield self.alarm.set(end)
-        self.iterations.add(iteration, np.array([end]), np.array([seconds]), [blocks])
-        if batch:
-            self.commit(1, end)
+        blocks = self.commit(1, end) if batch else [0]
+        self.iterations.add(iteration, np.array([end]), np.array([seconds]), blocks)
         self.advance_prefill(chunks, end)
 
     def decode_iterations(self, most: int) -> Generator[Event, None, None]:
@@ -246,23 +244,27 @@ class Replica:
         self.ends, self.leap = ends, count
         yield self.alarm.set(float(ends[count - 1]))
         self.ends, count = None, self.leap
-        self.iterations.add(iteration, ends[:count], seconds[:count], decoding.blocks_ahead(count))
-        self.commit(count, float(ends[count - 1]))
+        blocks = self.commit(count, float(ends[count - 1]))
+        self.iterations.add(iteration, ends[:count], seconds[:count], blocks)
 
-    def commit(self, count: int, end: float) -> None:
-        """A token a decoding request in each of *count* iterations, the last of which ends now."""
+    def commit(self, count: int, end: float) -> list[int]:
+        """A token a decoding request in each of *count* iterations, the last of which ends now.
+
+        Returns the new KV blocks of each iteration.
+        """
         blocks, finished = self.decoding.advance(count)
-        self.pool.take(blocks)
+        self.pool.take(sum(blocks))
         self.last_commit = end
         for request in finished:
             request.last_token = end
-            self.finish(request, request.final_context_tokens)
+            self.finish(request)
+        return blocks
 
-    def finish(self, request: Request, tokens: int) -> None:
-        """Releases the blocks of *tokens* KV entries and writes the request's row."""
+    def finish(self, request: Request) -> None:
+        """Releases the request's blocks and writes its row."""
         del self.running[request]
         self.last_change = self.clock.now
-        self.pool.give_back(self.pool.blocks(tokens))
+        self.pool.give_back(self.pool.blocks(request.final_context_tokens))
         request.status, request.finished = Status.FINISHED, request.last_token
         self.requests.add(request)
 
@@ -288,7 +290,7 @@ class Replica:
         self.beside.clear()
         for request in self.prefilled:
             if request.generated == request.output_tokens:
-                self.finish(request, request.final_context_tokens)
+                self.finish(request)
             else:
                 self.decoding.join(request)
                 self.joined.append(request)

@@ -28,9 +28,6 @@ from .trace.generate import Length, generate
 from .trace.read import read
 from .units import bytes_text
 
-KV_BITS = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4}
-WEIGHT_BITS = KV_BITS
-
 Progress = Callable[[float, int, int], None]
 """Called now and then with the simulated time in seconds, requests arrived and requests ended."""
 
@@ -146,8 +143,8 @@ def hbm_blocks(scenario: Scenario, profile: Profile) -> int:
     """KV blocks that fit beside the weights; `InputError` if none does."""
     hbm, shape = scenario.hardware.hbm, scenario.model.shape
     capacity = hbm.capacity or float(profile.device["hbm_bytes"])
-    weights = shape.weight_bytes(WEIGHT_BITS[scenario.model.weights])
-    block = shape.kv_bytes_per_token(KV_BITS[scenario.kv.dtype]) * scenario.kv.block_tokens
+    weights = shape.weight_bytes(scenario.model.weight_bits)
+    block = shape.kv_bytes_per_token(scenario.kv.bits) * scenario.kv.block_tokens
     # Model: activations and workspaces live in the part that `utilization` leaves out.
     blocks = int((capacity * hbm.utilization - weights) // block)
     if blocks < 1:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 import numpy as np
 
-from .profile import Profile
-from .stages import Pass
 
 Number = TypeVar("Number", float, np.ndarray)
 
@@ -85,45 +84,27 @@ class LaunchQueue:
         The GPU is the limit from some launch i on: submission of i, then all kernels from i. As
         layers are alike, i lies in the head, the first layer, the last layer or the tail.
         """
-        layer_launches = len(self.before) + self.attends + len(self.after)
-        layer_seconds = sum(self.before) + sum(self.after)
+        submit = self.submit
+        count = len(self.before) + self.attends + len(self.after)
+        layer = sum(self.before) + sum(self.after)
         attentions = self.layers * self.attends
-        work = sum(self.head) + self.layers * layer_seconds + sum(self.tail)
-        lines: dict[float, float] = {}
-
-        def limit(launch: int, done: float, attended: int) -> None:
-            slope = float(attentions - attended)
-            const = (launch + 1) * self.submit + self.latency + work - done
-            lines[slope] = max(const, lines.get(slope, const))
-
-        done = 0.0
-        for launch, seconds in enumerate(self.head):
-            limit(launch, done, 0)
-            done += seconds
-        for layer in {0, self.layers - 1}:
-            self._layer_limits(
-                limit, layer, len(self.head) + layer * layer_launches, done + layer * layer_seconds
-            )
-        done += self.layers * layer_seconds
-        first = len(self.head) + self.layers * layer_launches
-        for launch, seconds in enumerate(self.tail, first):
-            limit(launch, done, attentions)
-            done += seconds
-        return tuple((const, slope) for slope, const in sorted(lines.items(), reverse=True))
-
-    def _layer_limits(
-        self, limit: Callable[[int, float, int], None], layer: int, launch: int, done: float
-    ) -> None:
-        attended = layer * self.attends
-        for seconds in self.before:
-            limit(launch, done, attended)
-            launch, done = launch + 1, done + seconds
-        if self.attends:
-            limit(launch, done, attended)
-            launch, attended = launch + 1, attended + 1
-        for seconds in self.after:
-            limit(launch, done, attended)
-            launch, done = launch + 1, done + seconds
+        # Seconds from the first call to the end if launch i is the limit: `base` for i = 0, then
+        # more by a submission and less by a kernel for each launch before i.
+        base = submit + self.latency + sum(self.head) + self.layers * layer + sum(self.tail)
+        head, base = _latest(base, submit, self.head)
+        before, at_attention = _latest(base, submit, self.before)
+        before = max(before, at_attention)
+        after, _ = _latest(at_attention + self.attends * submit, submit, self.after)
+        last = (self.layers - 1) * (count * submit - layer)
+        tail, _ = _latest(base + last + count * submit - layer, submit, self.tail)
+        lines = {float(attentions): max(head, before)}
+        for slope, const in (
+            (attentions - self.attends, after),
+            (self.attends, before + last),
+            (0, max(after + last, tail)),
+        ):
+            lines[float(slope)] = max(const, lines.get(float(slope), const))
+        return tuple((const, slope) for slope, const in lines.items())
 
     def total(self, x: Number, largest: Callable[[Number, Number], Number]) -> Number:
         """Seconds queued, over all launches, at attention time *x*.
@@ -173,3 +154,12 @@ class LaunchQueue:
             total = total + wait
             wait = largest(minimum, wait + (seconds - self.submit))
         return total, wait
+
+
+def _latest(base: float, submit: float, kernels: tuple[float, ...]) -> tuple[float, float]:
+    """The largest of *base* as it stands before each of *kernels*, and *base* after them."""
+    largest = -inf
+    for seconds in kernels:
+        largest = max(largest, base)
+        base += submit - seconds
+    return largest, base

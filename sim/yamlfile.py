@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 20
+MAX_NODES = 20_000
+"""Keys and values; what is less than a second to read."""
 
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)")
 _FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?")
@@ -67,21 +69,26 @@ def parse_document(text: str, name: str) -> Document:
     return document
 
 
-def parse_value(text: str, name: str) -> Document:
-    """A lone value, as it stands after `--set PATH=`, under the key 'value' of a document."""
-    document = Document({"value": None})
+def parse_value(text: str, name: str, place: Place) -> Document:
+    """A lone value, as it stands after `--set PATH=`, at *place* of a document without the rest."""
+    document = Document()
+    data = None
     try:
         node = _compose(text, name, document)
         if node is not None:
-            document.data = {"value": _Walk(document, name).value(node, ("value",))}
+            data = _Walk(document, name).value(node, place)
     except InputError as error:
         document.findings.append(Finding(Mark(name), str(error).removeprefix(name)))
-        document.bad.add(("value",))
+        document.bad.add(place)
     # the line and column of a word on the command line help nobody
     texts = [re.sub(r"^:[0-9]+:[0-9]+: ", "", finding.text) for finding in document.findings]
     document.findings = [Finding(Mark(name), text) for text in texts]
-    document.values = dict.fromkeys([(), ("value",), *document.values], Mark(name))
-    document.keys = dict.fromkeys([("value",), *document.keys], Mark(name))
+    around = [place[:i] for i in range(len(place) + 1)]
+    document.values = dict.fromkeys([*around, *document.values], Mark(name))
+    document.keys = dict.fromkeys([*around[1:], *document.keys], Mark(name))
+    for step in reversed(place):
+        data = {step: data}
+    document.data = cast("dict[str, Any]", data)
     return document
 
 
@@ -118,6 +125,8 @@ def _syntax(error: yaml.MarkedYAMLError, name: str) -> str:
     hint = f" {error.context}" if error.context else ""
     if "'\\t'" in problem:
         hint = "; indent with spaces, not with tabs"
+    if problem.endswith("a scenario needs less"):
+        return f"{mark}: {problem}"
     return f"{mark}: YAML syntax: {problem}{hint}"
 
 
@@ -133,6 +142,7 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self.refused: list[tuple[Any, str]] = []
         self.depth = 0
+        self.nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
@@ -151,6 +161,10 @@ class _Loader(yaml.SafeLoader):
             event.tag = None
             event.implicit = (True, False)  # read on as if the tag were not there
         self.depth += 1
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            what = f"more than {MAX_NODES} keys and values; a scenario needs less"
+            raise yaml.MarkedYAMLError(problem=what, problem_mark=event.start_mark)
         if self.depth > MAX_DEPTH:
             what = f"nested more than {MAX_DEPTH} deep; a scenario needs less"
             raise yaml.MarkedYAMLError(problem=what, problem_mark=event.start_mark)

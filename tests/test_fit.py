@@ -1,4 +1,4 @@
-"""The fitting program: known parameters come back, splits are honest, the committed file is ours."""
+"""The fitting program: known parameters come back, splits are honest, the file is its output."""
 
 from __future__ import annotations
 

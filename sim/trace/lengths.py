@@ -78,3 +78,25 @@ def draw_table(table: Knots, rng: np.random.Generator, n: int) -> NDArray[np.int
     edges, shares = (np.array(column, dtype=np.float64) for column in zip(*table, strict=True))
     drawn = np.floor(np.interp(rng.random(n), shares, edges)).astype(np.int64)
     return np.minimum(drawn, int(edges[-1]) - 1)
+
+
+def parse_length(name: str, text: str) -> Length:
+    """The distribution that *text* writes, as `lognormal:300:0.8`; raises `InputError`."""
+    fields = {
+        "fixed": ("mean",),
+        "exponential": ("mean",),
+        "uniform": ("low", "high"),
+        "lognormal": ("median", "sigma"),
+    }
+    kind, *parts = text.split(":")
+    try:
+        names = fields[kind]
+        values = dict(zip(names, map(float, parts), strict=True))
+    except (KeyError, ValueError):
+        raise InputError(
+            f"{name}: {shown(text)} is no length; write fixed:MEAN, exponential:MEAN, "
+            "uniform:LOW:HIGH or lognormal:MEDIAN:SIGMA"
+        ) from None
+    length = Length(**{"kind": kind} | values)  # type: ignore[arg-type]
+    length.check(name)
+    return length

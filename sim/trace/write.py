@@ -50,7 +50,7 @@ def write(
     if block_tokens < 1:
         raise InputError(f"block tokens: {block_tokens} is no size; write 1 or more")
     path = Path(path)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         rows = writers[format](chunks, file, block_tokens)
         if rows == 0:
             raise InputError(f"{path}: no requests to write")
@@ -58,7 +58,7 @@ def write(
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes the place of *path* when the block ends well, and vanishes otherwise."""
     if path.is_dir():
         raise InputError(f"{path}: is a directory; name a file")

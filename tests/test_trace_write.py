@@ -1,0 +1,103 @@
+"""Writing traces: what is written reads back, and a file appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.errors import InputError
+from sim.trace import Chunk, generate, read, write
+from sim.trace.columns import block_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def chunk_of(times_ms: list[int], ids: bool) -> Chunk:
+    n = len(times_ms)
+    start = np.sort(np.array(times_ms, dtype=np.int64))
+    prompt = 1 + 700 * np.arange(n, dtype=np.int64)
+    rows = [tuple(range(-(-p // 512))) for p in prompt.tolist()] if ids else None
+    return Chunk((start - start[0]) / 1e3, prompt, 5 + np.arange(n, dtype=np.int64), rows)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("traces")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(0, 10**7), min_size=1, max_size=9),
+    st.booleans(),
+    st.sampled_from(["mooncake", "vidur", "parquet"]),
+    st.integers(1, 4),
+)
+def test_round_trip(folder: Path, times: list[int], ids: bool, format: str, rows: int) -> None:
+    chunk = chunk_of(times, ids)
+    path = folder / "trace"
+    assert write(chunk.split(rows), path, format) == len(chunk)  # type: ignore[arg-type]
+    (back,) = read(path)
+    assert np.array_equal(back.arrival_s, chunk.arrival_s)
+    assert np.array_equal(back.prompt_tokens, chunk.prompt_tokens)
+    assert np.array_equal(back.output_tokens, chunk.output_tokens)
+    if format == "vidur":
+        assert back.block_ids is None
+    elif ids:
+        assert back.block_ids == chunk.block_ids
+
+
+def test_mooncake_lines_and_fresh_ids(tmp_path: Path) -> None:
+    chunk = Chunk(np.array([0.0, 1.2346]), np.array([513, 512]), np.array([1, 2]))
+    write([chunk.part(0, 1), chunk.part(1, 2)], tmp_path / "t", "mooncake")
+    assert [json.loads(line) for line in (tmp_path / "t").read_text().splitlines()] == [
+        {"timestamp": 0, "input_length": 513, "output_length": 1, "hash_ids": [0, 1]},
+        {"timestamp": 1235, "input_length": 512, "output_length": 2, "hash_ids": [2]},
+    ]
+
+
+def test_parquet_keeps_the_block_size(tmp_path: Path) -> None:
+    write([chunk_of([0, 5], ids=True)], tmp_path / "t", "parquet", block_tokens=64)
+    assert block_tokens(tmp_path / "t") == 64
+    assert [len(c) for c in read(tmp_path / "t", chunk_rows=1)] == [1, 1]
+
+
+def test_the_same_trace_gives_the_same_bytes(tmp_path: Path) -> None:
+    for format in ("mooncake", "vidur", "parquet"):
+        for name in "ab":
+            write(generate("azure-conv-like", 50, 1), tmp_path / name, format)  # type: ignore[arg-type]
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("format", ["mooncake", "vidur", "parquet"])
+def test_nothing_is_left_when_the_source_fails(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "t"
+    path.write_text("before")
+
+    def broken() -> Iterator[Chunk]:
+        yield chunk_of([0, 1], ids=False)
+        raise InputError("line 3")
+
+    with pytest.raises(InputError, match="line 3"):
+        write(broken(), path, format)  # type: ignore[arg-type]
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["t"]
+
+
+def test_places_and_formats_that_cannot_be_written(tmp_path: Path) -> None:
+    chunks = [chunk_of([0], ids=False)]
+    with pytest.raises(InputError, match="is a directory"):
+        write(chunks, tmp_path, "vidur")
+    with pytest.raises(InputError, match=r"cannot be written: No such file"):
+        write(chunks, tmp_path / "no" / "t", "vidur")
+    with pytest.raises(InputError, match="'azure' cannot be written; write one of"):
+        write(chunks, tmp_path / "t", "azure")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no requests to write"):
+        write([], tmp_path / "t", "parquet")
+    assert not (tmp_path / "t").exists()
