@@ -6,9 +6,11 @@ A request that could never fit is turned away when it arrives, with the reason.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
-from .kv import BlockPool
-from .request import Request
+if TYPE_CHECKING:
+    from .kv import BlockPool
+    from .request import Request
 
 
 class Admission:

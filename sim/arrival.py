@@ -5,14 +5,18 @@ The trace's clock is divided by `rate_scale`: at 2, the same requests come twice
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
 from math import inf
+from typing import TYPE_CHECKING
 
-from simpy.events import Event
-
-from .clock import Clock
 from .request import Request
-from .trace.chunk import Chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+    from simpy.events import Event
+
+    from .clock import Clock
+    from .trace.chunk import Chunk
 
 
 class Arrivals:

@@ -96,9 +96,7 @@ def run(
 @app.command()
 def sweep(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="With a `sweep:` key.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The study's folder; default runs/NAME.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder; default runs/NAME.")] = None,
     sets: Sets = None,
     jobs: Annotated[int, typer.Option(min=1, max=1024, help="Points at a time.")] = 1,
     plots: Annotated[bool, typer.Option(help="Draw the study's figures, SVG and PNG.")] = True,

@@ -44,6 +44,37 @@ BlockTokens = Annotated[
     typer.Option("--block-tokens", metavar="N", min=1, help="Prompt tokens a prefix block id."),
 ]
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="azure-conv-like, mooncake-conversation-like or synthetic."
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")]
+Requests = Annotated[int, typer.Option("--requests", metavar="N", min=1, help="How many requests.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Random seed.")]
+ToByName = Annotated[
+    str | None,
+    typer.Option(
+        "--to", metavar="FORMAT", help="mooncake, vidur or parquet; else by the name of FILE."
+    ),
+]
+Rate = Annotated[
+    float | None, typer.Option("--rate", metavar="R", help="synthetic: requests per second.")
+]
+Arrivals = Annotated[str, typer.Option("--arrivals", help="synthetic: poisson, gamma or constant.")]
+Burstiness = Annotated[
+    float, typer.Option("--burstiness", help="synthetic: gamma shape; 1 is Poisson.")
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option("--prompt", metavar="LENGTH", help="synthetic: prompt length, see above."),
+]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", metavar="LENGTH", help="synthetic: output length, see above."),
+]
+
 
 @app.command("inspect")
 def inspect_trace(
@@ -115,41 +146,16 @@ def convert_trace(
 
 @app.command("generate")
 def generate_trace(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="azure-conv-like, mooncake-conversation-like or synthetic.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
-    requests: Annotated[
-        int, typer.Option("--requests", metavar="N", min=1, help="How many requests.")
-    ] = 20000,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Random seed.")] = 0,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to", metavar="FORMAT", help="mooncake, vidur or parquet; else by the name of FILE."
-        ),
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option("--rate", metavar="R", help="synthetic: requests per second.")
-    ] = None,
-    arrivals: Annotated[
-        str, typer.Option("--arrivals", help="synthetic: poisson, gamma or constant.")
-    ] = "poisson",
-    burstiness: Annotated[
-        float, typer.Option("--burstiness", help="synthetic: gamma shape; 1 is Poisson.")
-    ] = 1.0,
-    prompt: Annotated[
-        str | None,
-        typer.Option("--prompt", metavar="LENGTH", help="synthetic: prompt length, see above."),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("--output", metavar="LENGTH", help="synthetic: output length, see above."),
-    ] = None,
+    source: Source,
+    out: Out,
+    requests: Requests = 20000,
+    seed: Seed = 0,
+    to: ToByName = None,
+    rate: Rate = None,
+    arrivals: Arrivals = "poisson",
+    burstiness: Burstiness = 1.0,
+    prompt: Prompt = None,
+    output: Output = None,
 ) -> None:
     """Make up a trace and write it; the same seed gives the same requests.
 

@@ -25,7 +25,7 @@ class Clock(simpy.Environment):
         event = Event(self)
         event._ok = True
         event._value = None
-        heappush(self._queue, (time, priority, next(self._eid), event))  # type: ignore[arg-type]
+        heappush(self._queue, (time, priority, next(self._eid), event))  # type: ignore[misc]
         return event
 
     def events(self) -> int:

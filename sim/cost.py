@@ -7,18 +7,21 @@ many at once with results equal to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from .modes import Modes
 from .profile import Profile, decode_kernel
-from .scenario import Scenario
 from .stages import Pass, Stages
-from .timing import Timing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .scenario import Scenario
+    from .timing import Timing
 
 
 class Chunk(NamedTuple):

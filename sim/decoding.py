@@ -5,21 +5,24 @@ Every request has its own counters, and each iteration visits every request once
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from .cost import DecodeCost
-from .request import Request
+if TYPE_CHECKING:
+    from .cost import DecodeCost
+    from .request import Request
 
 
 class Decoding(Protocol):
     """What the loop asks of a set of decoding requests, whichever engine keeps it."""
 
-    context_tokens: int
-    """KV entries over all requests, before the next iteration appends one to each."""
     max_leap: int
     """Iterations that may be computed at once."""
+
+    @property
+    def context_tokens(self) -> int:
+        """KV entries over all requests, before the next iteration appends one to each."""
 
     def __len__(self) -> int: ...
 
@@ -57,7 +60,7 @@ class PlainDecoding:
         self.requests: list[Request] = []
 
     @property
-    def context_tokens(self) -> int:  # type: ignore[override]
+    def context_tokens(self) -> int:
         return sum(request.context_tokens for request in self.requests)
 
     def __len__(self) -> int:

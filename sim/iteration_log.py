@@ -8,12 +8,14 @@ do not depend on how the stretches were cut.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .cost import Charge, Cost
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .cost import Charge, Cost
 
 Columns = dict[str, np.ndarray]
 
@@ -79,7 +81,7 @@ class IterationLog:
     def add(
         self, first: Iteration, ends: np.ndarray, seconds: np.ndarray, blocks: list[int]
     ) -> None:
-        """Iterations that ended at *ends* after *seconds*, each of which took *blocks* new blocks."""
+        """Iterations that ended at *ends* after *seconds*, taking *blocks* new blocks each."""
         self._stretches.append(first)
         self._ends.append(ends)
         self._seconds.append(seconds)
@@ -149,14 +151,17 @@ class IterationLog:
 
     def _waiting(self, starts: np.ndarray, departures: np.ndarray) -> np.ndarray:
         queued = np.frombuffer(self._queued) if self._queued else np.empty(0)
-        return (np.searchsorted(queued, starts, side="right") - departures).astype(np.int32)
+        arrived: np.ndarray = np.searchsorted(queued, starts, side="right")
+        waiting: np.ndarray = (arrived - departures).astype(np.int32)
+        return waiting
 
     def _taken(self, counts: np.ndarray, firsts: np.ndarray) -> np.ndarray:
         """Blocks taken since the start of each row's stretch, its own included."""
         taken = np.array(self._blocks, np.int64)
         total = np.cumsum(taken)
         before = total[firsts] - taken[firsts]
-        return total - np.repeat(before, counts)
+        since: np.ndarray = total - np.repeat(before, counts)
+        return since
 
     def _account(
         self,

@@ -9,11 +9,13 @@ done per token or per request and iteration.
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .cost import DecodeCost
-from .request import Request
+if TYPE_CHECKING:
+    from .cost import DecodeCost
+    from .request import Request
 
 #: Most iterations computed at once; bounds the arrays that an arrival may cut short.
 MAX_LEAP = 4096

@@ -6,9 +6,7 @@ is the whole latency, each as vLLM's `bench serve` defines it. Quantiles are exa
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +14,12 @@ from .iteration_log import KINDS, PATHS
 from .iteration_log import Columns as IterationColumns
 from .request_log import STATUSES
 from .request_log import Columns as RequestColumns
-from .scenario import Slo
+
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Iterable, Sequence
+
+    from .scenario import Slo
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 FINISHED = STATUSES.index("finished")

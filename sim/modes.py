@@ -6,9 +6,13 @@ captured graph, `resident` walks them inside one kernel with a barrier between s
 
 from __future__ import annotations
 
-from .profile import Profile
-from .stages import Pass, Stage
+from typing import TYPE_CHECKING
+
 from .timing import LaunchQueue, Timing
+
+if TYPE_CHECKING:
+    from .profile import Profile
+    from .stages import Pass, Stage
 
 
 class Modes:
@@ -82,7 +86,9 @@ class Modes:
         stages = [*work.head, *work.layer * work.layers, *work.tail]
         hidden = [self._hidden(stage) for stage in stages]
         # A prefetch hides a stage's ramp first, then the barrier before it.
-        ramp = sum(min(credit, s.fixed - self.node) for credit, s in zip(hidden, stages, strict=True))
+        ramp = sum(
+            min(credit, s.fixed - self.node) for credit, s in zip(hidden, stages, strict=True)
+        )
         busy = sum(s.seconds - self.node for s in stages) - ramp
         barriers = (len(stages) + work.layers) * self.barrier
         orchestration = barriers - (sum(hidden) - ramp)

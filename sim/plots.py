@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from .errors import InputError
 from .result import read_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 COLOURS = {"host": "#d55e00", "graph": "#0072b2", "resident": "#009e73"}
 SPARE = ("#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 STYLES = ("-", "--", ":", "-.")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "residentsim",
     "svg.fonttype": "none",
     "font.size": 9.0,
@@ -246,9 +247,7 @@ def by_batch(axes: Axes, runs: list[Run]) -> None:
     axes.legend(loc="lower right")
 
 
-def against_load(
-    axes: Axes, runs: list[Run], key: str, label: str, log: bool = False
-) -> None:
+def against_load(axes: Axes, runs: list[Run], key: str, label: str, log: bool = False) -> None:
     """*key* over output throughput, a point a rate."""
     for number, series in enumerate(dict.fromkeys(run.series for run in runs)):
         members = [run for run in runs if run.series == series and run.summary[key] is not None]
@@ -280,7 +279,7 @@ def _title(what: str, runs: list[Run]) -> str:
     """*what*, and what it rests on."""
     first = runs[0].summary
     said = f"{what}: {first['model_id']}, {first['cost_profile']}, simulated"
-    if len(runs) > 1 and len({run.rate for run in runs}) == 1 or len(runs) == 1:
+    if len({run.rate for run in runs}) == 1:
         said += f", {runs[0].rate:.1f} requests/s"
     estimated = ", partly estimated costs" if first["cost_estimated"] else ""
     return f"{said} ({first['cost_profile_status']} profile{estimated})"

@@ -6,12 +6,15 @@ the trace.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .request import Request, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SLICE = 65_536
 

@@ -8,10 +8,9 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,9 @@ from .iteration_log import Columns as IterationColumns
 from .metrics import latencies
 from .request_log import STATUSES
 from .request_log import Columns as RequestColumns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ITERATION_COLUMNS = (
     "start_s", "duration_s", "kind", "path", "decode_requests", "padded_requests",

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .admission import Admission
 from .arrival import Arrivals
+from .batch import Batch
 from .clock import Clock
 from .cost import Cost
 from .decoding import Decoding, PlainDecoding
@@ -22,11 +23,14 @@ from .metrics import LoopStats, RequestStats, Summary
 from .profile import Profile, load_profile
 from .replica import Replica
 from .request_log import RequestLog
-from .scenario import Scenario
 from .trace.chunk import Chunk, Tally
-from .trace.generate import Length, generate
+from .trace.generate import generate
+from .trace.lengths import Length
 from .trace.read import read
 from .units import bytes_text
+
+if TYPE_CHECKING:
+    from .scenario import Scenario
 
 Progress = Callable[[float, int, int], None]
 """Called now and then with the simulated time in seconds, requests arrived and requests ended."""
@@ -53,16 +57,12 @@ class Simulation:
         self.requests = RequestLog(_both(self.request_stats.add, on_requests))
         self.iterations = IterationLog(self.cost, _both(self.loop_stats.add, on_iterations))
         stop_at = scenario.stop.at or inf
-        admission = Admission(
-            self.pool, scenario.loop.max_batch, scenario.model.shape.max_context
-        )
+        admission = Admission(self.pool, scenario.loop.max_batch, scenario.model.shape.max_context)
         decoding: Decoding = (LeapDecoding if engine == "leap" else PlainDecoding)(
             scenario.kv.block_tokens
         )
-        self.replica = Replica(
-            self.clock, scenario.loop, self.cost, admission, decoding, self.requests,
-            self.iterations, stop_at,
-        )  # fmt: skip
+        self.batch = Batch(admission, decoding, self.requests, self.iterations)
+        self.replica = Replica(self.clock, scenario.loop, self.cost, self.batch, stop_at)
         self.arrivals = Arrivals(
             self.clock, chunks(scenario, self.tally), scenario.trace.rate_scale,
             self.replica.submit, stop_at,
@@ -85,7 +85,7 @@ class Simulation:
                 gc.enable()
         if not self.arrivals.count:
             raise InputError("the trace holds no request before the end of the run")
-        self.requests.close(self.replica.unfinished())
+        self.requests.close(self.batch.unfinished())
         self.iterations.close()
         return self.summary()
 
@@ -105,7 +105,7 @@ class Simulation:
     @property
     def duration(self) -> float:
         """Seconds from the start of the trace to the last event, or to the end of the run."""
-        return self.scenario.stop.at or self.replica.last_change
+        return self.scenario.stop.at or self.batch.last_change
 
     def summary(self) -> Summary:
         """vLLM's keys, then ours."""
@@ -127,7 +127,7 @@ class Simulation:
             "kv_blocks_peak": self.pool.peak,
             "kv_blocks_allocated": self.pool.allocated,
             "kv_blocks_freed": self.pool.freed,
-            "kv_preemptions": self.replica.preemptions,
+            "kv_preemptions": self.batch.preemptions,
             "trace_rows_skipped": self.tally.skipped,
             "trace_rows_skipped_by_reason": dict(sorted(self.tally.reasons.items())),
             "cost_profile": profile.name,

@@ -9,9 +9,11 @@ into their neighbours (five stages a layer).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .models import ModelShape
-from .profile import Profile
+if TYPE_CHECKING:
+    from .models import ModelShape
+    from .profile import Profile
 
 ELEMENT_BYTES = 2.0  # activations, embeddings and the LM head stay at 16 bits
 WEIGHT_BYTES = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
@@ -80,9 +82,7 @@ class Stages:
         if logits:
             tail.append(self._lm_head(logits))
             tail.append(self._elementwise("sample", logits, shape.vocab))
-        return Pass(
-            tuple(head), (*before, *after), tuple(tail), len(before), shape.layers
-        )
+        return Pass(tuple(head), (*before, *after), tuple(tail), len(before), shape.layers)
 
     def _projection(self, tokens: int) -> list[Stage]:
         """What comes before attention: norm, QKV, rotary embedding, KV append."""

@@ -5,16 +5,19 @@ A point's folder appears complete or not at all, so the folders are the record o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .load import Point
-from .metrics import Summary
 from .profile import load_profile
 from .result import new_folder, read_json, write_json
-from .scenario import Scenario
 from .simulate import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from .load import Point
+    from .metrics import Summary
+    from .scenario import Scenario
 
 
 def point_id(scenario: Scenario) -> str:
@@ -40,7 +43,9 @@ def run_points(
         joblib.delayed(run_point)(scenario, folder / "points" / name)
         for name, scenario in missing.items()
     )
-    parallel = joblib.Parallel(n_jobs=min(jobs, max(1, len(missing))), return_as="generator_unordered")
+    parallel = joblib.Parallel(
+        n_jobs=min(jobs, max(1, len(missing))), return_as="generator_unordered"
+    )
     _show(parallel(tasks), len(points), len(missing), quiet)
     return [read_json(folder / "points" / name / "summary.json") for name in ids]
 

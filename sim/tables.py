@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from .metrics import Summary
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .metrics import Summary
 
 LATENCIES = ("ttft", "tpot", "itl", "e2el", "queue")
 STATISTICS = ("mean", "median", "p90", "p99")
@@ -16,7 +19,7 @@ STATISTICS = ("mean", "median", "p90", "p99")
 
 def print_summary(summary: Summary, console: Console | None = None) -> None:
     """One run: latencies, throughput, what the GPU did, and what the numbers rest on."""
-    console = console or Console()
+    console = console or _console()
     table = Table(title=f"{summary['scenario']} (simulated)", title_justify="left")
     table.add_column("ms")
     for statistic in STATISTICS:
@@ -81,10 +84,10 @@ def print_study(
     console: Console | None = None,
 ) -> None:
     """A study: a row a point, its axes first."""
-    console = console or Console()
+    console = console or _console()
     table = Table(title=f"{summaries[0]['scenario']} (simulated)", title_justify="left")
     for name in axes[0]:
-        table.add_column(name)
+        table.add_column(name.rpartition(".")[2])
     for title, _, _ in COLUMNS:
         table.add_column(title, justify="right")
     for values, summary in zip(axes, summaries, strict=True):
@@ -100,3 +103,8 @@ def _number(value: float | None, factor: float = 1.0) -> str:
         return "-"
     value *= factor
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for a study's table in a pipe."""
+    return Console(width=None if sys.stdout.isatty() else 120)

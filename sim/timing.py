@@ -7,13 +7,14 @@ long launches queued, so that one iteration or a thousand cost the same few oper
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Number = TypeVar("Number", float, np.ndarray)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from typing import TYPE_CHECKING
 
-from .scenario import Scenario
-from .simulate import Progress
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .scenario import Scenario
+    from .simulate import Progress
 
 
 @contextmanager

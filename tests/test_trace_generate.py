@@ -32,10 +32,13 @@ def options(source: str) -> dict[str, Any]:
 
 def joined(chunks: list[Chunk]) -> tuple[list[Any], ...]:
     ids = [row for c in chunks for row in c.block_ids or []]
-    return tuple(
-        [x for c in chunks for x in getattr(c, name).tolist()]
-        for name in ("arrival_s", "prompt_tokens", "output_tokens")
-    ) + (ids,)
+    return (
+        *tuple(
+            [x for c in chunks for x in getattr(c, name).tolist()]
+            for name in ("arrival_s", "prompt_tokens", "output_tokens")
+        ),
+        ids,
+    )
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -144,7 +147,11 @@ def test_lengths() -> None:
     ("source", "changes", "expected"),
     [
         ("azure", {}, "source: 'azure' is unknown; write one of azure-conv-like"),
-        ("azure-conv-like", {"rate_per_s": 2.0}, "rate_per_s is for source synthetic only"),
+        (
+            "azure-conv-like",
+            {"rate_per_s": 2.0},
+            "rate_per_s, prompt and output are for source synthetic only",
+        ),
         ("synthetic", {"prompt": None}, "prompt missing"),
         ("synthetic", {"rate_per_s": 0.0}, "rate_per_s: 0.0 is not in"),
         ("synthetic", {"rate_per_s": float("nan")}, "rate_per_s: nan is not in"),

@@ -45,7 +45,7 @@ CASES: dict[str, tuple[bytes, str]] = {
     "latin-1 header": (VI[:-1] + b",\xe9\n0,1,1,1", "t:1:49: header: byte 0xe9"),
     "nul": (VI + b"0,1,1\n1,1\0,1\n", "t:3:4: a NUL byte"),
     "nul json": (MO + b"\0\n", "t:2:1: a NUL byte"),
-    "old mac": (VI.replace(b"\n", b"\r") + b"0,1,1\r", "t:1:49: header: a carriage return"),
+    "old mac": (VI.replace(b"\n", b"\r") + b"0,1,1\r", "t:1:48: header: a carriage return"),
     "carriage return": (VI + b"0,1\r,1\n", "t:2:4: a carriage return inside the line"),
     # headers
     "header only": (VI, "t: no requests in the file"),
@@ -69,8 +69,8 @@ CASES: dict[str, tuple[bytes, str]] = {
     "boolean": (VI + b"0,True,1\n", "'True' is not a whole number"),
     "nan tokens": (VI + b"0,nan,1\n", "'nan' is not a whole number"),
     "negative": (VI + b"0,-5,1\n", "t:2:3: num_prefill_tokens: -5 is negative"),
-    "zero prompt": (VI + b"0,0,1\n", "num_prefill_tokens: 0 is 0, but a prompt has at least 1"),
-    "zero output": (VI + b"0,1,0\n", "t:2:5: num_decode_tokens: 0 is 0, a failed request"),
+    "zero prompt": (VI + b"0,0,1\n", "num_prefill_tokens: 0 tokens, a prompt has at least 1"),
+    "zero output": (VI + b"0,1,0\n", "t:2:5: num_decode_tokens: 0 tokens, a failed request"),
     "too large": (VI + b"0,10000001,1\n", "10000001 is above 10,000,000 tokens"),
     "huge": (VI + b"0," + b"9" * 5000 + b",1\n", "num_prefill_tokens: '9999"),
     "time nan": (VI + b"nan,1,1\n", "t:2:1: arrived_at: nan is not a finite, plausible time"),
@@ -114,7 +114,7 @@ CASES: dict[str, tuple[bytes, str]] = {
     "json null": (mooncake(output_length=None), "output_length: None is not a whole number"),
     "json string": (mooncake(output_length="5"), "output_length: '5' is not a whole number"),
     "json nested": (mooncake(output_length=[[5]]), "output_length: a list is not a whole number"),
-    "json zero": (mooncake(output_length=0), "output_length: 0 is 0, a failed request"),
+    "json zero": (mooncake(output_length=0), "output_length: 0 tokens, a failed request"),
     "json negative": (mooncake(input_length=-1), "input_length: -1 is negative"),
     "json large": (mooncake(input_length=10**30), "is above 10,000,000 tokens"),
     "json time negative": (mooncake(timestamp=-1), "timestamp: -1 is negative"),
@@ -159,7 +159,7 @@ def test_places_that_are_no_files(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(InputError, match="no such file"):
         read(tmp_path / "missing")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file"):
         read(Path("a\0b"))
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="not a regular file"):
@@ -205,7 +205,7 @@ def test_a_line_without_end_costs_a_message_not_the_memory(
     path = tmp_path / "t"
     with path.open("wb") as file:
         file.write(head)
-        file.truncate(len(head) + 300 * 2**20)  # sparse: nothing but NUL
+        file.truncate(len(head) + 120 * 2**20)  # sparse: nothing but NUL
     with path.open("ab") as file:
         file.write(b"\n" + (b"7,1,1\n" if head == VI else MO))
     tracemalloc.start()
@@ -237,11 +237,11 @@ def table(tmp_path: Path, **columns: object) -> Path:
     [
         ({"arrival_s": [0.0, float("nan")]}, "t:row 2: arrival_s: nan is not a finite"),
         ({"arrival_s": [-1.0, 0.0]}, "t:row 1: arrival_s: -1.0 is negative"),
-        ({"arrival_s": [1.0, 0.5]}, "t:2: arrival_s: line 2 arrives before line 1"),
+        ({"arrival_s": [1.0, 0.5]}, "t:row 2: arrival_s: row 2 arrives before row 1"),
         ({"arrival_s": ["a", "b"]}, "arrival_s: has the wrong type"),
         ({"prompt_tokens": [1, None]}, "t:row 2: prompt_tokens: no value"),
         ({"prompt_tokens": [1.0, 2.0]}, "prompt_tokens: has the wrong type"),
-        ({"output_tokens": [0, 1]}, "t:row 1: output_tokens: 0 is 0, a failed request"),
+        ({"output_tokens": [0, 1]}, "t:row 1: output_tokens: 0 tokens, a failed request"),
         ({"output_tokens": [10**8, 1]}, "is above 10,000,000 tokens"),
         ({"block_ids": [[1], [-2]]}, "t:row 2: block_ids: a missing or negative id"),
         ({"block_ids": [[1], None]}, "t:row 2: block_ids: no value"),
@@ -260,9 +260,10 @@ def test_parquet_without_a_column_and_without_rows(tmp_path: Path) -> None:
     pq.write_table(pa.table({"arrival_s": [0.0]}), tmp_path / "t")
     with pytest.raises(InputError, match="prompt_tokens: no such column; there are"):
         list(read(tmp_path / "t"))
+    none = pa.array([], pa.int64())
+    path = table(tmp_path, arrival_s=none, prompt_tokens=none, output_tokens=none)
     with pytest.raises(InputError, match="no requests in the file"):
-        none = pa.array([], pa.int64())
-        list(read(table(tmp_path, arrival_s=none, prompt_tokens=none, output_tokens=none)))
+        list(read(path))
 
 
 def test_cut_parquet(tmp_path: Path) -> None:
@@ -274,6 +275,13 @@ def test_cut_parquet(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(InputError, match="cannot be read"):
             list(read(path))
+
+
+def test_parquet_with_broken_names(tmp_path: Path) -> None:
+    path = table(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"arrival_s", b"arriv\xff\xfe_s"))
+    with pytest.raises(InputError, match="cannot be read"):
+        list(read(path))
 
 
 # anything at all ----------------------------------------------------------------------------
@@ -293,7 +301,10 @@ def valid_or_input_error(data: bytes, format: str) -> None:
                 assert chunk.output_tokens.min() >= 1
                 last = float(chunk.arrival_s[-1])
         except InputError as error:
-            assert all(line.isprintable() for line in error.lines)
+            lines = error.lines
+        else:
+            lines = []
+    assert all(line.isprintable() for line in lines)
 
 
 @settings(max_examples=120, deadline=None)
@@ -303,8 +314,27 @@ def test_random_bytes(data: bytes, format: str) -> None:
 
 
 _ATOMS = st.sampled_from(
-    [b"0", b"1", b"-1", b"1.5", b"1e9", b"nan", b"", b'"', b"true", b"null", b"[1]", b"\xff", b" "]
-    + [b"2023-11-16 18:15:46.6", b"2023-11-16T18:15:46Z", b"\r", b"\n", b"9" * 25, b"{}"]
+    [
+        b"0",
+        b"1",
+        b"-1",
+        b"1.5",
+        b"1e9",
+        b"nan",
+        b"",
+        b'"',
+        b"true",
+        b"null",
+        b"[1]",
+        b"\xff",
+        b" ",
+        b"2023-11-16 18:15:46.6",
+        b"2023-11-16T18:15:46Z",
+        b"\r",
+        b"\n",
+        b"9" * 25,
+        b"{}",
+    ]
 )
 
 

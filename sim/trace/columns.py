@@ -15,7 +15,7 @@ from sim.errors import InputError, shown
 
 from .lines import check_file, unreadable
 from .rows import MAX_TOKENS, BadRowError, Findings, Rows, tokens
-from .table import check_time
+from .table import MAX_SECONDS, check_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 NAMES = ("arrival_s", "prompt_tokens", "output_tokens")
 IDS = "block_ids"
 BLOCK_KEY = b"residentsim.block_tokens"
-_MAX_SECONDS = 1e12
 
 
 @contextmanager
@@ -35,7 +34,9 @@ def _arrow(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
         raise unreadable(path, error) from error
 
 
@@ -47,7 +48,8 @@ def open_parquet(path: Path) -> Any:
     with _arrow(path):
         file = pq.ParquetFile(path)
     try:
-        _check_schema(path, file.schema_arrow)
+        with _arrow(path):
+            _check_schema(path, file.schema_arrow)
     except InputError:
         file.close()
         raise
@@ -62,7 +64,9 @@ def _check_schema(path: Path, schema: Any) -> None:
         "arrival_s": lambda kind: types.is_floating(kind) or types.is_integer(kind),
         "prompt_tokens": types.is_integer,
         "output_tokens": types.is_integer,
-        IDS: lambda kind: types.is_list(kind) and types.is_integer(kind.value_type),
+        IDS: lambda kind: (
+            (types.is_list(kind) or types.is_large_list(kind)) and types.is_integer(kind.value_type)
+        ),
     }
     for name, fits in wanted.items():
         count = schema.names.count(name)
@@ -113,7 +117,7 @@ def _columns(batch: Any, first: int) -> tuple[Rows, NDArray[np.bool_]]:
     time, prompt, output = (
         column(name, kind) for name, kind in zip(NAMES, (float, int, int), strict=True)
     )
-    bad = ~(np.isfinite(time) & (time >= 0) & (time <= _MAX_SECONDS))
+    bad = ~(np.isfinite(time) & (time >= 0) & (time <= MAX_SECONDS))
     for counts in (prompt, output):
         bad |= (counts < 1) | (counts > MAX_TOKENS)
     for name in batch.schema.names:

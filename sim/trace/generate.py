@@ -69,26 +69,35 @@ def generate(
         raise InputError(f"requests: {requests} is not a number of requests; write 1 or more")
     if seed < 0:
         raise InputError(f"seed: {seed} is negative; write a whole number from 0")
-    given = {"rate_per_s": rate_per_s, "prompt": prompt, "output": output}
-    given = {"rate_per_s": rate_per_s, "prompt": prompt, "output": output}
-    if source in SOURCES[:2]:
-        extra = [name for name, value in given.items() if value is not None]
-        if extra:
-            raise InputError(
-                f"source {source}: {', '.join(extra)} is for source synthetic only; leave it out"
-            )
-        recipe = _like_azure() if source == SOURCES[0] else _like_mooncake()
-    elif source == "synthetic":
-        if rate_per_s is None or prompt is None or output is None:
-            missing = [name for name, value in given.items() if value is None]
-            raise InputError(f"source synthetic: {', '.join(missing)} missing; give all of them")
-        prompt.check("prompt")
-        output.check("output")
-        recipe = _Recipe(plain_gaps(rate_per_s, arrivals, burstiness), prompt.draw, output.draw)
-    else:
+    if source == "synthetic":
+        recipe = _synthetic(rate_per_s, arrivals, burstiness, prompt, output)
+    elif source not in SOURCES:
         raise InputError(f"source: {shown(source)} is unknown; write one of {', '.join(SOURCES)}")
+    elif (rate_per_s, prompt, output) != (None, None, None):
+        raise InputError(
+            f"source {source}: rate_per_s, prompt and output are for source synthetic only; "
+            "leave them out"
+        )
+    else:
+        recipe = _like_azure() if source == SOURCES[0] else _like_mooncake()
     chunks = _chunks(recipe, source, requests, seed)
     return (part for chunk in chunks for part in chunk.split(chunk_rows))
+
+
+def _synthetic(
+    rate_per_s: float | None,
+    arrivals: Arrivals,
+    burstiness: float,
+    prompt: Length | None,
+    output: Length | None,
+) -> _Recipe:
+    if rate_per_s is None or prompt is None or output is None:
+        given = {"rate_per_s": rate_per_s, "prompt": prompt, "output": output}
+        missing = ", ".join(name for name, value in given.items() if value is None)
+        raise InputError(f"source synthetic: {missing} missing; give all of them")
+    prompt.check("prompt")
+    output.check("output")
+    return _Recipe(plain_gaps(rate_per_s, arrivals, burstiness), prompt.draw, output.draw)
 
 
 def _like_azure() -> _Recipe:

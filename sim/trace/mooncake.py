@@ -102,13 +102,19 @@ def _ids(value: object) -> tuple[int, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list):
-        raise BadRowError("bad hash_ids", f"hash_ids: {_said(value)} is not a list of numbers")
+        raise BadRowError(
+            "bad hash_ids", f"hash_ids: {_said(value)} is not a list of numbers; correct it"
+        )
     if not value:
         return ()
     if set(map(type, value)) != {int}:
         odd = next(item for item in value if type(item) is not int)
-        raise BadRowError("bad hash_ids", f"hash_ids: {_said(odd)} is not a whole number")
+        raise BadRowError(
+            "bad hash_ids", f"hash_ids: {_said(odd)} is not a whole number; correct it"
+        )
     if min(value) < 0 or max(value) > _MAX_ID:
         odd = min(value) if min(value) < 0 else max(value)
-        raise BadRowError("bad hash_ids", f"hash_ids: {_said(odd)} is not in 0 to 2^63 - 1")
+        raise BadRowError(
+            "bad hash_ids", f"hash_ids: {_said(odd)} is not in 0 to 2^63 - 1; correct it"
+        )
     return tuple(value)

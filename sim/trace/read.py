@@ -81,7 +81,7 @@ def _chunks(
         findings.check()
         if not len(rows):
             continue
-        _check_order(path, key, rows, last)
+        _check_order(path, key, rows, last, "row" if format == "parquet" else "line")
         start = rows.time[0] if start is None else start
         last = (rows.time[-1], int(rows.lines[-1]))
         arrival_s = (rows.time - start) / ticks_per_s
@@ -178,7 +178,9 @@ def _cut(parts: Iterator[Rows], limit: int | None) -> Iterator[Rows]:
                 return
 
 
-def _check_order(path: Path, key: str, rows: Rows, last: tuple[np.generic, int] | None) -> None:
+def _check_order(
+    path: Path, key: str, rows: Rows, last: tuple[np.generic, int] | None, unit: str
+) -> None:
     """Raise `InputError` where a time is before the one in the row before it."""
     back = np.nonzero(np.diff(rows.time) < 0)[0]
     if last is not None and rows.time[0] < last[0]:
@@ -187,7 +189,8 @@ def _check_order(path: Path, key: str, rows: Rows, last: tuple[np.generic, int] 
         here, before = int(rows.lines[back[0] + 1]), int(rows.lines[back[0]])
     else:
         return
+    place = here if unit == "line" else f"{unit} {here}"
     raise InputError(
-        f"{path}:{here}: {key}: line {here} arrives before line {before}; "
+        f"{path}:{place}: {key}: {unit} {here} arrives before {unit} {before}; "
         "sort the file or set trace.sort: true (--sort)"
     )

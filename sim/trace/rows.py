@@ -146,14 +146,14 @@ def whole(key: str, text: str, column: int | None) -> int:
 def tokens(key: str, value: int, column: int | None, *, output: bool) -> int:
     """*value* if it can be a number of tokens, else `BadRowError`."""
     if value < 0:
-        reason, what = "negative tokens", "is negative; correct or delete the line"
+        reason, what = "negative tokens", f"{shown(value)} is negative; correct or delete the line"
     elif value == 0 and output:
-        reason, what = "zero output tokens", "is 0, a failed request; delete the line"
+        reason, what = "zero output tokens", "0 tokens, a failed request; delete the line"
     elif value == 0:
-        reason, what = "zero prompt tokens", "is 0, but a prompt has at least 1; delete the line"
+        reason, what = "zero prompt tokens", "0 tokens, a prompt has at least 1; delete the line"
     elif value > MAX_TOKENS:
         reason = "too many tokens"
-        what = f"is above {MAX_TOKENS:,} tokens; correct or delete the line"
+        what = f"{shown(value)} is above {MAX_TOKENS:,} tokens; correct or delete the line"
     else:
         return value
-    raise BadRowError(reason, f"{key}: {shown(value)} {what}", column)
+    raise BadRowError(reason, f"{key}: {what}", column)

@@ -36,7 +36,7 @@ _EPOCH = date(1970, 1, 1).toordinal()
 _CLEAN_STAMP = rb"(20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:Z|\+00:00)?"
 _CLEAN_SECONDS = rb"(\d{1,15}(?:\.\d{1,20})?(?:[eE][-+]?\d{1,3})?)"
 _CLEAN_TOKENS = rb"(\d{1,8})"
-_MAX_SECONDS = 1e12  # beyond it a float64 no longer tells milliseconds apart
+MAX_SECONDS = 1e12  # beyond it a float64 no longer tells milliseconds apart
 
 
 def cells_of(text: str) -> tuple[list[str], bool]:
@@ -136,7 +136,7 @@ def seconds(key: str, text: str, column: int | None) -> float:
 
 def check_time(key: str, value: float, value_s: float, column: int | None = None) -> None:
     """Raise `BadRowError` unless *value_s*, *value* in seconds, is finite, >= 0 and plausible."""
-    if math.isfinite(value_s) and 0 <= value_s <= _MAX_SECONDS:
+    if math.isfinite(value_s) and 0 <= value_s <= MAX_SECONDS:
         return
     what = "is negative" if value_s < 0 else "is not a finite, plausible time"
     raise BadRowError(
@@ -214,6 +214,6 @@ class Table:
             stamps = np.array(cells).astype("datetime64[ns]")
             return stamps.astype(np.int64)
         times = np.array(list(map(float, cells)), dtype=np.float64)
-        if times.max() > _MAX_SECONDS:
+        if times.max() > MAX_SECONDS:
             raise ValueError
         return times

@@ -1,0 +1,35 @@
+# `make demo` runs the main job on the built-in workload, `make test` the tests; each in an
+# environment of its own that it sets up, with Python 3.11 or later and the package registries.
+PYTHON ?= python3
+DEMO := .venv-demo
+TEST := .venv-test
+
+.PHONY: demo test lint bench clean
+
+demo: $(DEMO)/ready
+	$(DEMO)/bin/residentsim sweep scenarios/chat-three-loops.yaml --out runs/demo --jobs 2
+	@echo "look at runs/demo/figures/overview.png"
+
+test: lint
+	$(TEST)/bin/python -m pytest
+
+lint: $(TEST)/ready
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy
+
+bench: $(TEST)/ready
+	$(TEST)/bin/python bench/speed.py
+
+$(DEMO)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(TEST)/ready: pyproject.toml
+	$(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(DEMO) $(TEST) runs build dist

@@ -1,0 +1,175 @@
+"""A toy GPU whose costs are whole fractions of a tick, so that tests can state exact times.
+
+One tick is 2**-10 s. The toy model has two layers; with the fused stage list a layer is four
+matrix products (1 tick each) and decode attention (2 ticks) or prefill attention (4 ticks), and
+the tail is one product and one elementwise stage (1 tick each). Bandwidths are endless, so in
+ticks an iteration takes:
+
+| iteration                    | GPU | graph   | host | resident | partition (share 1/2) |
+|------------------------------|-----|---------|------|----------|-----------------------|
+| decode                       |  14 |      16 |   16 |       15 |  29 beside a prefill  |
+| prefill that ends a prompt   |  18 | as host |   20 |  as host |                    37 |
+| prefill that ends none       |  16 | as host |   18 |  as host |            32 + 7/8   |
+| mixed, and ends a prompt     |  22 | as host |   24 |          |                       |
+
+Leaving the resident loop costs 2 ticks and launching it again 3.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+
+from sim.models import ModelShape
+from sim.result import iteration_table, request_table
+from sim.scenario import Scenario
+from sim.simulate import Simulation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+TICK = 2.0**-10
+ENDLESS = 1e300
+KV_BYTES = 32  # of one token in bf16
+MODEL = {
+    "name": "toy", "layers": 2, "hidden": 8, "heads": 2, "kv_heads": 1, "head_dim": 4, "ffn": 8,
+    "vocab": 16, "max_context": 100_000,
+}  # fmt: skip
+WEIGHTS = int(ModelShape(**MODEL).weight_bytes(16))
+
+_TICKS = {
+    "host_python_submit_s": 0.5, "host_c_submit_s": 0.25, "host_sync_s": 0.5,
+    "host_copyback_s": 1, "launch_latency_s": 0.25, "graph_launch_s": 1, "graph_node_s": 0,
+    "grid_barrier_s": 2**-4, "mailbox_round_trip_s": 0.25, "device_schedule_s": 0.25,
+    "resident_exit_s": 2, "resident_relaunch_s": 3, "host_python_schedule_s": 0,
+    "host_python_schedule_per_request_s": 0, "host_c_schedule_s": 0,
+    "host_c_schedule_per_request_s": 0, "device_schedule_per_request_s": 0,
+    "h2d_latency_s": 0, "d2h_latency_s": 0,
+}  # fmt: skip
+_CONSTANTS = {name: ticks * TICK for name, ticks in _TICKS.items()} | {
+    "hbm_read_bytes_per_s": ENDLESS, "hbm_copy_bytes_per_s": ENDLESS, "h2d_bytes_per_s": ENDLESS,
+    "d2h_bytes_per_s": ENDLESS, "prefetch_ring_bytes": 1.0,
+}  # fmt: skip
+_GEMM = {"t0_s": TICK, "bytes_per_s": ENDLESS, "flops_per_s": ENDLESS, "q": 1.0}
+_ATTENTION = {"t0_s": 2 * TICK, "bytes_per_s": ENDLESS, "ramp_s": 0.0, "cta_s": 0.0}
+_KERNELS: dict[str, tuple[str, dict[str, float]]] = {
+    "gemm.bf16": ("roofline", _GEMM),
+    "gemm.fp8": ("roofline", _GEMM),
+    "gemm.int8": ("roofline", _GEMM),
+    "gemm.int4": ("roofline", _GEMM),
+    "decode_attention.bf16": ("split_kv", _ATTENTION | {"kv_bytes": 2.0}),
+    "decode_attention.fp8": ("split_kv", _ATTENTION | {"kv_bytes": 1.0}),
+    "prefill_attention.bf16": (
+        "ramped_flops", {"t0_s": 4 * TICK, "flops_per_s": ENDLESS, "half_tokens": 0.0},
+    ),
+    "elementwise": ("linear_bytes", {"t0_s": TICK, "bytes_per_s": ENDLESS}),
+}  # fmt: skip
+
+
+def write_profile(
+    path: Path,
+    constants: Mapping[str, float] | None = None,
+    kernels: Mapping[str, Mapping[str, float]] | None = None,
+    hbm_bytes: float = 1e9,
+) -> Path:
+    """The toy profile at *path*, with other *constants* (in seconds) or kernel parameters."""
+    said = {"kind": "measured", "source": "toy", "note": ""}
+    values = _CONSTANTS | dict(constants or {})
+    document = {
+        "schema": 1, "name": "toy", "status": "final", "date": "2000-01-01", "commit": None,
+        "device": {"name": "toy", "sms": 4, "hbm_bytes": hbm_bytes, "l2_bytes": 1.0},
+        "sources": {"toy": "made up"},
+        "constants": {name: {"value": v, "unit": "SI"} | said for name, v in values.items()},
+        "kernels": {
+            name: {
+                "form": form, "parameters": parameters | dict((kernels or {}).get(name, {})),
+                "domain": {}, "residuals": {}, "includes_node_gap": True,
+            } | said
+            for name, (form, parameters) in _KERNELS.items()
+        },
+        "checks": [],
+    }  # fmt: skip
+    path.write_text(json.dumps(document))
+    return path
+
+
+def write_trace(path: Path, requests: Iterable[tuple[float, int, int]]) -> Path:
+    """A Mooncake file of (arrival in ticks, prompt tokens, output tokens)."""
+    rows = (
+        {"timestamp": ticks * TICK * 1e3, "input_length": prompt, "output_length": output}
+        for ticks, prompt, output in requests
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def hbm(blocks: int, block_tokens: int = 16, bits: int = 16) -> dict[str, Any]:
+    """Just the memory for the weights and so many KV blocks."""
+    size = WEIGHTS + blocks * block_tokens * KV_BYTES * bits // 16
+    return {"capacity": f"{size} B", "utilization": 1.0}
+
+
+def toy_scenario(
+    folder: Path, requests: Iterable[tuple[float, int, int]] | None = None, **sections: Any
+) -> Scenario:
+    """The toy model on the toy GPU; graph loop with one captured size for each batch up to 4.
+
+    *sections* replace or, where they are maps, complete the defaults.
+    """
+    profile = folder / "toy.json"
+    if not profile.exists():
+        write_profile(profile)
+    data: dict[str, Any] = {
+        "model": MODEL,
+        "hardware": {"profile": str(profile)},
+        "loop": {"mode": "graph", "max_batch": 4, "token_budget": 64},
+    }
+    if requests is not None:
+        file = write_trace(folder / "trace.jsonl", requests)
+        data["trace"] = {"file": str(file), "format": "mooncake"}
+    for key, value in sections.items():
+        mapped = isinstance(value, dict) and isinstance(data.get(key), dict)
+        data[key] = data[key] | value if mapped else value
+    return Scenario.model_validate(data)
+
+
+@dataclass
+class Ran:
+    """What one run recorded, in the columns of its files."""
+
+    requests: pd.DataFrame
+    iterations: pd.DataFrame
+    summary: dict[str, Any]
+
+    def ticks(self, column: str) -> list[float]:
+        """A column of request times in ticks."""
+        return [float(value) / TICK for value in self.requests[column]]
+
+    def rows(self, *columns: str) -> list[tuple[Any, ...]]:
+        """Iterations as (start, duration, ...) with both times in ticks."""
+        frame = self.iterations
+        times = zip(frame["start_s"] / TICK, frame["duration_s"] / TICK, strict=True)
+        others = zip(*(frame[c] for c in columns), strict=True) if columns else [()] * len(frame)
+        return [(*t, *o) for t, o in zip(times, others, strict=True)]
+
+
+def play(scenario: Scenario, engine: str = "leap") -> Ran:
+    """Runs *scenario* in memory."""
+    requests: list[pd.DataFrame] = []
+    iterations: list[pd.DataFrame] = []
+    summary = Simulation(
+        scenario,
+        engine,
+        lambda columns: requests.append(pa.table(request_table(columns)).to_pandas()),
+        lambda columns: iterations.append(pa.table(iteration_table(columns)).to_pandas()),
+    ).run()
+    return Ran(
+        pd.concat(requests, ignore_index=True) if requests else pd.DataFrame(),
+        pd.concat(iterations, ignore_index=True) if iterations else pd.DataFrame(),
+        summary,
+    )
