@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .accounting import Accounts, account
 from .modes import Modes
 from .profile import Profile, decode_kernel
 from .stages import Pass, Stages
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .scenario import Scenario
-    from .timing import Timing
+    from .timing import LaunchQueue, Timing
 
 
 class Chunk(NamedTuple):
@@ -32,36 +33,32 @@ class Chunk(NamedTuple):
 
 
 class Charge(NamedTuple):
-    """What one iteration costs, all in seconds but the counts."""
+    """A single iteration with prefill: its length, and what it is worked out from later.
+
+    *attention* is decode attention's time in a layer, 0 if nothing decodes.
+    """
 
     seconds: float
-    busy: float
-    tklqt: float
-    launches: int
-    syncs: int
     path: str
+    queue: LaunchQueue
+    attention: float
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeCost:
-    """An iteration of *batch* decoding requests, run as *padded* requests."""
+class Attention(NamedTuple):
+    """A layer's decode attention: base + sqrt((scale * context + offset)^2 + spread) seconds."""
 
-    batch: int
-    padded: int
-    timing: Timing
     base: float
     scale: float
     offset: float
     spread: float
-    """Attention: base + sqrt((scale * context + offset)^2 + spread)."""
 
-    def attention(self, context: float) -> float:
-        """Seconds of one layer's attention over *context* KV entries in all."""
+    def seconds(self, context: float) -> float:
+        """Time over *context* KV entries of all requests together."""
         streamed = self.scale * context + self.offset
         return self.base + sqrt(streamed * streamed + self.spread)
 
-    def attention_array(self, contexts: np.ndarray) -> np.ndarray:
-        """`attention` for each element of *contexts* (float64)."""
+    def array(self, contexts: np.ndarray) -> np.ndarray:
+        """`seconds` for each element of *contexts* (float64), equal to the last bit."""
         streamed = contexts * self.scale
         streamed += self.offset
         streamed *= streamed
@@ -70,17 +67,26 @@ class DecodeCost:
         streamed += self.base
         return streamed
 
+
+@dataclass(frozen=True, slots=True)
+class DecodeCost:
+    """An iteration in which all decode, run as *padded* requests."""
+
+    padded: int
+    timing: Timing
+    attention: Attention
+
     def seconds(self, context: int) -> float:
         """Length of the iteration over *context* KV entries, those appended included."""
-        return self.timing.seconds(self.attention(float(context)))
+        return self.timing.seconds(self.attention.seconds(float(context)))
 
     def seconds_array(self, contexts: np.ndarray) -> np.ndarray:
         """`seconds` for each element of *contexts* (float64)."""
-        return self.timing.seconds_array(self.attention_array(contexts))
+        return self.timing.seconds_array(self.attention.array(contexts))
 
     def account(self, contexts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """GPU-busy seconds and seconds of launches queued, for each of *contexts*."""
-        x = self.attention_array(contexts)
+        x = self.attention.array(contexts)
         return self.timing.busy(x), self.timing.tklqt(x, np.maximum)
 
 
@@ -122,24 +128,21 @@ class Cost:
         elif self.captured and batch <= self.captured[-1]:
             timing = self.modes.graph(work, batch)
         else:
-            timing = self.modes.host(work, True, None, batch)
+            timing = self.modes.host(work, batch)
         self.most_batch = max(self.most_batch, padded)
         self.most_tokens = max(self.most_tokens, padded)
-        return self._with_attention(batch, padded, timing)
+        return DecodeCost(padded, timing, self._attention(padded))
 
-    def _with_attention(self, batch: int, padded: int, timing: Timing) -> DecodeCost:
+    def _attention(self, requests: int) -> Attention:
         form, shape = self.split_kv, self.shape
         per_token = 2.0 * shape.kv_heads * shape.head_dim * form.kv_bytes
         per_request = 4.0 * shape.heads * shape.head_dim
-        spread = form.cta_s * padded * shape.kv_heads
-        return DecodeCost(
-            batch,
-            padded,
-            timing,
+        pairs = form.cta_s * requests * shape.kv_heads
+        return Attention(
             form.t0_s,
             per_token / form.bytes_per_s,
-            per_request * padded / form.bytes_per_s + form.ramp_s,
-            spread * spread,
+            per_request * requests / form.bytes_per_s + form.ramp_s,
+            pairs * pairs,
         )
 
     def mixed(self, batch: int, context: int, chunks: Sequence[Chunk], logits: int) -> Charge:
@@ -148,16 +151,20 @@ class Cost:
         *logits* of all tokens are sampled from. Runs as single launches in every mode: no graph
         is captured for it, and a resident loop has left before.
         """
-        work = self._pass(batch, chunks, logits)
-        timing = self.modes.host(work, batch > 0, self._prefill(chunks), batch + len(chunks))
-        x = self.decode(batch).attention(float(context)) if batch else 0.0
-        return self._charge(timing, x)
+        queue = self.modes.queue(
+            self._pass(batch, chunks, logits), batch > 0, self._prefill(chunks)
+        )
+        x = self._attention(batch).seconds(float(context)) if batch else 0.0
+        launched = max(const + slope * x for const, slope in queue.lines())
+        seconds = launched + self.modes.host_overhead(batch + len(chunks))
+        return Charge(seconds, "host", queue, x)
 
     def partition(self, chunks: Sequence[Chunk], logits: int) -> Charge:
         """Prefill *chunks* on their share of the SMs, beside the resident loop."""
         work = self._pass(0, chunks, logits)
-        share = self.loop.prefill_share
-        return self._charge(self.modes.partition(work, self._prefill(chunks), share), 0.0)
+        queue = self.modes.queue(work, False, self._prefill(chunks))
+        seconds = self.modes.partition_seconds(queue, self.loop.prefill_share)
+        return Charge(seconds, "partition", queue, 0.0)
 
     def _pass(self, batch: int, chunks: Sequence[Chunk], logits: int) -> Pass:
         tokens = batch + sum(chunk.tokens for chunk in chunks)
@@ -170,14 +177,17 @@ class Cost:
         seconds = form.t0_s
         for tokens, offset in chunks:
             self.most_context = max(self.most_context, tokens + offset)
-            seconds += form.seconds(tokens, offset, shape.heads, shape.head_dim) - form.t0_s
+            seconds += (
+                form.seconds(
+                    heads=shape.heads, head_dim=shape.head_dim, chunk=tokens, offset=offset
+                )
+                - form.t0_s
+            )
         return seconds
 
-    def _charge(self, timing: Timing, x: float) -> Charge:
-        return Charge(
-            timing.seconds(x), timing.busy(x), timing.tklqt(x, max), timing.launches,
-            timing.syncs, timing.path,
-        )  # fmt: skip
+    def account(self, charges: Sequence[Charge]) -> Accounts:
+        """Busy and queueing seconds, launches and syncs of single iterations, in bulk."""
+        return account(charges, self.modes.node)
 
     def estimated(self) -> list[str]:
         """Names of the estimated constants and kernels that this scenario's loop depends on."""

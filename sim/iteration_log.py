@@ -188,11 +188,12 @@ class IterationLog:
             busy[rows], tklqt[rows] = cost.account(contexts[rows])
             launches[rows], syncs[rows] = cost.timing.launches, cost.timing.syncs
             path[rows] = PATHS.index(cost.timing.path)
-        for row, charge in zip(firsts, charges, strict=True):
-            if charge is not None:
-                busy[row], tklqt[row] = charge.busy, charge.tklqt
-                launches[row], syncs[row] = charge.launches, charge.syncs
-                path[row] = PATHS.index(charge.path)
+        singles = [(row, charge) for row, charge in zip(firsts, charges, strict=True) if charge]
+        if singles:
+            rows = np.array([row for row, _ in singles])
+            path[rows] = [PATHS.index(charge.path) for _, charge in singles]
+            accounts = self.cost.account([charge for _, charge in singles])
+            busy[rows], tklqt[rows], launches[rows], syncs[rows] = accounts
         return {
             "path": path,
             "gpu_busy_s": busy,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .timing import LaunchQueue, Timing
+from .timing import LaunchQueue, Segment, Timing
 
 if TYPE_CHECKING:
     from .profile import Profile
@@ -37,6 +37,7 @@ class Modes:
         self.mailbox = profile.constant("mailbox_round_trip_s")
         self.exit = profile.constant("resident_exit_s")
         self.relaunch = profile.constant("resident_relaunch_s")
+        self.segments: dict[int, tuple[Segment, Segment, Segment]] = {}
 
     def uses(self, mode: str, prefill: str) -> list[str]:
         """Names of the profile's constants that *mode* depends on."""
@@ -44,74 +45,85 @@ class Modes:
         host += [f"host_{self.language}_schedule_per_request_s", "launch_latency_s"]
         host += ["host_sync_s", "host_copyback_s", "graph_node_s"]
         device = ["grid_barrier_s", "prefetch_ring_bytes", "hbm_read_bytes_per_s", "graph_node_s"]
-        device += ["device_schedule_s", "device_schedule_per_request_s", "mailbox_round_trip_s"]
+        device += ["device_schedule_s", "device_schedule_per_request_s"]
         if mode == "host":
             return host
         if mode == "graph":
             return [*host, "graph_launch_s"]
         if prefill == "partition":
-            return device
+            return [*device, "mailbox_round_trip_s"]
         return [*device, *host, "resident_exit_s", "resident_relaunch_s"]
 
-    def host(self, work: Pass, attends: bool, prefill: float | None, requests: int) -> Timing:
-        """One launch a stage, sync and copy-back at the end, CPU scheduling before.
-
-        *prefill* is the time of a layer's prefill attention, *attends* whether requests decode.
-        """
-        before, after = _around_attention(work, prefill)
+    def queue(self, work: Pass, attends: bool, prefill: float | None) -> LaunchQueue:
+        """The launches of *work*, one a stage; *prefill* is a layer's prefill attention."""
         # Model: in a busy stream, kernels follow each other as closely as the nodes of a graph.
-        queue = LaunchQueue(
-            self.submit, self.latency, _seconds(work.head), before, attends, after,
-            _seconds(work.tail), work.layers,
-        )  # fmt: skip
-        overhead = self.sync + self.copy_back + self._schedule(requests)
+        body = work.body
+        segments = self.segments.get(body.tokens)
+        if segments is None:
+            head, before, after = map(self._segment, (body.head, body.before, body.after))
+            segments = self.segments[body.tokens] = (head, before, after)
+        head, before, after = segments
+        tail = self._segment(work.tail)
+        return LaunchQueue(
+            self.submit, self.latency, head, before, attends, prefill, after, tail, body.layers
+        )
+
+    def _segment(self, stages: tuple[Stage, ...]) -> Segment:
+        return Segment([stage.seconds for stage in stages])
+
+    def host_overhead(self, requests: int) -> float:
+        """Seconds of a launched iteration before its first and after its last launch."""
+        return self.sync + self.copy_back + self._schedule(requests)
+
+    def host(self, work: Pass, requests: int) -> Timing:
+        """Decode with one launch a stage, sync and copy-back at the end, CPU scheduling before."""
+        queue = self.queue(work, True, None)
+        overhead = self.host_overhead(requests)
         lines = tuple((const + overhead, slope) for const, slope in queue.lines())
-        launches = _count(work, attends, prefill)
-        busy = self._busy(work, attends, prefill)
-        return Timing("host", lines, busy, launches, 1, queue)
+        busy = queue.kernel_seconds() - queue.launches * self.node
+        return Timing("host", lines, (busy, float(work.body.layers)), queue.launches, 1, queue)
 
     def graph(self, work: Pass, requests: int) -> Timing:
         """One launch for all stages, a gap at each node, sync, copy-back, CPU scheduling."""
-        before, after = _around_attention(work, None)
-        seconds = sum(_seconds(work.head)) + sum(_seconds(work.tail))
-        seconds += work.layers * (sum(before) + sum(after))
+        queue = self.queue(work, True, None)
+        seconds, slope = queue.kernel_seconds(), float(work.body.layers)
         overhead = self.graph_launch + self.copy_back + self._schedule(requests)
-        line = (seconds + overhead, float(work.layers))
+        busy_line = (seconds - queue.launches * self.node, slope)
         # Model: the launch call of a graph takes as long as that of a kernel.
         queued = self.submit + self.latency
-        return Timing("graph", (line,), self._busy(work, True, None), 1, 1, None, queued)
+        return Timing("graph", ((seconds + overhead, slope),), busy_line, 1, 1, None, queued)
 
     def resident(self, work: Pass, requests: int) -> Timing:
         """No launch: a barrier a stage, less what weight prefetch hides, and device scheduling."""
-        stages = [*work.head, *work.layer * work.layers, *work.tail]
+        stages = work.stages()
         hidden = [self._hidden(stage) for stage in stages]
         # A prefetch hides a stage's ramp first, then the barrier before it.
         ramp = sum(
-            min(credit, s.fixed - self.node) for credit, s in zip(hidden, stages, strict=True)
+            min(credit, stage.fixed - self.node)
+            for credit, stage in zip(hidden, stages, strict=True)
         )
-        busy = sum(s.seconds - self.node for s in stages) - ramp
-        barriers = (len(stages) + work.layers) * self.barrier
+        busy = sum(stage.seconds - self.node for stage in stages) - ramp
+        layers = work.body.layers
+        barriers = (len(stages) + layers) * self.barrier
         orchestration = barriers - (sum(hidden) - ramp)
         orchestration += self.device_base + self.device_each * requests
-        slope = float(work.layers)
-        attention = work.layers * self.node
+        slope = float(layers)
+        attention = layers * self.node
         busy_line = (busy - attention, slope)
         line = (busy - attention + orchestration, slope)
         return Timing("resident", (line,), busy_line, 0, 0, None)
 
-    def partition(self, work: Pass, prefill: float, share: float) -> Timing:
-        """A prefill chunk on *share* of the SMs of a resident loop, admitted by mailbox."""
+    def partition_seconds(self, queue: LaunchQueue, share: float) -> float:
+        """A prefill chunk of the stages in *queue* on *share* of a resident loop's SMs."""
         # Model: prefill is bound by compute, so its kernels take 1/share of their time. Its busy
         # time is weighted by the share, so that busy time over all rows stays below the clock.
-        stages = [*work.head, *work.layer * work.layers, *work.tail]
-        busy = sum(s.seconds - self.node for s in stages) + work.layers * (prefill - self.node)
-        barriers = (len(stages) + work.layers) * self.barrier
-        seconds = busy / share + barriers + self.mailbox
-        return Timing("partition", ((seconds, 0.0),), (busy, 0.0), 0, 0, None)
+        busy = queue.kernel_seconds() - queue.launches * self.node
+        return busy / share + queue.launches * self.barrier + self.mailbox
 
     def beside_prefill(self, timing: Timing, share: float) -> Timing:
         """A resident decode iteration while prefill holds *share* of the SMs."""
-        # Model: decode slows by the SMs it lost (KERNELS: T0 * 132 / (132 - n) for SM movers).
+        # Model: decode slows by the SMs it lost, as a decode kernel beside a copy kernel that
+        # holds n of 132 SMs takes 132 / (132 - n) of its time.
         left = 1.0 - share
         (const, slope), (busy, busy_slope) = timing.lines[0], timing.busy_line
         line = (busy / left + (const - busy), slope / left)
@@ -122,34 +134,9 @@ class Modes:
 
     def _hidden(self, stage: Stage) -> float:
         """Seconds of ramp and barrier that streaming the stage's weights ahead hides."""
-        # Model: a ring in shared memory fills while the barrier is waited for (KERNELS 1.6).
+        # Model: a ring in shared memory fills with the next stage's weights while the barrier is
+        # waited for, so that HBM never drains (as in Hazy Research's Megakernels).
         if not stage.weight_bytes:
             return 0.0
         ahead = min(stage.weight_bytes, self.ring_bytes) / self.stream_bytes_per_s
         return min(ahead, stage.fixed - self.node + self.barrier)
-
-    def _busy(self, work: Pass, attends: bool, prefill: float | None) -> tuple[float, float]:
-        before, after = _around_attention(work, prefill)
-        seconds = sum(_seconds(work.head)) + sum(_seconds(work.tail))
-        seconds += work.layers * (sum(before) + sum(after))
-        seconds -= _count(work, attends, prefill) * self.node
-        return (seconds, float(work.layers * attends))
-
-
-def _seconds(stages: tuple[Stage, ...]) -> tuple[float, ...]:
-    return tuple(stage.seconds for stage in stages)
-
-
-def _around_attention(
-    work: Pass, prefill: float | None
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Kernel times of a layer before and after decode attention; prefill attention comes after."""
-    seconds = _seconds(work.layer)
-    before, after = seconds[: work.attention_at], seconds[work.attention_at :]
-    return before, after if prefill is None else (prefill, *after)
-
-
-def _count(work: Pass, attends: bool, prefill: float | None) -> int:
-    """Launches, or nodes, of the pass."""
-    layer = len(work.layer) + attends + (prefill is not None)
-    return len(work.head) + work.layers * layer + len(work.tail)

@@ -33,17 +33,27 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """The stages of one pass: *head* once, *layer* `layers` times, *tail* once.
+class Body:
+    """The layers' stages for *tokens* tokens; attention is between *before* and *after*."""
 
-    Attention, decode and prefill, stands in each layer before `layer[attention_at]`.
-    """
-
+    tokens: int
     head: tuple[Stage, ...]
-    layer: tuple[Stage, ...]
-    tail: tuple[Stage, ...]
-    attention_at: int
+    before: tuple[Stage, ...]
+    after: tuple[Stage, ...]
     layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass: *body*, whose layers run one after the other, then *tail* once."""
+
+    body: Body
+    tail: tuple[Stage, ...]
+
+    def stages(self) -> list[Stage]:
+        """Every stage but attention, in order."""
+        body = self.body
+        return [*body.head, *(body.before + body.after) * body.layers, *self.tail]
 
 
 class Stages:
@@ -56,33 +66,34 @@ class Stages:
         self.linear = profile.gemm(weights)
         self.dense = profile.gemm("bf16")
         self.small = profile.elementwise()
-        self.passes: dict[tuple[int, int], Pass] = {}
+        self.bodies: dict[int, Body] = {}
+        self.samplers: dict[int, tuple[Stage, ...]] = {0: ()}
 
     def of(self, tokens: int, logits: int) -> Pass:
         """The pass over *tokens* tokens that samples from *logits* of them."""
-        key = (tokens, logits)
-        found = self.passes.get(key)
-        if found is None:
-            found = self.passes[key] = self._build(tokens, logits)
-        return found
+        body = self.bodies.get(tokens)
+        if body is None:
+            body = self.bodies[tokens] = self._body(tokens)
+        sampler = self.samplers.get(logits)
+        if sampler is None:
+            sample = self._elementwise("sample", logits, self.shape.vocab)
+            sampler = self.samplers[logits] = (self._lm_head(logits), sample)
+        if self.fused:
+            return Pass(body, sampler)
+        return Pass(body, (self._elementwise("norm", tokens, 2 * self.shape.hidden), *sampler))
 
-    def _build(self, tokens: int, logits: int) -> Pass:
+    def _body(self, tokens: int) -> Body:
         shape = self.shape
-        before = self._projection(tokens)
         after = [self._gemm("o", tokens, shape.heads * shape.head_dim, shape.hidden)]
+        head: list[Stage] = []
         if not self.fused:
+            head = [self._elementwise("embed", tokens, 2 * shape.hidden)]
             after += [self._elementwise("add", tokens, 3 * shape.hidden)]
             after += [self._elementwise("norm", tokens, 2 * shape.hidden)]
         after += self._experts(tokens) if shape.experts else self._mlp(tokens)
-        head: list[Stage] = []
-        tail: list[Stage] = []
-        if not self.fused:
-            head = [self._elementwise("embed", tokens, 2 * shape.hidden)]
-            tail = [self._elementwise("norm", tokens, 2 * shape.hidden)]
-        if logits:
-            tail.append(self._lm_head(logits))
-            tail.append(self._elementwise("sample", logits, shape.vocab))
-        return Pass(tuple(head), (*before, *after), tuple(tail), len(before), shape.layers)
+        return Body(
+            tokens, tuple(head), tuple(self._projection(tokens)), tuple(after), shape.layers
+        )
 
     def _projection(self, tokens: int) -> list[Stage]:
         """What comes before attention: norm, QKV, rotary embedding, KV append."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 Number = TypeVar("Number", float, np.ndarray)
 
@@ -61,23 +61,68 @@ class Timing:
         return self.queue.total(x, largest)
 
 
+class Segment:
+    """Kernels of a stretch of launches; its sums are worked out once."""
+
+    __slots__ = ("_ahead", "kernels", "seconds")
+
+    def __init__(self, kernels: Sequence[float]) -> None:
+        self.kernels = kernels
+        self.seconds = sum(kernels)
+        self._ahead: tuple[float, float] | None = None
+
+    def ahead(self, submit: float) -> tuple[float, float]:
+        """How far submissions of *submit* seconds run ahead of the kernels, from 0 at the first.
+
+        The most before any kernel, -inf if there is none, and where it stands after the last.
+        """
+        if self._ahead is None:
+            peak, now = -inf, 0.0
+            for seconds in self.kernels:
+                peak = max(peak, now)
+                now += submit - seconds
+            self._ahead = (peak, now)
+        return self._ahead
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchQueue:
     """Launches of one host thread in front of one GPU stream.
 
     Launch i is called at i * submit, returns after *submit*, and its kernel starts when it has
-    arrived (*latency* later) and the kernel before has ended.
+    arrived (*latency* later) and the kernel before has ended. A layer is *before*, decode
+    attention if anything decodes, prefill attention of *prefill* seconds or None, and *after*.
     """
 
     submit: float
     latency: float
-    head: tuple[float, ...]
-    before: tuple[float, ...]
-    """Kernel times of a layer up to decode attention."""
+    head: Segment
+    before: Segment
     attends: bool
-    after: tuple[float, ...]
-    tail: tuple[float, ...]
+    prefill: float | None
+    after: Segment
+    tail: Segment
     layers: int
+
+    @property
+    def launches(self) -> int:
+        """Launches in a pass."""
+        head, tail = len(self.head.kernels), len(self.tail.kernels)
+        return head + self.layers * self._layer_launches + tail
+
+    @property
+    def _layer_launches(self) -> int:
+        attentions = self.attends + (self.prefill is not None)
+        return len(self.before.kernels) + attentions + len(self.after.kernels)
+
+    @property
+    def _prefill_seconds(self) -> float:
+        return 0.0 if self.prefill is None else self.prefill
+
+    def kernel_seconds(self) -> float:
+        """All kernels of a pass but decode attention."""
+        layer = self.before.seconds + self._prefill_seconds + self.after.seconds
+        return self.head.seconds + self.layers * layer + self.tail.seconds
 
     def lines(self) -> tuple[Line, ...]:
         """First launch call to last kernel end, as lines in the attention time.
@@ -86,26 +131,33 @@ class LaunchQueue:
         layers are alike, i lies in the head, the first layer, the last layer or the tail.
         """
         submit = self.submit
-        count = len(self.before) + self.attends + len(self.after)
-        layer = sum(self.before) + sum(self.after)
-        attentions = self.layers * self.attends
-        # Seconds from the first call to the end if launch i is the limit: `base` for i = 0, then
-        # more by a submission and less by a kernel for each launch before i.
-        base = submit + self.latency + sum(self.head) + self.layers * layer + sum(self.tail)
-        head, base = _latest(base, submit, self.head)
-        before, at_attention = _latest(base, submit, self.before)
-        before = max(before, at_attention)
-        after, _ = _latest(at_attention + self.attends * submit, submit, self.after)
-        last = (self.layers - 1) * (count * submit - layer)
-        tail, _ = _latest(base + last + count * submit - layer, submit, self.tail)
-        lines = {float(attentions): max(head, before)}
-        for slope, const in (
-            (attentions - self.attends, after),
-            (self.attends, before + last),
-            (0, max(after + last, tail)),
-        ):
-            lines[float(slope)] = max(const, lines.get(float(slope), const))
-        return tuple((const, slope) for slope, const in lines.items())
+        head_peak, head_end = self.head.ahead(submit)
+        before_peak, before_end = self.before.ahead(submit)
+        after_peak, _ = self.after.ahead(submit)
+        tail_peak, _ = self.tail.ahead(submit)
+        layer = self.before.seconds + self._prefill_seconds + self.after.seconds
+        step = self._layer_launches * submit - layer  # from a launch to its like, a layer on
+        last = (self.layers - 1) * step
+        # Seconds from the first call to the end if launch i is the limit, starting with i = 0.
+        base = submit + self.latency + self.kernel_seconds()
+        first = base + head_peak
+        base += head_end
+        at_attention = base + before_end
+        early = max(first, base + before_peak, at_attention)
+        late = at_attention + self.attends * submit
+        prefill = -inf
+        if self.prefill is not None:
+            prefill = late
+            late += submit - self.prefill
+        late = max(prefill, late + after_peak)
+        tail = base + last + step + tail_peak
+        attentions = float(self.layers * self.attends)
+        return (
+            (early, attentions),
+            (late, attentions - self.attends),
+            (max(base + before_peak, at_attention) + last, float(self.attends)),
+            (max(late + last, tail), 0.0),
+        )
 
     def total(self, x: Number, largest: Callable[[Number, Number], Number]) -> Number:
         """Seconds queued, over all launches, at attention time *x*.
@@ -114,53 +166,43 @@ class LaunchQueue:
         wait at its start to max(a, wait + drift), so that from the second layer on each layer adds
         its drift, or nothing: two layers and a closed form replace the walk over all.
         """
-        minimum = self.submit + self.latency
-        wait: Number = 0.0 * x + minimum
-        total: Number = 0.0 * x
-        for seconds in self.head:
-            total = total + wait
-            wait = largest(0.0 * x + minimum, wait + (seconds - self.submit))
-        first, wait = self._layer(x, wait, largest)
-        total = total + first
-        if self.layers > 1:
-            count = len(self.before) + self.attends + len(self.after)
-            drift = sum(self.before) + sum(self.after) - count * self.submit
-            drifts: Number = 0.0 * x + drift
+        wait: Number = 0.0 * x + (self.submit + self.latency)
+        total, wait = self._walk(self.head.kernels, 0.0 * x, wait, largest)
+        total, wait = self._layer(x, total, wait, largest)
+        rest = self.layers - 1
+        if rest:
+            count = self._layer_launches
+            drift = self.before.seconds + self._prefill_seconds + self.after.seconds
+            drifts: Number = 0.0 * x + (drift - count * self.submit)
             if self.attends:
                 drifts = drifts + x
             growth = largest(drifts, 0.0 * x)
-            rest = self.layers - 1
-            second, _ = self._layer(x, wait, largest)
+            second, _ = self._layer(x, 0.0 * x, wait, largest)
             total = total + rest * second + growth * (count * (rest * (rest - 1) / 2.0))
-            last = wait + growth * (rest - 1.0)
-            _, wait = self._layer(x, last, largest)
-        for seconds in self.tail:
-            total = total + wait
-            wait = largest(0.0 * x + minimum, wait + (seconds - self.submit))
+            _, wait = self._layer(x, total, wait + growth * (rest - 1.0), largest)
+        total, _ = self._walk(self.tail.kernels, total, wait, largest)
         return total
 
     def _layer(
-        self, x: Number, wait: Number, largest: Callable[[Number, Number], Number]
+        self, x: Number, total: Number, wait: Number, largest: Callable[[Number, Number], Number]
     ) -> tuple[Number, Number]:
-        """Seconds queued in one layer that starts with *wait*, and the wait after it."""
-        minimum = 0.0 * x + (self.submit + self.latency)
-        total: Number = 0.0 * x
-        for seconds in self.before:
-            total = total + wait
-            wait = largest(minimum, wait + (seconds - self.submit))
+        """*total* with the seconds queued in one layer that starts with *wait*, and its end."""
+        total, wait = self._walk(self.before.kernels, total, wait, largest)
         if self.attends:
-            total = total + wait
-            wait = largest(minimum, wait + (x - self.submit))
-        for seconds in self.after:
+            total, wait = self._walk((x,), total, wait, largest)
+        if self.prefill is not None:
+            total, wait = self._walk((self.prefill,), total, wait, largest)
+        return self._walk(self.after.kernels, total, wait, largest)
+
+    def _walk(
+        self,
+        kernels: Sequence[float | Number],
+        total: Number,
+        wait: Number,
+        largest: Callable[[Number, Number], Number],
+    ) -> tuple[Number, Number]:
+        minimum = 0.0 * wait + (self.submit + self.latency)
+        for seconds in kernels:
             total = total + wait
             wait = largest(minimum, wait + (seconds - self.submit))
         return total, wait
-
-
-def _latest(base: float, submit: float, kernels: tuple[float, ...]) -> tuple[float, float]:
-    """The largest of *base* as it stands before each of *kernels*, and *base* after them."""
-    largest = -inf
-    for seconds in kernels:
-        largest = max(largest, base)
-        base += submit - seconds
-    return largest, base

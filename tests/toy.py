@@ -10,7 +10,7 @@ ticks an iteration takes:
 | decode                       |  14 |      16 |   16 |       15 |  29 beside a prefill  |
 | prefill that ends a prompt   |  18 | as host |   20 |  as host |                    37 |
 | prefill that ends none       |  16 | as host |   18 |  as host |            32 + 7/8   |
-| mixed, and ends a prompt     |  22 | as host |   24 |          |                       |
+| mixed                        |  22 | as host |   24 |          |                       |
 
 Leaving the resident loop costs 2 ticks and launching it again 3.
 """
@@ -153,6 +153,8 @@ class Ran:
     def rows(self, *columns: str) -> list[tuple[Any, ...]]:
         """Iterations as (start, duration, ...) with both times in ticks."""
         frame = self.iterations
+        if not len(frame):
+            return []
         times = zip(frame["start_s"] / TICK, frame["duration_s"] / TICK, strict=True)
         others = zip(*(frame[c] for c in columns), strict=True) if columns else [()] * len(frame)
         return [(*t, *o) for t, o in zip(times, others, strict=True)]

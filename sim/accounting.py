@@ -1,0 +1,71 @@
+"""What single iterations with prefill did, worked out in bulk after the fact.
+
+Their lengths are needed at once, to go on; how busy the GPU was and how launches queued is not, and
+costs less over arrays of iterations with the same stages than one by one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .timing import LaunchQueue, Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .cost import Charge
+
+
+class Accounts(NamedTuple):
+    """Columns, an element an iteration: seconds, seconds, counts, counts."""
+
+    busy: np.ndarray
+    tklqt: np.ndarray
+    launches: np.ndarray
+    syncs: np.ndarray
+
+
+def account(charges: Sequence[Charge], node: float) -> Accounts:
+    """The columns of *charges*; *node* is the gap within each kernel's time, in seconds.
+
+    Chunks of a resident loop's partition are not launched: no launches, syncs or queueing.
+    """
+    busy, tklqt = np.zeros(len(charges)), np.zeros(len(charges))
+    launches, syncs = np.zeros(len(charges), np.int64), np.zeros(len(charges), np.int64)
+    alike: dict[tuple[int, bool, str], list[int]] = {}
+    for row, charge in enumerate(charges):
+        queue = charge.queue
+        alike.setdefault((len(queue.tail.kernels), queue.attends, charge.path), []).append(row)
+    for (_, attends, path), members in alike.items():
+        rows = np.array(members)
+        x = np.array([charges[row].attention for row in members])
+        queue = _stacked([charges[row].queue for row in members])
+        attention = queue.layers * x if attends else 0.0
+        busy[rows] = queue.kernel_seconds() + attention - queue.launches * node
+        if path == "host":
+            tklqt[rows] = queue.total(x, np.maximum)
+            launches[rows], syncs[rows] = queue.launches, 1
+    return Accounts(busy, tklqt, launches, syncs)
+
+
+def _stacked(queues: list[LaunchQueue]) -> LaunchQueue:
+    """One queue whose kernel times are arrays over *queues*, which have the same stages."""
+    first = queues[0]
+
+    def stack(segments: list[Segment]) -> Segment:
+        times = np.array([segment.kernels for segment in segments])
+        return Segment(list(times.T))
+
+    return LaunchQueue(
+        first.submit,
+        first.latency,
+        stack([queue.head for queue in queues]),
+        stack([queue.before for queue in queues]),
+        first.attends,
+        np.array([queue.prefill for queue in queues]),  # type: ignore[arg-type]
+        stack([queue.after for queue in queues]),
+        stack([queue.tail for queue in queues]),
+        first.layers,
+    )

@@ -1,0 +1,214 @@
+"""`leap` and `step` are one model: any small run comes out of both equal to the last bit."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from toy import TICK, Ran, hbm, play, toy_scenario
+
+from sim import iteration_log
+
+if TYPE_CHECKING:
+    from sim.scenario import Scenario
+
+# Arrivals on and off the toy's boundaries, many at the same time.
+GAPS = st.sampled_from([0, 0, 0, 1, 15, 16, 16.5, 20, 37, 100, 1000])
+LENGTHS = st.one_of(st.integers(1, 8), st.integers(1, 40))
+
+
+@st.composite
+def loops(draw: Any, max_batch: int) -> dict[str, Any]:
+    """Every key of `loop`, valid together."""
+    sizes = st.sets(st.integers(1, max_batch), min_size=1).map(sorted)
+    return {
+        "mode": draw(st.sampled_from(["host", "graph", "resident"])),
+        "host": draw(st.sampled_from(["python", "c"])),
+        "kernels": draw(st.sampled_from(["fused", "library"])),
+        "prefill": draw(st.sampled_from(["exit", "partition"])),
+        "prefill_share": draw(st.sampled_from([0.25, 0.5, 0.9])),
+        "max_batch": max_batch,
+        "token_budget": max_batch + draw(st.integers(0, 30)),
+        "captured_batches": draw(st.one_of(st.none(), sizes)),
+    }
+
+
+@st.composite
+def settings_of_a_run(draw: Any) -> dict[str, Any]:
+    """A trace and all sections of a scenario, with memory for few requests at a time."""
+    rows = draw(st.lists(st.tuples(GAPS, LENGTHS, LENGTHS), min_size=1, max_size=12))
+    at = np.cumsum([gap for gap, _, _ in rows]).tolist()
+    size = draw(st.sampled_from([1, 2, 3, 4, 16]))
+    dtype = draw(st.sampled_from(["bf16", "fp8", "int8"]))
+    blocks = draw(st.integers(1, 90)) // size + 1
+    stop = draw(st.one_of(st.none(), st.sampled_from([0.5, 16, 20, 36, 100.25, 700])))
+    profile = draw(st.sampled_from(["nvidia-h200", "toy"]))
+    scale = 1.0 if profile == "toy" else draw(st.sampled_from([8.0, 32.0]))  # iterations: 0.1 ms
+    return {
+        "requests": [(t, *lengths) for t, (_, *lengths) in zip(at, rows, strict=True)],
+        "hardware": {"hbm": hbm(blocks, size, 16 if dtype == "bf16" else 8)}
+        | ({} if profile == "toy" else {"profile": profile}),
+        "loop": draw(loops(draw(st.integers(1, 5)))),
+        "kv": {"block_tokens": size, "dtype": dtype},
+        "trace": {"rate_scale": scale},
+        "stop": {"at": None if stop is None else f"{stop / scale * TICK} s"},
+        "slo": {"ttft": "30 ms", "tpot": "20 ms"},
+    }
+
+
+def both(scenario: Scenario) -> tuple[Ran, Ran]:
+    return play(scenario, "step"), play(scenario, "leap")
+
+
+def assert_same(first: Ran, second: Ran) -> None:
+    """Equal to the last bit: floats are compared as they are, nulls with nulls."""
+    for name in ("requests", "iterations"):
+        a, b = getattr(first, name), getattr(second, name)
+        assert list(a) == list(b)
+        for column in a:
+            same = (a[column] == b[column]) | (a[column].isna() & b[column].isna())
+            assert same.all(), (name, column, a[~same], b[~same])
+    assert first.summary == second.summary
+
+
+def check_conservation(ran: Ran) -> None:
+    """Nothing is lost: requests, tokens, blocks."""
+    requests, summary = ran.requests, ran.summary
+    status = Counter(requests.status)
+    assert requests.request_id.tolist() == list(range(len(requests)))
+    for name in ("finished", "rejected", "unfinished"):
+        assert status[name] == summary[f"requests_{name}"]
+    assert summary["requests_in"] == len(requests) == status.total()
+    done = requests[requests.status == "finished"]
+    assert (done.generated_tokens == done.output_tokens).all()
+    left = requests[requests.status == "unfinished"]
+    assert (left.generated_tokens < left.output_tokens).all()
+    assert (requests[requests.status == "rejected"].generated_tokens == 0).all()
+    assert requests.generated_tokens.sum() == summary["tokens_committed"]
+    if not len(left):
+        assert summary["kv_blocks_allocated"] == summary["kv_blocks_freed"]
+    assert summary["kv_blocks_peak"] <= summary["kv_blocks_capacity"]
+    assert requests.preemptions.sum() == summary["kv_preemptions"]
+
+
+def check_times(ran: Ran) -> None:
+    """Each request passes its stations in order, and the loop does one thing at a time."""
+    requests, iterations = ran.requests, ran.iterations
+    order = ["arrival_s", "admitted_s", "first_token_s", "finished_s"]
+    for before, after in pairwise(order):
+        known = requests[after].notna()
+        assert (requests[before][known] <= requests[after][known]).all()
+    assert requests.arrival_s.is_monotonic_increasing
+    if not len(iterations):
+        return
+    assert (iterations.duration_s > 0).all()
+    for _, rows in iterations.groupby(iterations.path == "partition"):
+        ends = rows.start_s + rows.duration_s
+        assert (rows.start_s.to_numpy()[1:] >= ends.to_numpy()[:-1] * (1 - 1e-15)).all()
+    np.testing.assert_allclose(
+        iterations.gpu_busy_s + iterations.gap_s, iterations.duration_s, rtol=1e-12
+    )
+    assert (iterations.gap_s >= -1e-12).all()
+    assert (iterations.gpu_busy_s > 0).all()
+    end = (iterations.start_s + iterations.duration_s).max()
+    assert end <= ran.summary["duration"] * (1 + 1e-15)
+
+
+def check_iterations(ran: Ran, scenario: Scenario) -> None:
+    """What a row says about queue, batch and memory fits the requests' own rows."""
+    iterations, loop = ran.iterations, scenario.loop
+    if not len(iterations):
+        return
+    assert iterations.kv_blocks.between(0, ran.summary["kv_blocks_capacity"]).all()
+    assert iterations.running.between(1, loop.max_batch).all()
+    assert (iterations.decode_requests <= iterations.running).all()
+    assert (iterations.decode_requests <= iterations.padded_requests).all()
+    tokens = iterations.decode_requests + iterations.prefill_tokens
+    assert (tokens.between(1, loop.token_budget)).all()
+    requests = ran.requests[ran.requests.status != "rejected"]
+    for row in iterations[iterations.path != "partition"].itertuples():
+        arrived = requests.arrival_s <= row.start_s
+        gone = requests.finished_s <= row.start_s  # False where it is null
+        assert row.running + row.waiting == (arrived & ~gone).sum()
+    assert iterations.output_tokens.sum() == ran.summary["tokens_committed"]
+    if not ran.summary["kv_preemptions"] and not ran.summary["requests_unfinished"]:
+        assert iterations.prefill_tokens.sum() == requests.prompt_tokens.sum()
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(settings_of_a_run())
+def test_any_small_run(data: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = toy_scenario(Path(folder), **data)
+        step, leap = both(scenario)
+    assert_same(step, leap)
+    check_conservation(leap)
+    check_times(leap)
+    check_iterations(leap, scenario)
+
+
+def crowd(count: int) -> list[tuple[float, int, int]]:
+    """A burst of requests of all kinds, for more memory than there is."""
+    return [(7.0 * i, 3 + 5 * i % 40, 1 + 11 * i % 30) for i in range(count)]
+
+
+@pytest.mark.parametrize("mode", ["host", "graph", "resident"])
+@pytest.mark.parametrize("prefill", ["exit", "partition"])
+def test_crowd_with_many_preemptions(tmp_path: Path, mode: str, prefill: str) -> None:
+    scenario = toy_scenario(
+        tmp_path,
+        crowd(60),
+        loop={"mode": mode, "prefill": prefill, "max_batch": 6, "token_budget": 20},
+        hardware={"hbm": hbm(23, 4)},
+        kv={"block_tokens": 4},
+    )
+    step, leap = both(scenario)
+    assert leap.summary["kv_preemptions"] > 5
+    assert leap.summary["requests_finished"] == 60
+    assert_same(step, leap)
+    check_conservation(leap)
+    check_times(leap)
+    check_iterations(leap, scenario)
+
+
+def test_records_do_not_depend_on_where_slices_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = toy_scenario(
+        tmp_path,
+        crowd(40),
+        loop={"max_batch": 6, "token_budget": 20},
+        hardware={"hbm": hbm(23, 4)},
+        kv={"block_tokens": 4},
+    )
+    whole = play(scenario)
+    monkeypatch.setattr(iteration_log, "SLICE", 7)
+    step, leap = both(scenario)
+    assert_same(step, leap)
+    assert whole.iterations.equals(leap.iterations)
+
+
+def test_leap_needs_few_events(tmp_path: Path) -> None:
+    """The point of leaping: one event for all that happens between two changes of state."""
+    from sim.simulate import Simulation
+
+    scenario = toy_scenario(tmp_path, [(0, 8, 3000), (0, 8, 4000)])
+    counts = {}
+    for engine in ("step", "leap"):
+        simulation = Simulation(scenario, engine)
+        assert simulation.run()["loop_iterations"] == 4000
+        counts[engine] = simulation.clock.events()
+    assert counts["step"] > 4000
+    assert counts["leap"] < 12
