@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.rng import stream
-from sim.trace import generate, read
+from sim.trace.generate import generate
 from sim.trace.inspect import Inspection
+from sim.trace.read import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sim.trace import Chunk
+    from sim.trace.chunk import Chunk
 
 # source, its real file, the step of the file's time stamps in s (None: none)
 SUBJECTS: tuple[tuple[str, str, float | None], ...] = (

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from .request import Reason
+
 if TYPE_CHECKING:
     from .kv import BlockPool
     from .request import Request
@@ -22,13 +24,13 @@ class Admission:
         self.max_context = max_context
         self.waiting: deque[Request] = deque()
 
-    def impossible(self, request: Request) -> str | None:
+    def impossible(self, request: Request) -> Reason | None:
         """Why *request* can never be served, or None."""
         total = request.prompt_tokens + request.output_tokens
         if total > self.max_context:
-            return "exceeds_model_context"
+            return Reason.EXCEEDS_MODEL_CONTEXT
         if self.pool.blocks(request.final_context_tokens) > self.pool.capacity:
-            return "exceeds_kv_capacity"
+            return Reason.EXCEEDS_KV_CAPACITY
         return None
 
     def try_admit(self, running: int, reserved: int) -> Request | None:

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sim.trace import Chunk
+    from .trace.chunk import Chunk
 
 app = typer.Typer(
     name="trace",
@@ -96,10 +96,11 @@ def inspect_trace(
     Reads the file once as a stream, so it may be larger than memory. Bad rows are left out and
     counted by reason.
     """
-    from sim.trace import Tally, read
-    from sim.trace.detect import explain
-    from sim.trace.inspect import Inspection
-    from sim.trace.picture import check_kind, draw
+    from .trace.chunk import Tally
+    from .trace.detect import explain
+    from .trace.inspect import Inspection
+    from .trace.picture import check_kind, draw
+    from .trace.read import read
 
     if picture is not None:
         check_kind(picture)
@@ -133,7 +134,8 @@ def convert_trace(
 
     Vidur files have no block ids; Mooncake files get fresh ones where the input has none.
     """
-    from sim.trace import Tally, read
+    from .trace.chunk import Tally
+    from .trace.read import read
 
     tally = Tally()
     chunks = read(
@@ -162,8 +164,8 @@ def generate_trace(
     A longer trace begins with the shorter one of the same seed. LENGTH is one of fixed:MEAN,
     exponential:MEAN, uniform:LOW:HIGH, lognormal:MEDIAN:SIGMA, in tokens.
     """
-    from sim.trace import generate
-    from sim.trace.lengths import parse_length
+    from .trace.generate import generate
+    from .trace.lengths import parse_length
 
     chunks = generate(
         source,
@@ -181,7 +183,7 @@ def generate_trace(
 
 
 def _write(chunks: Iterable[Chunk], out: Path, to: str, block_tokens: int) -> int:
-    from sim.trace import write
+    from .trace.write import write
 
     target = cast("Literal['mooncake', 'vidur', 'parquet']", to)
     return write(chunks, out, target, block_tokens=block_tokens)
@@ -195,7 +197,7 @@ def _print_summary(summary: dict[str, Any], as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from sim.trace.tables import show
+    from .trace.tables import show
 
     width = None if sys.stdout.isatty() else 120
     show(Console(markup=False, emoji=False, highlight=False, width=width), summary)

@@ -57,15 +57,15 @@ class Attention(NamedTuple):
         streamed = self.scale * context + self.offset
         return self.base + sqrt(streamed * streamed + self.spread)
 
-    def array(self, contexts: np.ndarray) -> np.ndarray:
-        """`seconds` for each element of *contexts* (float64), equal to the last bit."""
-        streamed = contexts * self.scale
-        streamed += self.offset
-        streamed *= streamed
-        streamed += self.spread
-        np.sqrt(streamed, out=streamed)
-        streamed += self.base
-        return streamed
+    def into(self, contexts: np.ndarray) -> np.ndarray:
+        """`seconds` in place of each element of *contexts* (float64), equal to the last bit."""
+        contexts *= self.scale
+        contexts += self.offset
+        contexts *= contexts
+        contexts += self.spread
+        np.sqrt(contexts, out=contexts)
+        contexts += self.base
+        return contexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +80,13 @@ class DecodeCost:
         """Length of the iteration over *context* KV entries, those appended included."""
         return self.timing.seconds(self.attention.seconds(float(context)))
 
-    def seconds_array(self, contexts: np.ndarray) -> np.ndarray:
-        """`seconds` for each element of *contexts* (float64)."""
-        return self.timing.seconds_array(self.attention.array(contexts))
+    def seconds_into(self, contexts: np.ndarray) -> np.ndarray:
+        """`seconds` in place of each element of *contexts* (float64)."""
+        return self.timing.seconds_into(self.attention.into(contexts))
 
     def account(self, contexts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """GPU-busy seconds and seconds of launches queued, for each of *contexts*."""
-        x = self.attention.array(contexts)
+        x = self.attention.into(contexts.copy())
         return self.timing.busy(x), self.timing.tklqt(x, np.maximum)
 
 

@@ -36,9 +36,10 @@ class BlockPool:
     def take(self, blocks: int) -> None:
         """Allocates *blocks*; the caller has checked that they are free."""
         self.allocated += blocks
-        used = self.used
+        used = self.allocated - self.freed
         assert used <= self.capacity, f"HBM overfilled: {used} of {self.capacity} blocks"
-        self.peak = max(self.peak, used)
+        if used > self.peak:
+            self.peak = used
 
     def give_back(self, blocks: int) -> None:
         """Frees *blocks*."""

@@ -96,7 +96,7 @@ class LeapDecoding:
         batch = len(self.offsets)
         contexts = STEPS[:iterations] * batch
         contexts += self.context_tokens
-        return cost.seconds_array(contexts)
+        return cost.seconds_into(contexts)
 
     def advance(self, iterations: int) -> tuple[list[int], list[Request]]:
         blocks = self._phases_ahead()

@@ -12,7 +12,7 @@ import numpy as np
 
 from .iteration_log import KINDS, PATHS
 from .iteration_log import Columns as IterationColumns
-from .request_log import STATUSES
+from .request_log import REASONS, STATUSES
 from .request_log import Columns as RequestColumns
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class RequestStats:
     def __init__(self, slo: Slo) -> None:
         self.slo = slo
         self.counts = np.zeros(len(STATUSES), np.int64)
-        self.reasons: dict[str, int] = {}
+        self.reasons = np.zeros(len(REASONS), np.int64)
         self.input_tokens = 0
         self.output_tokens = 0
         self.generated_tokens = 0
@@ -64,8 +64,7 @@ class RequestStats:
         """Takes a slice of ended requests."""
         status = columns["status"]
         self.counts += np.bincount(status, minlength=len(STATUSES))
-        for reason in columns["reason"][status == STATUSES.index("rejected")].tolist():
-            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        self.reasons += np.bincount(columns["reason"] + 1, minlength=len(REASONS) + 1)[1:]
         done = status == FINISHED
         self.input_tokens += int(columns["prompt_tokens"][done].sum())
         self.output_tokens += int(columns["output_tokens"][done].sum())
@@ -110,7 +109,9 @@ class RequestStats:
         summary["requests_in"] = total
         for number, name in enumerate(STATUSES):
             summary[f"requests_{name}"] = int(self.counts[number])
-        summary["requests_rejected_by_reason"] = dict(sorted(self.reasons.items()))
+        summary["requests_rejected_by_reason"] = {
+            reason: int(count) for reason, count in zip(REASONS, self.reasons, strict=True) if count
+        }
         summary["requests_preempted"] = self.preempted
         summary["tokens_committed"] = self.generated_tokens
         return summary
@@ -213,7 +214,8 @@ def statistics(name: str, seconds: np.ndarray) -> Summary:
     values = seconds[np.isfinite(seconds)] * 1e3
     if not len(values):
         return dict.fromkeys(_keys(name))
-    quantiles = np.percentile(values, PERCENTILES).tolist()
+    values.sort()
+    quantiles = [_quantile(values, percent) for percent in PERCENTILES]
     return dict(
         zip(
             _keys(name),
@@ -221,6 +223,15 @@ def statistics(name: str, seconds: np.ndarray) -> Summary:
             strict=True,
         )
     )
+
+
+def _quantile(ordered: np.ndarray, percent: float) -> float:
+    """Linear between neighbours, as `numpy.percentile`, which would import much for it."""
+    place = percent / 100.0 * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    low, high = float(ordered[below]), float(ordered[above])
+    return low + (high - low) * (place - below)
 
 
 def weighted_statistics(

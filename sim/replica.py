@@ -103,7 +103,7 @@ class Replica:
         batch = self.batch
         preempted = batch.make_room()
         budget = self.loop.token_budget - len(batch.decoding)
-        if not preempted:
+        if not preempted and batch.admission.waiting:
             reserved = batch.decoding.blocks_needed()
             batch.admit(self.clock.now, budget - batch.prefilling.tokens_left, reserved)
         return batch.prefilling.chunks(budget), preempted
@@ -153,10 +153,9 @@ class Replica:
         if self.outside:
             seconds[0] += self.cost.modes.relaunch
             self.outside = False
-        ends = np.empty(count + 1)
-        ends[0] = now
-        ends[1:] = seconds
-        ends = np.add.accumulate(ends)[1:]
+        ends = seconds.copy()
+        ends[0] += now
+        np.add.accumulate(ends, out=ends)
         if ends[-1] > self.stop_at:
             # An iteration that would outlast the run is not begun.
             count = int(ends.searchsorted(self.stop_at, "right"))

@@ -18,6 +18,13 @@ class Status(Enum):
     REJECTED = "rejected"
 
 
+class Reason(Enum):
+    """Why a request was rejected."""
+
+    EXCEEDS_MODEL_CONTEXT = "exceeds_model_context"
+    EXCEEDS_KV_CAPACITY = "exceeds_kv_capacity"
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One request; times in seconds since the first arrival of the trace, `nan` until passed."""
@@ -27,7 +34,7 @@ class Request:
     prompt_tokens: int
     output_tokens: int
     status: Status = Status.UNFINISHED
-    reason: str | None = None
+    reason: Reason | None = None
     generated: int = 0
     """Output tokens committed. While it decodes, the decoding set knows the present number."""
     prefilled: int = 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .request import Request, Status
+from .request import Reason, Request, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,9 +61,11 @@ class RequestLog:
         for name in _TIMES:
             columns[name] = np.array([getattr(row, name) for row in rows])
         columns["status"] = np.array([_STATUS[row.status] for row in rows], np.int8)
-        columns["reason"] = np.array([row.reason for row in rows], object)
+        columns["reason"] = np.array([_REASON[row.reason] for row in rows], np.int8)
         self.sink(columns)
 
 
 STATUSES = tuple(status.value for status in Status)
+REASONS = tuple(reason.value for reason in Reason)
+_REASON = {None: -1} | {reason: number for number, reason in enumerate(Reason)}
 _STATUS = {status: number for number, status in enumerate(Status)}

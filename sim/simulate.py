@@ -24,13 +24,11 @@ from .profile import Profile, load_profile
 from .replica import Replica
 from .request_log import RequestLog
 from .trace.chunk import Chunk, Tally
-from .trace.generate import generate
-from .trace.lengths import Length
-from .trace.read import read
 from .units import bytes_text
 
 if TYPE_CHECKING:
     from .scenario import Scenario
+    from .trace.lengths import Length
 
 Progress = Callable[[float, int, int], None]
 """Called now and then with the simulated time in seconds, requests arrived and requests ended."""
@@ -160,10 +158,14 @@ def chunks(scenario: Scenario, tally: Tally) -> Iterator[Chunk]:
     """The requests of the scenario's trace, read or generated."""
     trace = scenario.trace
     if trace.file is not None:
+        from .trace.read import read
+
         return read(
             Path(trace.file), trace.format, limit=trace.requests, sort=trace.sort,
             bad_rows=trace.bad_rows, tally=tally,
         )  # fmt: skip
+    from .trace.generate import generate
+
     assert trace.source is not None
     assert trace.requests is not None
     if trace.source != "synthetic":
@@ -176,6 +178,8 @@ def chunks(scenario: Scenario, tally: Tally) -> Iterator[Chunk]:
 
 
 def _length(length: Any) -> Length:
+    from .trace.lengths import Length
+
     names = Length.__dataclass_fields__
     return Length(**{name: getattr(length, name) for name in names})
 
@@ -200,7 +204,8 @@ def run(
     progress: Progress | None = None,
 ) -> Summary:
     """Runs *scenario* and writes its records into *folder*, which exists and is empty."""
-    from .result import Table, environment, iteration_table, request_table, write_json
+    from .parquet import Table, iteration_table, request_table
+    from .result import environment, write_json
 
     begin = time.perf_counter()
     requests = Table(folder / "requests.parquet")

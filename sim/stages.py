@@ -9,7 +9,7 @@ into their neighbours (five stages a layer).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from .models import ModelShape
@@ -43,8 +43,7 @@ class Body:
     layers: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(NamedTuple):
     """One forward pass: *body*, whose layers run one after the other, then *tail* once."""
 
     body: Body

@@ -40,14 +40,15 @@ class Timing:
         """Length of the iteration; *x* in seconds."""
         return max(const + slope * x for const, slope in self.lines)
 
-    def seconds_array(self, x: np.ndarray) -> np.ndarray:
-        """`seconds` for each element of *x*, equal to the last bit."""
+    def seconds_into(self, x: np.ndarray) -> np.ndarray:
+        """`seconds` in place of each element of *x*, equal to the last bit."""
         (const, slope), *others = self.lines
-        longest: np.ndarray = x * slope
-        longest += const
-        for const, slope in others:
-            np.maximum(longest, const + slope * x, out=longest)
-        return longest
+        rest = [const + slope * x for const, slope in others]
+        x *= slope
+        x += const
+        for line in rest:
+            np.maximum(x, line, out=x)
+        return x
 
     def busy(self, x: Number) -> Number:
         """Seconds in which the GPU works."""
@@ -85,7 +86,7 @@ class Segment:
         return self._ahead
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LaunchQueue:
     """Launches of one host thread in front of one GPU stream.
 

@@ -351,9 +351,6 @@ def test_batch_beyond_the_largest_graph_is_launched_by_the_host(replay, per_requ
     assert rows[1:] == [(20, 16 + 2 * 5, "host", 5, 12)]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Cost.mixed takes the attention of the padded graph of that batch"
-)
 def test_mixed_iteration_is_not_padded(replay, per_request):
     ran = replay([(0, 2, 3)] * 3 + [(10, 2, 1)], loop=per_request)
     assert ran.rows("kind", "padded_requests")[1] == (20, 24 + 2 * 3, "mixed", 3)

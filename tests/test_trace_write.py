@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.errors import InputError
-from sim.trace import Chunk, generate, read, write
+from sim.trace.chunk import Chunk
 from sim.trace.columns import block_tokens
+from sim.trace.generate import generate
+from sim.trace.read import read
+from sim.trace.write import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

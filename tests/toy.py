@@ -18,20 +18,19 @@ Leaving the resident loop costs 2 ticks and launching it again 3.
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pyarrow as pa
 
 from sim.models import ModelShape
-from sim.result import iteration_table, request_table
 from sim.scenario import Scenario
-from sim.simulate import Simulation
+from sim.simulate import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 TICK = 2.0**-10
 ENDLESS = 1e300
@@ -161,17 +160,16 @@ class Ran:
 
 
 def play(scenario: Scenario, engine: str = "leap") -> Ran:
-    """Runs *scenario* in memory."""
-    requests: list[pd.DataFrame] = []
-    iterations: list[pd.DataFrame] = []
-    summary = Simulation(
-        scenario,
-        engine,
-        lambda columns: requests.append(pa.table(request_table(columns)).to_pandas()),
-        lambda columns: iterations.append(pa.table(iteration_table(columns)).to_pandas()),
-    ).run()
-    return Ran(
-        pd.concat(requests, ignore_index=True) if requests else pd.DataFrame(),
-        pd.concat(iterations, ignore_index=True) if iterations else pd.DataFrame(),
-        summary,
+    """Runs *scenario* and reads its files back."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(scenario, Path(folder), engine)
+        return read_run(Path(folder))
+
+
+def read_run(folder: Path) -> Ran:
+    """What a run's folder holds."""
+    tables = [folder / name for name in ("requests.parquet", "iterations.parquet")]
+    requests, iterations = (
+        pd.read_parquet(table) if table.exists() else pd.DataFrame() for table in tables
     )
+    return Ran(requests, iterations, json.loads((folder / "summary.json").read_text()))

@@ -1,0 +1,111 @@
+"""Slices of columns to Parquet files.
+
+Arrow arrays are made of NumPy's buffers directly: `pyarrow.array` would import pandas, which takes
+longer than a short run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .iteration_log import KINDS, PATHS
+from .metrics import latencies
+from .request_log import REASONS, STATUSES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from .iteration_log import Columns as IterationColumns
+    from .request_log import Columns as RequestColumns
+
+ITERATION_COLUMNS = (
+    "start_s", "duration_s", "kind", "path", "decode_requests", "padded_requests",
+    "prefill_requests", "prefill_tokens", "context_tokens", "output_tokens", "running", "waiting",
+    "kv_blocks", "gpu_busy_s", "gap_s", "launches", "syncs", "tklqt_s",
+)  # fmt: skip
+
+
+class Table:
+    """A Parquet file that grows slice by slice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.writer: pq.ParquetWriter | None = None
+
+    def write(self, columns: dict[str, pa.Array]) -> None:
+        """Appends a row group."""
+        table = pa.table(columns)
+        if self.writer is None:
+            coded = [f.name for f in table.schema if not pa.types.is_floating(f.type)]
+            self.writer = pq.ParquetWriter(
+                self.path, table.schema, compression="zstd", compression_level=1,
+                use_dictionary=coded, write_statistics=False,
+            )  # fmt: skip
+        self.writer.write_table(table, row_group_size=len(table))
+
+    def close(self) -> None:
+        """Completes the file; without a row there is none."""
+        if self.writer is not None:
+            self.writer.close()
+
+
+def iteration_table(columns: IterationColumns) -> dict[str, pa.Array]:
+    """The published columns of a slice of iterations."""
+    names = {"kind": KINDS, "path": PATHS}
+    return {
+        name: _named(columns[name], names[name]) if name in names else _numbers(columns[name])
+        for name in ITERATION_COLUMNS
+    }
+
+
+def request_table(columns: RequestColumns) -> dict[str, pa.Array]:
+    """The published columns of a slice of requests; times a request never reached are null."""
+    measures = latencies(columns)
+    return {
+        "request_id": _numbers(columns["id"]),
+        "arrival_s": _numbers(columns["arrival"]),
+        "prompt_tokens": _numbers(columns["prompt_tokens"]),
+        "output_tokens": _numbers(columns["output_tokens"]),
+        "status": _named(columns["status"], STATUSES),
+        "reason": _named(columns["reason"], REASONS),
+        "admitted_s": _or_null(columns["admitted"]),
+        "first_token_s": _or_null(columns["first_token"]),
+        "finished_s": _or_null(columns["finished"]),
+        "generated_tokens": _numbers(columns["generated"]),
+        "preemptions": _numbers(columns["preemptions"]),
+        "queue_ms": _or_null(measures["queue"] * 1e3),
+        "ttft_ms": _or_null(measures["ttft"] * 1e3),
+        "tpot_ms": _or_null(measures["tpot"] * 1e3),
+        "e2el_ms": _or_null(measures["e2el"] * 1e3),
+    }
+
+
+def _numbers(values: np.ndarray, valid: np.ndarray | None = None) -> pa.Array:
+    """*values* as an Arrow array, null where not *valid*."""
+    mask = None
+    if valid is not None and not valid.all():
+        mask = pa.py_buffer(np.packbits(valid, bitorder="little"))
+    kind = pa.from_numpy_dtype(values.dtype)
+    buffer = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(kind, len(values), [mask, buffer])
+
+
+def _or_null(values: np.ndarray) -> pa.Array:
+    return _numbers(values, ~np.isnan(values))
+
+
+def _named(codes: np.ndarray, names: Sequence[str]) -> pa.Array:
+    """Dictionary-coded strings; a negative code is null."""
+    return pa.DictionaryArray.from_arrays(_numbers(codes, codes >= 0), _strings(names))
+
+
+def _strings(texts: Sequence[str]) -> pa.Array:
+    data = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, data)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(data))]
+    return pa.Array.from_buffers(pa.string(), len(data), buffers)
