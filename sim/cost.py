@@ -109,6 +109,7 @@ class Cost:
         self.most_tokens = 0
         self.most_batch = 0
         self.most_context = 0
+        self.least_context = 1 << 62
 
     def decode(self, batch: int, beside_prefill: bool = False) -> DecodeCost:
         """The cost of decoding *batch* requests, on fewer SMs when *beside_prefill*."""
@@ -177,6 +178,7 @@ class Cost:
         seconds = form.t0_s
         for tokens, offset in chunks:
             self.most_context = max(self.most_context, tokens + offset)
+            self.least_context = min(self.least_context, tokens + offset)
             seconds += (
                 form.seconds(
                     heads=shape.heads, head_dim=shape.head_dim, chunk=tokens, offset=offset
@@ -206,9 +208,18 @@ class Cost:
 
     def extrapolated(self) -> list[str]:
         """Where the run left the domain in which a kernel's form was fitted, one phrase each."""
-        profile = self.profile
+        profile, shape = self.profile, self.shape
         attention = profile.kernel(decode_kernel(self.kv_dtype))
-        found = profile.kernel(f"gemm.{self.weights}").outside(m=self.most_tokens)
-        found += attention.outside(batch=self.most_batch)
-        found += profile.kernel("prefill_attention.bf16").outside(context=self.most_context)
-        return found
+        gemm = profile.kernel(f"gemm.{self.weights}")
+        prefill = profile.kernel("prefill_attention.bf16")
+        found = gemm.outside(m=self.most_tokens)
+        for k, n in sorted(self.stages.products):
+            found += gemm.outside(k=k, n=n)
+        found += attention.outside(
+            batch=self.most_batch, heads=shape.heads, kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+        )  # fmt: skip
+        if self.most_context:
+            found += prefill.outside(context=self.least_context)
+            found += prefill.outside(context=self.most_context)
+        return list(dict.fromkeys(found))

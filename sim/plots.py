@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
@@ -190,8 +191,18 @@ def cdf(axes: Axes, runs: list[Run], column: str, label: str) -> None:
         at = np.unique(np.linspace(0, len(values) - 1, 600).astype(int))
         axes.plot(values[at], (at + 1) / len(values), **_look(run, number))
     axes.set_xscale("log")
+    plain_ticks(axes.xaxis)
     axes.set_xlabel(label)
     axes.set_ylim(0, 1)
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Plain numbers on a log axis instead of powers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def timeline(axes: Axes, runs: list[Run], column: str, label: str) -> None:
@@ -258,8 +269,10 @@ def against_load(axes: Axes, runs: list[Run], key: str, label: str, log: bool = 
             axes.plot(x, y, marker="o", markersize=3.5, **_look(members[0], number))
     axes.set_xlabel("output tokens/s")
     axes.set_ylabel(label)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     if log:
         axes.set_yscale("log")
+        plain_ticks(axes.yaxis)
     else:
         axes.set_ylim(bottom=0)
 
@@ -279,7 +292,8 @@ def _title(what: str, runs: list[Run]) -> str:
     """*what*, and what it rests on."""
     first = runs[0].summary
     said = f"{what}: {first['model_id']}, {first['cost_profile']}, simulated"
-    if len({run.rate for run in runs}) == 1:
+    rates = [run.rate for run in runs]
+    if max(rates) < 1.02 * min(rates):
         said += f", {runs[0].rate:.1f} requests/s"
     estimated = ", partly estimated costs" if first["cost_estimated"] else ""
     return f"{said} ({first['cost_profile_status']} profile{estimated})"

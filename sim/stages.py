@@ -65,6 +65,8 @@ class Stages:
         self.linear = profile.gemm(weights)
         self.dense = profile.gemm("bf16")
         self.small = profile.elementwise()
+        self.products: set[tuple[int, int]] = set()
+        """(k, n) of every product so far: inputs and outputs of its matrix."""
         self.bodies: dict[int, Body] = {}
         self.samplers: dict[int, tuple[Stage, ...]] = {0: ()}
 
@@ -141,6 +143,7 @@ class Stages:
         return self._grouped(name, m, k, n, 1.0)
 
     def _grouped(self, name: str, m: int, k: int, n: int, matrices: float) -> Stage:
+        self.products.add((k, n))
         weights = matrices * k * n * self.weight_bytes
         moved = weights + ELEMENT_BYTES * m * (k + n)
         flops = 2.0 * m * n * k

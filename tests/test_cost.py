@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -158,18 +159,20 @@ def test_prefill_grows_faster_than_its_length() -> None:
 )
 def test_arrays_equal_scalars_to_the_last_bit(mode, batch, contexts) -> None:
     decode = Cost(scenario(loop={"mode": mode, "host": "c"}), H200).decode(batch)
-    array = decode.seconds_array(np.array(contexts, float)).tolist()
+    array = decode.seconds_into(np.array(contexts, float)).tolist()
     assert array == [decode.seconds(context) for context in contexts]
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(
-    st.integers(1, 64), st.integers(1, 10**6), st.floats(1e3, 1e12), st.floats(0, 1), st.floats(0, 1)
-)  # fmt: skip
+    st.integers(1, 64),
+    st.integers(1, 10**6),
+    st.floats(1e3, 1e12),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
 def test_attention_is_the_profiles_form(batch, context, bandwidth, ramp, cta) -> None:
     """With all else free, an iteration is a layer's attention times the layers."""
-    import tempfile
-
     free = dict.fromkeys(("graph_launch_s", "host_copyback_s"), 0.0)
     parameters = {"t0_s": 1e-3, "bytes_per_s": bandwidth, "ramp_s": ramp, "cta_s": cta}
     nothing = {"t0_s": 0.0}
@@ -186,8 +189,13 @@ def test_attention_is_the_profiles_form(batch, context, bandwidth, ramp, cta) ->
 # ---------------------------------------------------------------- stages
 @pytest.mark.parametrize(
     ("model", "stages", "layer", "once"),
-    [(MODEL, "fused", 5, 2), (MODEL, "library", 14, 4), (MOE, "fused", 7, 2), (MOE, "library", 17, 4)],
-)  # fmt: skip
+    [
+        (MODEL, "fused", 5, 2),
+        (MODEL, "library", 14, 4),
+        (MOE, "fused", 7, 2),
+        (MOE, "library", 17, 4),
+    ],
+)
 def test_launches(tmp_path, model, stages, layer, once) -> None:
     loop = {"mode": "host", "kernels": stages, "token_budget": 8, "max_batch": 4}
     ran = play(toy_scenario(tmp_path, [(0, 12, 3), (0, 8, 1)], model=model, loop=loop))

@@ -1,0 +1,203 @@
+"""A run's folder is complete or not there, and its bytes depend on the scenario alone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+from toy import hbm, read_run, toy_scenario, write_profile
+
+from sim.errors import InputError
+from sim.load import Point
+from sim.result import new_folder, read_json, write_json
+from sim.simulate import run
+from sim.sweep import point_id, run_points
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILES = ["environment.json", "iterations.parquet", "requests.parquet", "scenario.json"]
+FILES += ["summary.json"]
+SYNTHETIC = {
+    "source": "synthetic", "requests": 60, "rate": "40 /s", "prompt_tokens": {"exponential": 30},
+    "output_tokens": {"exponential": 12},
+}  # fmt: skip
+
+
+def busy(folder: Path, **sections):
+    """A crowded toy with preemptions."""
+    given = {"trace": SYNTHETIC, "hardware": {"hbm": hbm(30, 8)}, "kv": {"block_tokens": 8}}
+    return toy_scenario(folder, **(given | sections))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def ran(folder: Path, scenario, engine: str = "leap") -> dict[str, bytes]:
+    """The files of a run into *folder*, without those that hold wall-clock facts."""
+    folder.mkdir()
+    run(scenario, folder, engine)
+    found = files(folder)
+    assert sorted(found) == FILES
+    del found["environment.json"]
+    return found
+
+
+# ---------------------------------------------------------------- the same bytes
+def test_same_scenario_same_bytes(tmp_path: Path) -> None:
+    scenario = busy(tmp_path, seed=4)
+    first, second = ran(tmp_path / "a", scenario), ran(tmp_path / "b", scenario)
+    assert first == second
+    assert json.loads(first["summary.json"])["kv_preemptions"] > 0
+
+
+@pytest.mark.parametrize("mode", ["host", "graph", "resident"])
+def test_step_writes_the_bytes_of_leap(tmp_path: Path, mode: str) -> None:
+    scenario = busy(tmp_path, loop={"mode": mode, "max_batch": 5, "token_budget": 40})
+    assert ran(tmp_path / "leap", scenario) == ran(tmp_path / "step", scenario, "step")
+
+
+def test_another_seed_other_bytes(tmp_path: Path) -> None:
+    first = ran(tmp_path / "a", busy(tmp_path, seed=1))
+    second = ran(tmp_path / "b", busy(tmp_path, seed=2))
+    assert [name for name in first if first[name] == second[name]] == []
+
+
+# ---------------------------------------------------------------- what a folder holds
+def test_files_fit_each_other(tmp_path: Path) -> None:
+    scenario = busy(tmp_path)
+    ran(tmp_path / "run", scenario)
+    folder = tmp_path / "run"
+    resolved, summary = read_json(folder / "scenario.json"), read_json(folder / "summary.json")
+    assert resolved["hash"] == summary["scenario_hash"] == scenario.hash
+    assert resolved["profile"]["hash"] == summary["cost_profile_hash"]
+    assert summary["kind"] == "simulated"
+    found = read_run(folder)
+    assert len(found.requests) == summary["requests_in"] == 60
+    assert len(found.iterations) == summary["loop_iterations"]
+    assert found.iterations.duration_s.sum() == pytest.approx(summary["loop_time_s"])
+    environment = read_json(folder / "environment.json")
+    assert environment["wall_s"] > 0
+    assert "date" not in summary
+
+
+def test_columns_of_the_tables(tmp_path: Path) -> None:
+    ran(tmp_path / "run", busy(tmp_path))
+    requests = pd.read_parquet(tmp_path / "run" / "requests.parquet")
+    assert list(requests) == [
+        "request_id", "arrival_s", "prompt_tokens", "output_tokens", "status", "reason",
+        "admitted_s", "first_token_s", "finished_s", "generated_tokens", "preemptions",
+        "queue_ms", "ttft_ms", "tpot_ms", "e2el_ms",
+    ]  # fmt: skip
+    iterations = pd.read_parquet(tmp_path / "run" / "iterations.parquet")
+    assert list(iterations) == [
+        "start_s", "duration_s", "kind", "path", "decode_requests", "padded_requests",
+        "prefill_requests", "prefill_tokens", "context_tokens", "output_tokens", "running",
+        "waiting", "kv_blocks", "gpu_busy_s", "gap_s", "launches", "syncs", "tklqt_s",
+    ]  # fmt: skip
+
+
+@pytest.mark.xfail(strict=True, reason="a table without rows is not written")
+def test_run_without_an_iteration_is_complete_all_the_same(tmp_path: Path) -> None:
+    stopped = toy_scenario(tmp_path, [(0, 8, 4)], stop={"at": "1 ms"})
+    found = ran(tmp_path / "run", stopped)
+    assert "iterations.parquet" in found
+
+
+def test_long_run_in_many_slices(tmp_path: Path) -> None:
+    """More iterations than a slice holds: the tables are still whole and in order."""
+    ran(tmp_path / "run", toy_scenario(tmp_path, [(0, 8, 99_000), (10**7, 8, 60_000)]))
+    iterations = pd.read_parquet(tmp_path / "run" / "iterations.parquet")
+    assert len(iterations) == 159_000
+    assert iterations.start_s.is_monotonic_increasing
+    assert iterations.context_tokens.iloc[-1] == 60_007
+
+
+# ---------------------------------------------------------------- folders
+def test_folder_appears_when_all_went_well(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "deep" / "run") as folder:
+        (folder / "summary.json").write_text("{}")
+        assert not (tmp_path / "deep" / "run").exists()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["run"]
+
+
+def test_failing_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail() -> None:
+        with new_folder(tmp_path / "run") as folder:
+            (folder / "requests.parquet").write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_is_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "kept").write_text("mine")
+    for replace in (False, True):
+        with (
+            pytest.raises(InputError, match="exists already"),
+            new_folder(tmp_path / "run", replace),
+        ):
+            raise AssertionError("not reached")
+    assert (tmp_path / "run" / "kept").read_text() == "mine"
+
+
+def test_failing_replacement_keeps_the_old_run(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "run") as folder:
+        write_json(folder / "summary.json", {"old": 1})
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "run", replace=True) as folder:
+        raise KeyboardInterrupt
+    assert read_json(tmp_path / "run" / "summary.json") == {"old": 1}
+    with new_folder(tmp_path / "run", replace=True) as folder:
+        write_json(folder / "summary.json", {"new": 1})
+    assert read_json(tmp_path / "run" / "summary.json") == {"new": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_json_holds_no_undefined_number(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"x": float("nan")})
+
+
+# ---------------------------------------------------------------- studies
+def points(folder: Path, budgets: list[int]) -> list[Point]:
+    return [
+        Point({"loop.token_budget": n}, busy(folder, loop={"token_budget": n})) for n in budgets
+    ]
+
+
+def test_sweep_runs_what_is_missing_and_nothing_else(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    first = run_points(points(tmp_path, [64, 32]), study, quiet=True)
+    before = {path: path.stat().st_mtime_ns for path in study.glob("points/*/*")}
+    assert len(before) == 2 * len(FILES)
+    more = run_points(points(tmp_path, [64, 16, 32]), study, quiet=True)
+    after = {path: path.stat().st_mtime_ns for path in study.glob("points/*/*")}
+    assert len(after) == 3 * len(FILES)
+    assert after | before == after
+    assert [more[0], more[2]] == first
+    listed = read_json(study / "study.json")["points"]
+    assert [point["axes"]["loop.token_budget"] for point in listed] == [64, 16, 32]
+    assert all((study / "points" / point["id"] / "summary.json").is_file() for point in listed)
+
+
+def test_sweep_takes_up_where_a_bad_point_ended_it(tmp_path: Path) -> None:
+    good, bad = points(tmp_path, [64])[0], Point({}, busy(tmp_path, hardware={"hbm": hbm(0)}))
+    with pytest.raises(InputError, match="no KV block beside"):
+        run_points([good, bad], tmp_path / "study", quiet=True)
+    assert [path.name for path in (tmp_path / "study" / "points").iterdir()] == [
+        point_id(good.scenario)
+    ]
+    assert len(run_points([good], tmp_path / "study", quiet=True)) == 1
+
+
+def test_point_of_another_profile_is_another_point(tmp_path: Path) -> None:
+    scenario = busy(tmp_path)
+    before = point_id(scenario)
+    write_profile(tmp_path / "toy.json", {"graph_launch_s": 1.0})
+    assert point_id(scenario) != before
