@@ -16,7 +16,7 @@ from .cli_trace import app as trace_app
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from .scenario import Scenario
+    from collections.abc import Iterable
 
 app = typer.Typer(
     name="residentsim",
@@ -79,7 +79,7 @@ def run(
     if engine not in ("leap", "step"):
         raise InputError(f"--engine {engine}: no such engine; choose leap or step")
     chosen = load(scenario, sets or ())
-    _warn(chosen)
+    _say(chosen.warnings())
     path = out or Path("runs") / f"{chosen.name}-{chosen.hash}"
     with new_folder(path, force) as folder:
         with watched(chosen, quiet) as progress:
@@ -108,8 +108,7 @@ def sweep(
     from .tables import print_study
 
     points = load_points(study, sets or ())
-    for point in points[:1]:
-        _warn(point.scenario)
+    _say(dict.fromkeys(line for point in points for line in point.scenario.warnings()))
     folder = out or Path("runs") / points[0].scenario.name
     summaries = run_points(points, folder, jobs, quiet)
     if plots:
@@ -137,25 +136,30 @@ def plot(
 @app.command()
 def check(scenario: ScenarioFile, sets: Sets = None) -> None:
     """Report every error of a scenario or study as file:line:column: path: what; how to mend."""
+    from .cost import Cost
     from .load import load_points
     from .profile import load_profile
     from .simulate import hbm_blocks
     from .units import count_text
 
     points = load_points(scenario, sets or ())
+    warned: dict[str, None] = {}
     blocks = set()
     for point in points:
-        _warn(point.scenario)
         chosen = point.scenario
+        warned |= dict.fromkeys(chosen.warnings())
         if chosen.trace.file is not None and not Path(chosen.trace.file).is_file():
             raise InputError(f"{scenario}: trace.file: {chosen.trace.file}: no such file")
-        blocks.add(hbm_blocks(chosen, load_profile(chosen.hardware.profile)))
+        profile = load_profile(chosen.hardware.profile)
+        Cost(chosen, profile)
+        blocks.add(hbm_blocks(chosen, profile))
+    _say(warned)
     room = ", ".join(count_text(n) for n in sorted(blocks))
     typer.echo(f"{scenario}: {len(points)} point(s), valid; room for {room} KV blocks in HBM")
 
 
-def _warn(scenario: Scenario) -> None:
-    for line in scenario.warnings():
+def _say(warnings: Iterable[str]) -> None:
+    for line in warnings:
         typer.echo(f"warning: {line}", err=True)
 
 

@@ -1,0 +1,67 @@
+"""Figures are made from results folders alone, and the same results give the same bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sim.errors import InputError
+from sim.load import load_points
+from sim.plots import draw_run, draw_study
+from sim.sweep import run_points
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STUDY = """
+trace: {source: azure-conv-like, requests: 60, rate_scale: 4.0}
+model: llama-3.2-1b
+sweep: {loop.mode: [host, resident], trace.rate_scale: [2, 4]}
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "study.yaml").write_text(STUDY)
+    run_points(load_points(folder / "study.yaml"), folder / "out", quiet=True)
+    return folder / "out"
+
+
+def test_a_study_has_an_overview_and_a_load_figure(study: Path) -> None:
+    files = draw_study(study, study / "figures")
+    names = {path.name for path in files}
+    assert {"overview.svg", "overview.png", "load.svg", "latency.svg", "time.png"} <= names
+    svg = (study / "figures" / "overview.svg").read_text()
+    for said in ("host", "resident", "simulated", "provisional", "TTFT p99 (ms)", "GPU busy"):
+        assert said in svg
+
+
+def test_figures_are_the_same_to_the_byte(study: Path, tmp_path: Path) -> None:
+    once, again = draw_study(study, tmp_path / "one"), draw_study(study, tmp_path / "two")
+    for one, two in zip(once, again, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name
+
+
+def test_another_rate_draws_another_curve(study: Path, tmp_path: Path) -> None:
+    points = sorted((study / "points").iterdir())
+    drawn = set()
+    for number, point in enumerate(points[:2]):
+        draw_run(point, tmp_path / str(number))
+        drawn.add((tmp_path / str(number) / "latency.svg").read_bytes())
+    assert len(drawn) == 2
+
+
+def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"study.json: cannot be read"):
+        draw_study(tmp_path, tmp_path / "figures")
+
+
+def test_a_run_without_iterations_says_what_is_missing(tmp_path: Path) -> None:
+    text = STUDY.split("sweep")[0] + "record: {iterations: false}\n"
+    (tmp_path / "one.yaml").write_text(text)
+    run_points(load_points(tmp_path / "one.yaml"), tmp_path / "out", quiet=True)
+    (point,) = (tmp_path / "out" / "points").iterdir()
+    with pytest.raises(InputError, match=r"record.iterations: true"):
+        draw_run(point, tmp_path / "figures")
