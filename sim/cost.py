@@ -17,6 +17,7 @@ from .accounting import Accounts, account
 from .modes import Modes
 from .profile import Profile, decode_kernel
 from .stages import Pass, Stages
+from .timing import scalars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,13 +45,14 @@ class Charge(NamedTuple):
     attention: float
 
 
-class Attention(NamedTuple):
+class Attention:
     """A layer's decode attention: base + sqrt((scale * context + offset)^2 + spread) seconds."""
 
-    base: float
-    scale: float
-    offset: float
-    spread: float
+    __slots__ = ("_arrays", "base", "offset", "scale", "spread")
+
+    def __init__(self, base: float, scale: float, offset: float, spread: float) -> None:
+        self.base, self.scale, self.offset, self.spread = base, scale, offset, spread
+        self._arrays = scalars(base, scale, offset, spread)
 
     def seconds(self, context: float) -> float:
         """Time over *context* KV entries of all requests together."""
@@ -59,12 +61,13 @@ class Attention(NamedTuple):
 
     def into(self, contexts: np.ndarray) -> np.ndarray:
         """`seconds` in place of each element of *contexts* (float64), equal to the last bit."""
-        contexts *= self.scale
-        contexts += self.offset
+        base, scale, offset, spread = self._arrays
+        contexts *= scale
+        contexts += offset
         contexts *= contexts
-        contexts += self.spread
-        np.sqrt(contexts, out=contexts)
-        contexts += self.base
+        contexts += spread
+        np.sqrt(contexts, contexts)
+        contexts += base
         return contexts
 
 
@@ -106,6 +109,7 @@ class Cost:
         self.prefill_form = profile.prefill_attention()
         self.captured = loop.captures if loop.mode == "graph" else ()
         self.by_batch: dict[tuple[int, bool], DecodeCost] = {}
+        self.by_requests: dict[int, Attention] = {}
         self.most_tokens = 0
         self.most_batch = 0
         self.most_context = 0
@@ -132,7 +136,14 @@ class Cost:
             timing = self.modes.host(work, batch)
         self.most_batch = max(self.most_batch, padded)
         self.most_tokens = max(self.most_tokens, padded)
-        return DecodeCost(padded, timing, self._attention(padded))
+        return DecodeCost(padded, timing, self.attention(padded))
+
+    def attention(self, requests: int) -> Attention:
+        """A layer's decode attention for *requests* requests."""
+        found = self.by_requests.get(requests)
+        if found is None:
+            found = self.by_requests[requests] = self._attention(requests)
+        return found
 
     def _attention(self, requests: int) -> Attention:
         form, shape = self.split_kv, self.shape
@@ -155,7 +166,7 @@ class Cost:
         queue = self.modes.queue(
             self._pass(batch, chunks, logits), batch > 0, self._prefill(chunks)
         )
-        x = self._attention(batch).seconds(float(context)) if batch else 0.0
+        x = self.attention(batch).seconds(float(context)) if batch else 0.0
         launched = max(const + slope * x for const, slope in queue.lines())
         seconds = launched + self.modes.host_overhead(batch + len(chunks))
         return Charge(seconds, "host", queue, x)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Columns = dict[str, np.ndarray]
 
-SLICE = 131_072
+SLICE = 32_768
 KINDS = ("decode", "mixed", "prefill")
 PATHS = ("host", "graph", "resident", "partition")
 
@@ -64,10 +64,10 @@ class IterationLog:
         self.single_gaps = array("d")
         self._queued = array("d")
         self._stretches: list[Iteration] = []
-        self._ends: list[np.ndarray] = []
-        self._seconds: list[np.ndarray] = []
+        self._counts: list[int] = []
+        self._ends = array("d")
+        self._seconds = array("d")
         self._blocks: list[int] = []
-        self._pending = 0
         self._rest: Columns | None = None
 
     def queued(self, time: float) -> None:
@@ -83,11 +83,22 @@ class IterationLog:
     ) -> None:
         """Iterations that ended at *ends* after *seconds*, taking *blocks* new blocks each."""
         self._stretches.append(first)
-        self._ends.append(ends)
+        self._counts.append(len(ends))
+        self._ends.frombytes(ends.tobytes())
+        self._seconds.frombytes(seconds.tobytes())
+        self._recorded(blocks)
+
+    def add_one(self, only: Iteration, end: float, seconds: float, blocks: list[int]) -> None:
+        """A single iteration that ended at *end* after *seconds*."""
+        self._stretches.append(only)
+        self._counts.append(1)
+        self._ends.append(end)
         self._seconds.append(seconds)
+        self._recorded(blocks)
+
+    def _recorded(self, blocks: list[int]) -> None:
         self._blocks += blocks
-        self._pending += len(ends)
-        if self._pending >= SLICE:
+        if len(self._blocks) >= SLICE:
             self._expand()
 
     def close(self) -> None:
@@ -101,9 +112,9 @@ class IterationLog:
         if not self._stretches:
             return
         columns = self._columns()
-        self.rows += self._pending
-        self._stretches, self._ends, self._seconds, self._blocks = [], [], [], []
-        self._pending = 0
+        self.rows += len(self._ends)
+        self._stretches, self._counts, self._blocks = [], [], []
+        self._ends, self._seconds = array("d"), array("d")
         if self._rest is not None:
             columns = {k: np.concatenate((self._rest[k], v)) for k, v in columns.items()}
         length = len(columns["start_s"])
@@ -117,10 +128,10 @@ class IterationLog:
             start, batch, padded, context, prefill_requests, prefill_tokens, running, departures,
             blocks, beside, joined, last_commit, output_tokens, charges,
         ) = zip(*self._stretches, strict=True)  # fmt: skip
-        counts = np.array([len(ends) for ends in self._ends])
+        counts = np.array(self._counts)
         firsts = np.cumsum(counts) - counts
-        ends = np.concatenate(self._ends)
-        seconds = np.concatenate(self._seconds)
+        ends = np.frombuffer(self._ends)
+        seconds = np.frombuffer(self._seconds)
 
         def each(values: tuple[int, ...], kind: type = np.int64) -> np.ndarray:
             return np.repeat(np.array(values, dtype=kind), counts)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 #: Most iterations computed at once; bounds the arrays that an arrival may cut short.
 MAX_LEAP = 4096
-STEPS = np.arange(1, MAX_LEAP + 1, dtype=np.float64)
 
 
 class LeapDecoding:
@@ -93,9 +92,8 @@ class LeapDecoding:
         return iterations
 
     def durations(self, cost: DecodeCost, iterations: int) -> np.ndarray:
-        batch = len(self.offsets)
-        contexts = STEPS[:iterations] * batch
-        contexts += self.context_tokens
+        batch, first = len(self.offsets), self.context_tokens + len(self.offsets)
+        contexts = np.arange(first, first + batch * iterations, batch, dtype=np.float64)
         return cost.seconds_into(contexts)
 
     def advance(self, iterations: int) -> tuple[list[int], list[Request]]:

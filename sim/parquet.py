@@ -41,7 +41,7 @@ class Table:
         """Appends a row group."""
         table = pa.table(columns)
         if self.writer is None:
-            coded = [f.name for f in table.schema if not pa.types.is_floating(f.type)]
+            coded = [f.name for f in table.schema if pa.types.is_dictionary(f.type)]
             self.writer = pq.ParquetWriter(
                 self.path, table.schema, compression="zstd", compression_level=1,
                 use_dictionary=coded, write_statistics=False,

@@ -139,7 +139,7 @@ class Replica:
         )  # fmt: skip
         yield self.alarm.set(end)
         blocks = batch.commit(1, end) if decoding else [0]
-        batch.iterations.add(iteration, np.array([end]), np.array([seconds]), blocks)
+        batch.iterations.add_one(iteration, end, seconds, blocks)
         batch.advance_prefill(chunks, end)
 
     def decode_iterations(self, most: int) -> Generator[Event, None, None]:
@@ -197,7 +197,7 @@ class Partition:
         batch = self.replica.batch
         for iteration, end, seconds in self.rows:
             row = iteration._replace(blocks=batch.pool.used)
-            batch.iterations.add(row, np.array([end]), np.array([seconds]), [0])
+            batch.iterations.add_one(row, end, seconds, [0])
         self.rows.clear()
 
     def compute(self) -> Generator[Event, None, None]:

@@ -16,7 +16,7 @@ from .request import Reason, Request, Status
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SLICE = 65_536
+SLICE = 8_192
 
 Columns = dict[str, np.ndarray]
 

@@ -7,7 +7,7 @@ long launches queued, so that one iteration or a thousand cost the same few oper
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,6 +20,11 @@ Number = TypeVar("Number", float, np.ndarray)
 
 Line = tuple[float, float]
 """(seconds, factor of *x*)"""
+
+
+def scalars(*values: float) -> tuple[np.ndarray, ...]:
+    """*values* as arrays of no dimension, which NumPy applies twice as fast as floats."""
+    return tuple(np.array(value) for value in values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,10 @@ class Timing:
     """For the host path: how launches queue behind the GPU."""
     queued: float = 0.0
     """For the others: seconds from their one launch call to the GPU's start."""
+    _arrays: tuple[tuple[np.ndarray, ...], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_arrays", tuple(scalars(*line) for line in self.lines))
 
     def seconds(self, x: float) -> float:
         """Length of the iteration; *x* in seconds."""
@@ -42,7 +51,7 @@ class Timing:
 
     def seconds_into(self, x: np.ndarray) -> np.ndarray:
         """`seconds` in place of each element of *x*, equal to the last bit."""
-        (const, slope), *others = self.lines
+        (const, slope), *others = self._arrays
         rest = [const + slope * x for const, slope in others]
         x *= slope
         x += const

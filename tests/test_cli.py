@@ -114,6 +114,22 @@ def test_bad_row_in_mid_run_leaves_nothing_half_written(call, here) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "the file is empty"),
+        ("\n\n", "no requests in the file"),
+        ('{"timestamp": 0}\n', "no requests in the file, 1 bad rows skipped"),
+    ],
+)
+def test_trace_without_a_request_is_the_users_error(call, here, content, said) -> None:
+    (here / "trace.jsonl").write_text(content)
+    code, out, err = call("run", "tiny.yaml", "--out", "r", "-q", "--set", "trace.bad_rows=skip")
+    assert (code, out, len(err)) == (2, [], 1)
+    assert said in err[0]
+    assert not (here / "r").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["run", "none.yaml"], "none.yaml"),
@@ -193,7 +209,6 @@ def test_check_finds_what_a_run_would(call) -> None:
         assert call("check", "tiny.yaml", "--set", override)[0] == 2, override
 
 
-@pytest.mark.xfail(strict=True, reason="check does not ask the profile for the kernels in use")
 def test_check_finds_that_the_profile_lacks_a_kernel(call) -> None:
     assert call("run", "tiny.yaml", "--set", "kv.dtype=int4", "-q")[0] == 2
     assert call("check", "tiny.yaml", "--set", "kv.dtype=int4")[0] == 2

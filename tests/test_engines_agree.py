@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from toy import TICK, Ran, hbm, play, toy_scenario
 
 from sim import iteration_log
+from sim.simulate import Simulation
 
 if TYPE_CHECKING:
     from sim.scenario import Scenario
@@ -228,8 +229,6 @@ def crowded(folder: Path) -> Scenario:
 
 def test_leap_needs_few_events(tmp_path: Path) -> None:
     """The point of leaping: one event for all that happens between two changes of state."""
-    from sim.simulate import Simulation
-
     scenario = toy_scenario(tmp_path, [(0, 8, 3000), (0, 8, 4000)])
     counts = {}
     for engine in ("step", "leap"):
@@ -238,3 +237,12 @@ def test_leap_needs_few_events(tmp_path: Path) -> None:
         counts[engine] = simulation.clock.events()
     assert counts["step"] > 4000
     assert counts["leap"] < 12
+
+
+def test_being_watched_changes_nothing(tmp_path: Path) -> None:
+    scenario = crowded(tmp_path)
+    seen: list[tuple[float, int, int]] = []
+    watched = Simulation(scenario, "step").run(lambda *state: seen.append(state))
+    assert watched == Simulation(scenario, "step").run()
+    assert seen
+    assert all(ended <= arrived <= 60 for _, arrived, ended in seen)

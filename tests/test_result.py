@@ -196,6 +196,12 @@ def test_sweep_takes_up_where_a_bad_point_ended_it(tmp_path: Path) -> None:
     assert len(run_points([good], tmp_path / "study", quiet=True)) == 1
 
 
+def test_sweep_with_two_jobs_writes_the_same(tmp_path: Path) -> None:
+    one = run_points(points(tmp_path, [64, 32, 16]), tmp_path / "one", quiet=True)
+    two = run_points(points(tmp_path, [64, 32, 16]), tmp_path / "two", jobs=2, quiet=True)
+    assert one == two
+
+
 def test_point_of_another_profile_is_another_point(tmp_path: Path) -> None:
     scenario = busy(tmp_path)
     before = point_id(scenario)
