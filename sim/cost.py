@@ -226,10 +226,11 @@ class Cost:
         found = gemm.outside(m=self.most_tokens)
         for k, n in sorted(self.stages.products):
             found += gemm.outside(k=k, n=n)
-        found += attention.outside(
-            batch=self.most_batch, heads=shape.heads, kv_heads=shape.kv_heads,
-            head_dim=shape.head_dim,
-        )  # fmt: skip
+        if self.most_batch:
+            found += attention.outside(
+                batch=self.most_batch, heads=shape.heads, kv_heads=shape.kv_heads,
+                head_dim=shape.head_dim,
+            )  # fmt: skip
         if self.most_context:
             found += prefill.outside(context=self.least_context)
             found += prefill.outside(context=self.most_context)

@@ -6,6 +6,7 @@ is the whole latency, each as vLLM's `bench serve` defines it. Quantiles are exa
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from .request_log import Columns as RequestColumns
 
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .scenario import Slo
 
@@ -90,17 +91,17 @@ class RequestStats:
         finished = int(self.counts[FINISHED])
         total = int(self.counts.sum())
         limits = any(v is not None for v in (self.slo.ttft, self.slo.tpot, self.slo.e2el))
-        per_second = 1.0 / duration if duration > 0 else 0.0
+        seconds = duration or inf
         summary: Summary = {
             "duration": duration,
             "completed": finished,
             "failed": total - finished,
             "total_input_tokens": self.input_tokens,
             "total_output_tokens": self.output_tokens,
-            "request_throughput": finished * per_second,
-            "request_goodput": self.good * per_second if limits else None,
-            "output_throughput": self.output_tokens * per_second,
-            "total_token_throughput": (self.input_tokens + self.output_tokens) * per_second,
+            "request_throughput": finished / seconds,
+            "request_goodput": self.good / seconds if limits else None,
+            "output_throughput": self.output_tokens / seconds,
+            "total_token_throughput": (self.input_tokens + self.output_tokens) / seconds,
             "max_concurrent_requests": self._concurrent(),
         }
         for name in ("ttft", "tpot", "e2el"):
@@ -122,7 +123,7 @@ class RequestStats:
         ends = np.sort(_all([end for _, end in self.spans]))
         if not len(arrivals):
             return 0
-        left = np.searchsorted(ends, arrivals, side="left")
+        left = np.searchsorted(ends, arrivals, side="right")
         return int((np.arange(1, len(arrivals) + 1) - left).max())
 
 
@@ -157,6 +158,14 @@ class LoopStats:
         self.gap_counts.append(columns["itl_requests"])
         self._bucket(columns)
 
+    def _longest_gap(self, singles: np.ndarray) -> float:
+        """Longest time in seconds between two tokens of a request."""
+        gaps = (
+            float(gap[count > 0].max(initial=0.0))
+            for gap, count in zip(self.gaps, self.gap_counts, strict=True)
+        )
+        return max(*gaps, float(singles.max(initial=0.0)), 0.0)
+
     def _sum(self, name: str, values: np.ndarray) -> None:
         self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())
 
@@ -168,10 +177,13 @@ class LoopStats:
             self.tokens_by_second = np.pad(self.tokens_by_second, (0, more))
         self.tokens_by_second[: len(tokens)] += tokens
 
-    def summary(self, duration: float, capacity: int, singles: array[float]) -> Summary:
+    def summary(
+        self, duration: float, capacity: int, singles: array[float], idle: float
+    ) -> Summary:
         """Our keys for a run of *duration* seconds on a pool of *capacity* blocks.
 
-        *singles* are gaps of single requests, beside those in the slices.
+        *singles* are gaps of single requests, beside those in the slices; *idle* is how long
+        neither the loop nor a prefill partition had anything to do, in seconds.
         """
         total = dict.fromkeys(
             ("busy", "gap", "time", "launches", "syncs", "tklqt_s", "decode_requests_s",
@@ -182,7 +194,8 @@ class LoopStats:
         summary: Summary = {
             "max_output_tokens_per_s": float(self.tokens_by_second.max(initial=0.0))
         }
-        singles_array = np.frombuffer(singles) if singles else np.empty(0)
+        # Sorted, because the engines find these gaps in different orders.
+        singles_array = np.sort(np.frombuffer(singles)) if singles else np.empty(0)
         summary |= weighted_statistics("itl", self.gaps, self.gap_counts, singles_array)
         summary |= {
             "loop_iterations": iterations,
@@ -191,9 +204,10 @@ class LoopStats:
             "loop_time_s": total["time"],
             "loop_gpu_busy_s": total["busy"],
             "loop_gap_s": total["gap"],
-            "loop_idle_s": max(0.0, duration - total["time"]),
+            "loop_idle_s": idle,
             "loop_gpu_busy_fraction": total["busy"] / duration if duration else 0.0,
             "loop_gap_fraction": total["gap"] / time if total["time"] else 0.0,
+            "loop_longest_stall_ms": self._longest_gap(singles_array) * 1e3,
             "loop_launches": int(total["launches"]),
             "loop_syncs": int(total["syncs"]),
             "loop_tklqt_s": total["tklqt_s"],
@@ -215,7 +229,9 @@ def statistics(name: str, seconds: np.ndarray) -> Summary:
     if not len(values):
         return dict.fromkeys(_keys(name))
     values.sort()
-    quantiles = [_quantile(values, percent) for percent in PERCENTILES]
+    quantiles = [
+        _between(lambda rank: float(values[rank]), percent, len(values)) for percent in PERCENTILES
+    ]
     return dict(
         zip(
             _keys(name),
@@ -225,12 +241,14 @@ def statistics(name: str, seconds: np.ndarray) -> Summary:
     )
 
 
-def _quantile(ordered: np.ndarray, percent: float) -> float:
-    """Linear between neighbours, as `numpy.percentile`, which would import much for it."""
-    place = percent / 100.0 * (len(ordered) - 1)
+def _between(ordered: Callable[[int], float], percent: float, count: int) -> float:
+    """A percentile of *count* values, linear between neighbours; *ordered* gives them by rank.
+
+    As `numpy.percentile`, whose call would import much.
+    """
+    place = percent / 100.0 * (count - 1)
     below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    low, high = float(ordered[below]), float(ordered[above])
+    low, high = ordered(below), ordered(min(below + 1, count - 1))
     return low + (high - low) * (place - below)
 
 
@@ -239,8 +257,7 @@ def weighted_statistics(
 ) -> Summary:
     """`statistics` in which each value of *slices* counts as often as its weight says.
 
-    *singles* count once. A percentile is the smallest value that at least that share of all
-    values does not exceed.
+    *singles* count once. Percentiles lie between neighbours, as if all values stood there in full.
     """
     parts = [*zip(slices, weights, strict=True), (singles, np.ones(len(singles), np.int64))]
     count = float(sum(w.sum() for _, w in parts))
@@ -248,15 +265,13 @@ def weighted_statistics(
         return dict.fromkeys(_keys(name))
     mean = sum(float(np.dot(v, w)) for v, w in parts) / count
     variance = sum(float(np.dot((v - mean) ** 2, w)) for v, w in parts) / count
-    quantiles = [q * 1e3 for q in _weighted_quantiles(parts, count)]
+    quantiles = [q * 1e3 for q in _weighted_quantiles(parts, int(count))]
     return dict(
         zip(_keys(name), [mean * 1e3, quantiles[0], variance**0.5 * 1e3, *quantiles], strict=True)
     )
 
 
-def _weighted_quantiles(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]], count: float
-) -> list[float]:
+def _weighted_quantiles(parts: Sequence[tuple[np.ndarray, np.ndarray]], count: int) -> list[float]:
     """Exact, without sorting all: count in coarse bins, then sort the one bin that matters.
 
     The upper 20 bits of a positive float64 grow with its value, so they number the bins.
@@ -266,16 +281,23 @@ def _weighted_quantiles(
     for key, (_, weight) in zip(keys, parts, strict=True):
         bins += np.bincount(key, weights=weight, minlength=1 << 19)
     below = np.cumsum(bins)
-    quantiles = []
-    for percent in PERCENTILES:
-        rank = np.ceil(percent / 100.0 * count)
-        chosen = int(np.searchsorted(below, rank))
-        picked = [(v[k == chosen], w[k == chosen]) for k, (v, w) in zip(keys, parts, strict=True)]
-        values, weights = _all([v for v, _ in picked]), _all([w for _, w in picked])
-        order = np.argsort(values, kind="stable")
-        reached = below[chosen] - bins[chosen] + np.cumsum(weights[order])
-        quantiles.append(float(values[order][np.searchsorted(reached, rank)]))
-    return quantiles
+    opened: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def ordered(rank: int) -> float:
+        """The value at *rank*, from 0."""
+        chosen = int(np.searchsorted(below, rank, side="right"))
+        if chosen not in opened:
+            picked = [
+                (v[k == chosen], w[k == chosen]) for k, (v, w) in zip(keys, parts, strict=True)
+            ]
+            values, weights = _all([v for v, _ in picked]), _all([w for _, w in picked])
+            order = np.argsort(values, kind="stable")
+            reached = below[chosen] - bins[chosen] + np.cumsum(weights[order])
+            opened[chosen] = (values[order], reached)
+        values, reached = opened[chosen]
+        return float(values[np.searchsorted(reached, rank, side="right")])
+
+    return [_between(ordered, percent, count) for percent in PERCENTILES]
 
 
 def _keys(name: str) -> list[str]:

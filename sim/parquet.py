@@ -23,35 +23,48 @@ if TYPE_CHECKING:
     from .iteration_log import Columns as IterationColumns
     from .request_log import Columns as RequestColumns
 
-ITERATION_COLUMNS = (
-    "start_s", "duration_s", "kind", "path", "decode_requests", "padded_requests",
-    "prefill_requests", "prefill_tokens", "context_tokens", "output_tokens", "running", "waiting",
-    "kv_blocks", "gpu_busy_s", "gap_s", "launches", "syncs", "tklqt_s",
-)  # fmt: skip
+_NAME = pa.dictionary(pa.int8(), pa.string())
+
+ITERATIONS = pa.schema(
+    [("start_s", pa.float64()), ("duration_s", pa.float64()), ("kind", _NAME), ("path", _NAME)]
+    + [(name, pa.int32()) for name in ("decode_requests", "padded_requests", "prefill_requests")]
+    + [("prefill_tokens", pa.int32()), ("context_tokens", pa.int64())]
+    + [(name, pa.int32()) for name in ("output_tokens", "running", "waiting")]
+    + [("kv_blocks", pa.int64()), ("gpu_busy_s", pa.float64()), ("gap_s", pa.float64())]
+    + [("launches", pa.int32()), ("syncs", pa.int32()), ("tklqt_s", pa.float64())]
+)
+"""Columns of iterations.parquet, a row an iteration, in order of their commits."""
+
+REQUESTS = pa.schema(
+    [("request_id", pa.int64()), ("arrival_s", pa.float64())]
+    + [("prompt_tokens", pa.int64()), ("output_tokens", pa.int64())]
+    + [("status", _NAME), ("reason", _NAME)]
+    + [(name, pa.float64()) for name in ("admitted_s", "first_token_s", "finished_s")]
+    + [("generated_tokens", pa.int64()), ("preemptions", pa.int64())]
+    + [(name, pa.float64()) for name in ("queue_ms", "ttft_ms", "tpot_ms", "e2el_ms")]
+)
+"""Columns of requests.parquet, a row a request, in order of arrival."""
 
 
 class Table:
-    """A Parquet file that grows slice by slice."""
+    """A Parquet file of *schema* that grows slice by slice."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.writer: pq.ParquetWriter | None = None
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        coded = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+        self.schema = schema
+        self.writer = pq.ParquetWriter(
+            path, schema, compression="zstd", compression_level=1, use_dictionary=coded,
+            write_statistics=False,
+        )  # fmt: skip
 
     def write(self, columns: dict[str, pa.Array]) -> None:
         """Appends a row group."""
-        table = pa.table(columns)
-        if self.writer is None:
-            coded = [f.name for f in table.schema if pa.types.is_dictionary(f.type)]
-            self.writer = pq.ParquetWriter(
-                self.path, table.schema, compression="zstd", compression_level=1,
-                use_dictionary=coded, write_statistics=False,
-            )  # fmt: skip
+        table = pa.table(columns, schema=self.schema)
         self.writer.write_table(table, row_group_size=len(table))
 
     def close(self) -> None:
-        """Completes the file; without a row there is none."""
-        if self.writer is not None:
-            self.writer.close()
+        """Completes the file, which has no row if none was written."""
+        self.writer.close()
 
 
 def iteration_table(columns: IterationColumns) -> dict[str, pa.Array]:
@@ -59,7 +72,7 @@ def iteration_table(columns: IterationColumns) -> dict[str, pa.Array]:
     names = {"kind": KINDS, "path": PATHS}
     return {
         name: _named(columns[name], names[name]) if name in names else _numbers(columns[name])
-        for name in ITERATION_COLUMNS
+        for name in ITERATIONS.names
     }
 
 

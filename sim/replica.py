@@ -43,6 +43,8 @@ class Replica:
         self.outside = False  # a resident loop that has left for prefill
         self.ends: np.ndarray | None = None  # of the iterations under way, where they can be cut
         self.leap = 0
+        self.idle = 0.0
+        self.idle_since = 0.0
         self.partition: Partition | None = None
         if loop.mode == "resident" and loop.prefill == "partition":
             self.partition = Partition(self)
@@ -75,6 +77,19 @@ class Replica:
                 self.leap = boundary + 1
                 self.alarm.bring_forward(float(self.ends[boundary]))
 
+    def mark_idle(self) -> None:
+        """Counts the time since the last mark if nothing was at work; called before a change."""
+        now = self.clock.now
+        if self.asleep and (self.partition is None or self.partition.asleep):
+            self.idle += now - self.idle_since
+        self.idle_since = now
+
+    def idle_seconds(self, duration: float) -> float:
+        """Seconds of a run of *duration* in which neither loop nor partition was at work."""
+        if self.asleep and (self.partition is None or self.partition.asleep):
+            return self.idle + max(0.0, duration - self.idle_since)
+        return self.idle
+
     # ---------------------------------------------------------------- the loop
     def serve(self) -> Generator[Event, None, None]:
         """The process: boundary after boundary, until nobody waits or runs."""
@@ -94,8 +109,10 @@ class Replica:
             if len(batch.decoding):
                 yield from self.decode_iterations(1 if preempted else batch.decoding.max_leap)
             else:
+                self.mark_idle()
                 self.asleep = True
                 yield self.alarm.never()
+                self.mark_idle()
                 self.asleep = False
 
     def mixed_plan(self) -> tuple[Chunks, bool]:
@@ -206,8 +223,10 @@ class Partition:
         while True:
             chunks = batch.prefilling.chunks(replica.loop.token_budget)
             if not chunks:
+                replica.mark_idle()
                 self.asleep = True
                 yield self.alarm.never()
+                replica.mark_idle()
                 self.asleep = False
                 continue
             logits = batch.prefilling.completing(chunks)
@@ -222,8 +241,10 @@ class Partition:
             )  # fmt: skip
             attempts = [request.preemptions for request in chunks]
             yield replica.clock.at(end)
-            self.rows.append((iteration, end, charge.seconds))
             # A chunk of a request that was preempted meanwhile has been computed for nothing.
-            kept = zip(chunks.items(), attempts, strict=True)
-            batch.advance_prefill({r: c for (r, c), tries in kept if r.preemptions == tries}, end)
+            tried = zip(chunks.items(), attempts, strict=True)
+            kept = {r: c for (r, c), tries in tried if r.preemptions == tries}
+            iteration = iteration._replace(output_tokens=batch.prefilling.completing(kept))
+            self.rows.append((iteration, end, charge.seconds))
+            batch.advance_prefill(kept, end)
             replica.wake()

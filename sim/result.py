@@ -25,8 +25,9 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     Raises `InputError` if *path* exists, unless it is a run to *replace*.
     """
     if path.exists() and not (replace and (path / "summary.json").is_file()):
-        remedy = "choose another --out" if not replace else "it is not a run's folder"
-        raise InputError(f"{path}: exists already; {remedy}, or remove it, or add --force")
+        if replace:
+            raise InputError(f"{path}: is not a run's folder, and stays; choose another --out")
+        raise InputError(f"{path}: exists already; choose another --out, or add --force")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))

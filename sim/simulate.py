@@ -81,8 +81,6 @@ class Simulation:
         finally:
             if collecting:
                 gc.enable()
-        if not self.arrivals.count:
-            raise InputError("the trace holds no request before the end of the run")
         self.requests.close(self.batch.unfinished())
         self.iterations.close()
         return self.summary()
@@ -119,8 +117,9 @@ class Simulation:
         }
         summary |= self.request_stats.summary(self.duration)
         summary |= self.loop_stats.summary(
-            self.duration, self.pool.capacity, self.iterations.single_gaps
-        )
+            self.duration, self.pool.capacity, self.iterations.single_gaps,
+            self.replica.idle_seconds(self.duration),
+        )  # fmt: skip
         summary |= {
             "kv_blocks_peak": self.pool.peak,
             "kv_blocks_allocated": self.pool.allocated,
@@ -204,27 +203,29 @@ def run(
     progress: Progress | None = None,
 ) -> Summary:
     """Runs *scenario* and writes its records into *folder*, which exists and is empty."""
-    from .parquet import Table, iteration_table, request_table
+    from .parquet import ITERATIONS, REQUESTS, Table, iteration_table, request_table
     from .result import environment, write_json
 
     begin = time.perf_counter()
-    requests = Table(folder / "requests.parquet")
-    iterations = Table(folder / "iterations.parquet")
+    requests = Table(folder / "requests.parquet", REQUESTS)
+    iterations = None
+    if scenario.record.iterations:
+        iterations = Table(folder / "iterations.parquet", ITERATIONS)
 
     def write_requests(columns: Columns) -> None:
         requests.write(request_table(columns))
 
     def write_iterations(columns: Columns) -> None:
-        iterations.write(iteration_table(columns))
+        if iterations is not None:
+            iterations.write(iteration_table(columns))
 
-    simulation = Simulation(
-        scenario, engine, write_requests, write_iterations if scenario.record.iterations else None
-    )
     try:
+        simulation = Simulation(scenario, engine, write_requests, write_iterations)
         summary = simulation.run(progress)
     finally:
         requests.close()
-        iterations.close()
+        if iterations is not None:
+            iterations.close()
     profile = simulation.profile
     resolved = scenario.resolved() | {
         "hash": scenario.hash,

@@ -77,8 +77,9 @@ class Stages:
             body = self.bodies[tokens] = self._body(tokens)
         sampler = self.samplers.get(logits)
         if sampler is None:
+            head = self._dense("lm_head", logits, self.shape.hidden, self.shape.vocab)
             sample = self._elementwise("sample", logits, self.shape.vocab)
-            sampler = self.samplers[logits] = (self._lm_head(logits), sample)
+            sampler = self.samplers[logits] = (head, sample)
         if self.fused:
             return Pass(body, sampler)
         return Pass(body, (self._elementwise("norm", tokens, 2 * self.shape.hidden), *sampler))
@@ -128,7 +129,7 @@ class Stages:
         # Model: tokens choose experts independently and evenly, so that a batch of m tokens reads
         # E (1 - (1 - k/E)^m) of E experts. Skewed routing would read fewer.
         distinct = shape.experts * (1.0 - (1.0 - k / shape.experts) ** tokens)
-        router = self._gemm("router", tokens, shape.hidden, shape.experts)
+        router = self._dense("router", tokens, shape.hidden, shape.experts)
         top_k = self._elementwise("top_k", tokens, shape.experts)
         gate_up = self._grouped("gate_up", tokens * k, shape.hidden, 2 * shape.ffn, distinct)
         down = self._grouped("down", tokens * k, shape.ffn, shape.hidden, distinct)
@@ -150,13 +151,13 @@ class Stages:
         fixed = self.linear.fixed(moved, flops)
         return Stage(name, self.linear.seconds(moved, flops), fixed, weights)
 
-    def _lm_head(self, logits: int) -> Stage:
-        hidden, vocab = self.shape.hidden, self.shape.vocab
-        weights = hidden * vocab * ELEMENT_BYTES
-        moved = weights + ELEMENT_BYTES * logits * (hidden + vocab)
-        flops = 2.0 * logits * hidden * vocab
+    def _dense(self, name: str, m: int, k: int, n: int) -> Stage:
+        """A product whose weights stay at 16 bits: LM head, router."""
+        weights = k * n * ELEMENT_BYTES
+        moved = weights + ELEMENT_BYTES * m * (k + n)
+        flops = 2.0 * m * n * k
         fixed = self.dense.fixed(moved, flops)
-        return Stage("lm_head", self.dense.seconds(moved, flops), fixed, weights)
+        return Stage(name, self.dense.seconds(moved, flops), fixed, weights)
 
     def _elementwise(self, name: str, tokens: int, elements: int) -> Stage:
         """*elements* read and written for each of *tokens* tokens."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .errors import InputError
 from .profile import load_profile
 from .result import new_folder, read_json, write_json
 from .simulate import run
@@ -32,7 +33,10 @@ def run_points(
     import joblib
 
     ids = [point_id(point.scenario) for point in points]
-    (folder / "points").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "points").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
     missing = {
         name: point.scenario
         for name, point in zip(ids, points, strict=True)

@@ -178,20 +178,37 @@ class LaunchQueue:
         """
         wait: Number = 0.0 * x + (self.submit + self.latency)
         total, wait = self._walk(self.head.kernels, 0.0 * x, wait, largest)
+        if self._drains(x, wait, largest):
+            for _ in range(self.layers):
+                total, wait = self._layer(x, total, wait, largest)
+            total, _ = self._walk(self.tail.kernels, total, wait, largest)
+            return total
         total, wait = self._layer(x, total, wait, largest)
         rest = self.layers - 1
         if rest:
             count = self._layer_launches
-            drift = self.before.seconds + self._prefill_seconds + self.after.seconds
-            drifts: Number = 0.0 * x + (drift - count * self.submit)
-            if self.attends:
-                drifts = drifts + x
-            growth = largest(drifts, 0.0 * x)
+            growth = largest(self._drift(x), 0.0 * x)
             second, _ = self._layer(x, 0.0 * x, wait, largest)
             total = total + rest * second + growth * (count * (rest * (rest - 1) / 2.0))
             _, wait = self._layer(x, total, wait + growth * (rest - 1.0), largest)
         total, _ = self._walk(self.tail.kernels, total, wait, largest)
         return total
+
+    def _drains(self, x: Number, wait: Number, largest: Callable[[Number, Number], Number]) -> bool:
+        """Whether a queue built up in the head may take more than a layer to drain."""
+        if not self.head.kernels:
+            return False
+        idle = 0.0 * x + (self.submit + self.latency)
+        _, after_idle = self._layer(x, 0.0 * x, idle, largest)
+        _, after_head = self._layer(x, 0.0 * x, wait, largest)
+        settled = after_head <= after_idle
+        return not bool(np.all(settled | (self._drift(x) >= 0.0)))
+
+    def _drift(self, x: Number) -> Number:
+        """What a layer adds to the wait of a busy GPU: its kernels less its submissions."""
+        layer = self.before.seconds + self._prefill_seconds + self.after.seconds
+        alone: Number = 0.0 * x + (layer - self._layer_launches * self.submit)
+        return alone + x if self.attends else alone
 
     def _layer(
         self, x: Number, total: Number, wait: Number, largest: Callable[[Number, Number], Number]

@@ -165,7 +165,6 @@ def test_sweep_compares_and_resumes(call, here) -> None:
     assert stamps == {path: path.stat().st_mtime_ns for path in here.glob("s/points/*/*")}
 
 
-@pytest.mark.xfail(strict=True, reason="run_points lets the OSError of mkdir through")
 def test_sweep_into_a_file_is_the_users_error(call) -> None:
     code, _, err = call("sweep", "study.yaml", "--out", "toy.json", "--no-plots", "-q")
     assert code == 2

@@ -247,7 +247,6 @@ def test_extrapolation_is_named() -> None:
     assert cost.extrapolated() == ["gemm.bf16: m 4096 outside 1 to 256"]
 
 
-@pytest.mark.xfail(strict=True, reason="a run without decode reports batch 0 as extrapolated")
 def test_run_without_decode_extrapolates_no_batch() -> None:
     cost = Cost(scenario(), H200)
     cost.mixed(0, 0, [Chunk(256, 2048)], 1)

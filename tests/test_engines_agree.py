@@ -186,7 +186,6 @@ def test_crowd_with_many_preemptions(tmp_path: Path, mode: str, prefill: str) ->
     check_iterations(leap, scenario)
 
 
-@pytest.mark.xfail(strict=True, reason="a preempted request's chunk in flight counts its token")
 def test_tokens_of_a_partition_that_preempts(tmp_path: Path) -> None:
     ran = play(
         toy_scenario(
@@ -212,7 +211,6 @@ def test_records_do_not_depend_on_where_slices_are_cut(
     assert whole.requests.equals(leap.requests)
 
 
-@pytest.mark.xfail(strict=True, reason="gaps of single requests are summed in another order")
 def test_summaries_agree_over_more_than_one_slice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

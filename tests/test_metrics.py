@@ -82,8 +82,8 @@ def test_weighted_statistics_are_those_of_the_expanded_values(slices, singles) -
     assert found["mean_itl_ms"] == pytest.approx(ms.mean())
     assert found["std_itl_ms"] == pytest.approx(ms.std(), abs=1e-6 * ms.max())
     for percent in PERCENTILES:
-        expected = np.percentile(ms, percent, method="inverted_cdf")
-        assert found[f"p{percent:g}_itl_ms"] == pytest.approx(expected, rel=1e-12)
+        expected = np.percentile(ms, percent)
+        assert found[f"p{percent:g}_itl_ms"] == pytest.approx(expected, rel=1e-9)
     assert found["median_itl_ms"] == found["p50_itl_ms"]
 
 
@@ -133,7 +133,7 @@ def test_slices_add_up() -> None:
 def test_most_requests_at_one_time(spans) -> None:
     stats = RequestStats(Slo())
     stats.add(columns([(float(a), float(a), float(a + n), 1) for a, n in spans]))
-    crowd = max(sum(a <= t <= a + n for a, n in spans) for t in range(30))
+    crowd = max(sum(a <= t < a + n for a, n in spans) for t in range(30))
     assert stats.summary(30.0)["max_concurrent_requests"] == crowd
 
 
@@ -181,9 +181,8 @@ def test_summary_from_the_times_of_every_token(tmp_path: Path, loop, engine) -> 
     for name, values in ms.items():
         assert summary[f"mean_{name}_ms"] == pytest.approx(np.mean(values), rel=1e-9)
         assert summary[f"std_{name}_ms"] == pytest.approx(np.std(values), rel=1e-9)
-        method = "inverted_cdf" if name == "itl" else "linear"
         for percent in PERCENTILES:
-            expected = np.percentile(values, percent, method=method)
+            expected = np.percentile(values, percent)
             assert summary[f"p{percent:g}_{name}_ms"] == pytest.approx(expected, rel=1e-9)
     everything = [time for request in times for time in request]
     assert summary["max_output_tokens_per_s"] == np.bincount(np.array(everything, int)).max()

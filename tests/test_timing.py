@@ -91,9 +91,6 @@ def test_total_is_the_walk(launches: Launches, x: float) -> None:
     assert launches.queue().total(np.array([x]), np.maximum)[0] == launches.queue().total(x, max)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="LaunchQueue.total lets no queue from the head drain over several layers"
-)
 def test_queue_from_the_head_drains_over_layers() -> None:
     # Ten seconds of queue before the first layer, then each layer takes 2 s less than its launches.
     launches = Launches(2.0, 0.0, [12.0], [1.0], False, None, [1.0], [], 4)
