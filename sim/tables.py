@@ -54,20 +54,24 @@ def facts(summary: Summary) -> list[str]:
     return lines + provenance(summary)
 
 
-def provenance(summary: Summary) -> list[str]:
-    """What the numbers rest on: the profile, what in it is estimated, where it extrapolates."""
-    profile = f"costs: profile {summary['cost_profile']}, {summary['cost_profile_status']}"
-    lines = [profile]
-    if summary["cost_estimated"]:
-        lines.append(f"estimated, not measured: {', '.join(summary['cost_estimated'])}")
-    if summary["cost_extrapolated"]:
-        lines.append(f"extrapolated: {'; '.join(summary['cost_extrapolated'])}")
+def provenance(*summaries: Summary) -> list[str]:
+    """What the numbers rest on: profiles, what in them is estimated, where they extrapolate."""
+
+    def distinct(key: str) -> list[str]:
+        return list(dict.fromkeys(entry for summary in summaries for entry in summary[key]))
+
+    profiles = dict.fromkeys(f"{s['cost_profile']}, {s['cost_profile_status']}" for s in summaries)
+    lines = [f"costs: profile {'; '.join(profiles)}"]
+    if estimated := distinct("cost_estimated"):
+        lines.append(f"estimated, not measured: {', '.join(estimated)}")
+    if extrapolated := distinct("cost_extrapolated"):
+        lines.append(f"extrapolated: {'; '.join(extrapolated)}")
     return lines
 
 
 COLUMNS = (
-    ("requests/s", "request_throughput", 1.0),
-    ("tokens/s", "output_throughput", 1.0),
+    ("req/s", "request_throughput", 1.0),
+    ("tok/s", "output_throughput", 1.0),
     ("TTFT p50 ms", "median_ttft_ms", 1.0),
     ("TTFT p99 ms", "p99_ttft_ms", 1.0),
     ("TPOT mean ms", "mean_tpot_ms", 1.0),
@@ -94,7 +98,7 @@ def print_study(
         cells = [_number(summary[key], factor) for _, key, factor in COLUMNS]
         table.add_row(*(str(value) for value in values.values()), *cells)
     console.print(table)
-    for line in provenance(summaries[0]):
+    for line in provenance(*summaries):
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -107,4 +111,4 @@ def _number(value: float | None, factor: float = 1.0) -> str:
 
 def _console() -> Console:
     """As wide as the terminal; wide enough for a study's table in a pipe."""
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return Console(width=None if sys.stdout.isatty() else 132)
