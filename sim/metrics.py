@@ -277,9 +277,12 @@ def _weighted_quantiles(parts: Sequence[tuple[np.ndarray, np.ndarray]], count: i
     The upper 20 bits of a positive float64 grow with its value, so they number the bins.
     """
     keys = [(v.view(np.int64) >> 44) for v, _ in parts]
-    bins = np.zeros(1 << 19)
+    least = min(int(key.min()) for key in keys if len(key))
+    keys = [key - least for key in keys]
+    length = 1 + max(int(key.max()) for key in keys if len(key))
+    bins = np.zeros(length)
     for key, (_, weight) in zip(keys, parts, strict=True):
-        bins += np.bincount(key, weights=weight, minlength=1 << 19)
+        bins += np.bincount(key, weights=weight, minlength=length)
     below = np.cumsum(bins)
     opened: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 

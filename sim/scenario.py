@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from .errors import shown
+from .identity import file_identity
 from .models import BITS, PRESETS, ModelShape
 from .node import Flag, Node, Place, refuse, suggestion
 from .traffic import Trace
@@ -203,7 +204,10 @@ class Scenario(Node):
     """Seed of every random stream."""
 
     def resolved(self) -> dict[str, Any]:
-        """The scenario as JSON-able data in SI: keys as in YAML, defaults included."""
+        """The scenario as JSON-able data in SI: keys as in YAML, defaults included.
+
+        Files stand there as name and digest, so that it does not matter where they lie.
+        """
         data = self.model_dump(mode="json")
         data["model"] = data["model"].pop("shape") | data["model"]
         trace = data["trace"]
@@ -214,6 +218,10 @@ class Scenario(Node):
             for key in Trace.model_fields
             if self.trace.takes(key)
         }
+        if self.trace.file is not None:
+            data["trace"]["file"] = file_identity(self.trace.file)
+        if "/" in self.hardware.profile:
+            data["hardware"]["profile"] = file_identity(self.hardware.profile)
         return {"units": "SI: seconds, bytes, requests/second, tokens"} | data
 
     @classmethod

@@ -234,5 +234,7 @@ def run(
     write_json(folder / "scenario.json", resolved)
     write_json(folder / "summary.json", summary)
     wall = time.perf_counter() - begin
-    write_json(folder / "environment.json", environment(wall, simulation.clock.events()))
+    facts = {"trace_file": scenario.trace.file, "engine": engine}
+    facts |= environment(wall, simulation.clock.events())
+    write_json(folder / "environment.json", facts)
     return summary

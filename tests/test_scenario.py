@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import ValidationError
@@ -12,6 +12,9 @@ from pydantic import ValidationError
 from sim.models import PRESETS
 from sim.scenario import Scenario
 from sim.traffic import Length
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SYNTHETIC = {
     "source": "synthetic",
@@ -261,3 +264,15 @@ def _parts_of(annotation: Any) -> list[Any]:
 def _parts(part: Any) -> list[Any]:
     below = [n for field in part.model_fields.values() for n in _parts_of(field.annotation)]
     return below + [deeper for node in below for deeper in _parts(node)]
+
+
+def test_the_hash_follows_a_trace_s_content_and_not_its_place(tmp_path: Path) -> None:
+    hashes = []
+    for folder, text in (("here", "a"), ("there", "a"), ("changed", "b")):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "t.csv"
+        file.write_text(text)
+        given = scenario(trace={"file": str(file)})
+        hashes.append(given.hash)
+        assert given.resolved()["trace"]["file"].startswith("t.csv#")
+    assert hashes[0] == hashes[1] != hashes[2]
