@@ -36,12 +36,15 @@ class Arrivals:
         self.submit = submit
         self.stop_at = stop_at
         self.count = 0
+        self.prefix_ids = False
+        """Whether the trace says which prompts share a prefix."""
         clock.process(self.arrive())
 
     def arrive(self) -> Generator[Event, None, None]:
         """Open loop: arrivals do not wait for answers. Ends with the trace or at *stop_at*."""
         clock, submit = self.clock, self.submit
         for chunk in self.chunks:
+            self.prefix_ids |= chunk.block_ids is not None
             times = (chunk.arrival_s / self.rate_scale).tolist()
             prompts, outputs = chunk.prompt_tokens.tolist(), chunk.output_tokens.tolist()
             for time, prompt, output in zip(times, prompts, outputs, strict=True):

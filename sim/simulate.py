@@ -125,6 +125,7 @@ class Simulation:
             "kv_blocks_allocated": self.pool.allocated,
             "kv_blocks_freed": self.pool.freed,
             "kv_preemptions": self.batch.preemptions,
+            "trace_prefix_ids_unused": self.arrivals.prefix_ids,
             "trace_rows_skipped": self.tally.skipped,
             "trace_rows_skipped_by_reason": dict(sorted(self.tally.reasons.items())),
             "cost_profile": profile.name,

@@ -49,6 +49,10 @@ def facts(summary: Summary) -> list[str]:
     ]
     for reason, count in summary["requests_rejected_by_reason"].items():
         lines.append(f"rejected: {count:,} requests: {reason}")
+    if summary["trace_prefix_ids_unused"]:
+        lines.append("note: the trace's prefix ids are not used; every prompt is computed in full")
+    if summary["trace_rows_skipped"]:
+        lines.append(f"note: {summary['trace_rows_skipped']:,} bad rows of the trace were skipped")
     if summary["request_goodput"] is not None:
         lines.append(f"goodput within the SLO: {summary['request_goodput']:.2f} requests/s")
     return lines + provenance(summary)

@@ -70,6 +70,19 @@ def test_run_prints_a_table(call) -> None:
     assert any("TTFT" in line for line in out)
 
 
+def test_prefix_ids_and_skipped_rows_are_said(call, here) -> None:
+    rows = [{"timestamp": 0, "input_length": 600, "output_length": 2, "hash_ids": [0, 1]}]
+    rows.append(rows[0] | {"output_length": 0})
+    (here / "trace.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    code, out, _ = call("run", "tiny.yaml", "--out", "r", "--set", "trace.bad_rows=skip")
+    assert code == 0
+    assert "note: the trace's prefix ids are not used; every prompt is computed in full" in out
+    assert "note: 1 bad rows of the trace were skipped" in out
+    summary = json.loads((here / "r" / "summary.json").read_text())
+    assert summary["trace_prefix_ids_unused"]
+    assert summary["trace_rows_skipped"] == 1
+
+
 def test_both_engines_write_the_same(call, here) -> None:
     for engine in ("leap", "step"):
         assert call("run", "tiny.yaml", "--out", engine, "--engine", engine, "-q")[0] == 0
