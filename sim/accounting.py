@@ -6,6 +6,7 @@ costs less over arrays of iterations with the same stages than one by one.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -55,8 +56,9 @@ def _stacked(queues: list[LaunchQueue]) -> LaunchQueue:
     first = queues[0]
 
     def stack(segments: list[Segment]) -> Segment:
-        times = np.array([segment.kernels for segment in segments])
-        return Segment(list(times.T))
+        kernels = chain.from_iterable(segment.kernels for segment in segments)
+        times = np.fromiter(kernels, np.float64).reshape(len(segments), -1)
+        return Segment(list(np.ascontiguousarray(times.T)))
 
     return LaunchQueue(
         first.submit,

@@ -8,6 +8,7 @@ do not depend on how the stretches were cut.
 from __future__ import annotations
 
 from array import array
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -227,8 +228,9 @@ class IterationLog:
         since = starts.copy()
         since[firsts] = last_commit
         requests = batches.copy()
-        for row, times in zip(firsts, joined, strict=True):
-            if times:
-                requests[row] -= len(times)
-                self.single_gaps.extend(ends[row] - time for time in times)
+        newcomers = np.array([len(times) for times in joined])
+        requests[firsts] -= newcomers
+        times = np.fromiter(chain.from_iterable(joined), np.float64, int(newcomers.sum()))
+        gaps = np.repeat(ends[firsts], newcomers) - times
+        self.single_gaps.frombytes(gaps.tobytes())
         return {"itl_s": ends - since, "itl_requests": requests.astype(np.int32)}
