@@ -5,7 +5,10 @@ Exit codes: 0 done, 2 the user's input is at fault (each finding one line on std
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +19,9 @@ from .cli_trace import app as trace_app
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from .load import Point
 
 app = typer.Typer(
     name="residentsim",
@@ -65,11 +70,14 @@ def run(
     engine: Annotated[
         str, typer.Option(help="leap (fast) or step (one event an iteration); same results.")
     ] = "leap",
-    force: Annotated[bool, typer.Option(help="Replace a run that is there already.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a run that is there already.")
+    ] = False,
     plots: Annotated[bool, typer.Option(help="Draw the run's figures, SVG and PNG.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Replay a trace through one scenario and write its records, summary and figures."""
+    from .feasible import faults
     from .load import load
     from .result import new_folder
     from .simulate import run as simulate
@@ -78,7 +86,9 @@ def run(
 
     if engine not in ("leap", "step"):
         raise InputError(f"--engine {engine}: no such engine; choose leap or step")
-    chosen = load(scenario, sets or ())
+    chosen = load(scenario, sets or (), faults)
+    if plots and not chosen.record.iterations:
+        raise InputError("--plots: figures need record.iterations: true; set it or leave --plots")
     _say(chosen.warnings())
     path = out or Path("runs") / f"{chosen.name}-{chosen.hash}"
     with new_folder(path, force) as folder:
@@ -103,12 +113,15 @@ def sweep(
     quiet: Quiet = False,
 ) -> None:
     """Run every point of a study, skipping those that are there, and compare them."""
+    from .feasible import faults
     from .load import load_points
     from .sweep import run_points
     from .tables import print_study
 
-    points = load_points(study, sets or ())
-    _say(dict.fromkeys(line for point in points for line in point.scenario.warnings()))
+    points = load_points(study, sets or (), faults)
+    if plots and not all(point.scenario.record.iterations for point in points):
+        raise InputError("--plots: figures need record.iterations: true; add --no-plots")
+    _say(_warnings(points))
     folder = out or Path("runs") / points[0].scenario.name
     summaries = run_points(points, folder, jobs, quiet)
     if plots:
@@ -136,26 +149,27 @@ def plot(
 @app.command()
 def check(scenario: ScenarioFile, sets: Sets = None) -> None:
     """Report every error of a scenario or study as file:line:column: path: what; how to mend."""
-    from .cost import Cost
+    from .feasible import faults
     from .load import load_points
     from .profile import load_profile
     from .simulate import hbm_blocks
     from .units import count_text
 
-    points = load_points(scenario, sets or ())
-    warned: dict[str, None] = {}
-    blocks = set()
-    for point in points:
-        chosen = point.scenario
-        warned |= dict.fromkeys(chosen.warnings())
-        if chosen.trace.file is not None and not Path(chosen.trace.file).is_file():
-            raise InputError(f"{scenario}: trace.file: {chosen.trace.file}: no such file")
-        profile = load_profile(chosen.hardware.profile)
-        Cost(chosen, profile)
-        blocks.add(hbm_blocks(chosen, profile))
-    _say(warned)
+    points = load_points(scenario, sets or (), faults)
+    _say(_warnings(points))
+    scenarios = [point.scenario for point in points]
+    blocks = {hbm_blocks(one, load_profile(one.hardware.profile)) for one in scenarios}
     room = ", ".join(count_text(n) for n in sorted(blocks))
     typer.echo(f"{scenario}: {len(points)} point(s), valid; room for {room} KV blocks in HBM")
+
+
+def _warnings(points: Sequence[Point]) -> list[str]:
+    """Each warning once, with the number of points it is about if not all."""
+    counts = Counter(line for point in points for line in point.scenario.warnings())
+    return [
+        line if count == len(points) else f"{line} ({count} of {len(points)} points)"
+        for line, count in counts.items()
+    ]
 
 
 def _say(warnings: Iterable[str]) -> None:
@@ -163,8 +177,17 @@ def _say(warnings: Iterable[str]) -> None:
         typer.echo(f"warning: {line}", err=True)
 
 
+#: The machine, not the program, refuses: no room, no right, or a broken disk.
+_REFUSED = {
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM,
+    errno.ENAMETOOLONG,
+}  # fmt: skip
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """The entry point: turns `InputError` into lines on stderr and exit code 2."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda caught, _: sys.exit(128 + caught))  # so that `finally` runs
     try:
         return app(arguments)
     except InputError as error:
@@ -173,3 +196,8 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        print(f"{error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)

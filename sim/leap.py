@@ -66,12 +66,15 @@ class LeapDecoding:
     def blocks_needed(self) -> int:
         return self.phases[-self.iteration % self.block_tokens]
 
-    def _phases_ahead(self) -> list[int]:
-        """New blocks taken by each of the next `block_tokens` iterations; then it repeats."""
+    def _phases_ahead(self, iterations: int) -> list[int]:
+        """New blocks taken by each of the next *iterations*, at most `block_tokens`."""
         # A request needs a block when offset + iteration is a multiple of block_tokens, so the
         # phases come round in descending order.
         first = -self.iteration % self.block_tokens
-        return self.phases[first::-1] + self.phases[:first:-1]
+        if iterations <= first:
+            return self.phases[first : first - iterations : -1]
+        rest = self.block_tokens - (iterations - first - 1)
+        return self.phases[first::-1] + self.phases[: rest - 1 : -1]
 
     def horizon(self, free_blocks: int) -> int:
         iterations = min(self.ends[0][0] - self.iteration, MAX_LEAP)
@@ -84,7 +87,7 @@ class LeapDecoding:
         """Iterations until *free_blocks* are used up."""
         rounds, left = divmod(free_blocks, len(self.offsets))
         iterations = rounds * self.block_tokens
-        for needed in self._phases_ahead():
+        for needed in self._phases_ahead(self.block_tokens):
             left -= needed
             if left < 0:
                 break
@@ -97,10 +100,10 @@ class LeapDecoding:
         return cost.seconds_into(contexts)
 
     def advance(self, iterations: int) -> tuple[list[int], list[Request]]:
-        blocks = self._phases_ahead()
+        blocks = self._phases_ahead(min(iterations, self.block_tokens))
         if iterations > self.block_tokens:
             blocks *= iterations // self.block_tokens + 1
-        del blocks[iterations:]
+            del blocks[iterations:]
         self.iteration += iterations
         self.context_tokens += iterations * len(self.offsets)
         finished: list[Request] = []

@@ -30,9 +30,12 @@ from .scenario import Scenario
 from .yamlfile import parse_value, read_document
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .node import Place
+
+    Faults = Callable[[Scenario], list[tuple[Place, str]]]
+    """Finds what else is wrong with a valid scenario: places and remedies."""
 
 MAX_PARENTS = 16
 MAX_POINTS = 10_000
@@ -50,10 +53,11 @@ class Point:
     scenario: Scenario
 
 
-def load(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
+def load(path: Path | str, overrides: Sequence[str] = (), faults: Faults | None = None) -> Scenario:
     """The scenario of a file, with *overrides* such as 'loop.max_batch=64' on top.
 
-    Raises `InputError` with all findings at once, and for a file with a sweep.
+    Raises `InputError` with all findings at once, those of *faults* included, and for a file with
+    a sweep.
     """
     document = _read(Path(path), overrides)
     if "sweep" in document.data:
@@ -61,23 +65,27 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Scenario:
         document.findings.append(Finding(document.mark(("sweep",), key=True), what))
         document = document.without("sweep")
     scenario, findings = _validated(document)
-    if scenario is None or document.findings:
+    if scenario is not None and not document.findings:
+        findings += _late(faults, scenario, document)
+    if scenario is None or document.findings or findings:
         raise _error([*document.findings, *findings], str(path))
     return scenario
 
 
-def load_points(path: Path | str, overrides: Sequence[str] = ()) -> list[Point]:
+def load_points(
+    path: Path | str, overrides: Sequence[str] = (), faults: Faults | None = None
+) -> list[Point]:
     """All points of a file's sweep, the last axis running fastest; one point without a sweep.
 
-    Raises `InputError`; a finding about an axis stands at the axis, once.
+    Raises `InputError`, with those of *faults* too; a finding about an axis stands there, once.
     """
     document = _read(Path(path), overrides)
-    axes, faults = _axes(document, overrides)
+    axes, unfit = _axes(document, overrides)
     layers = [
         [overlay(_place(axis), document, ("sweep", axis, i)) for i in range(len(values))]
         for axis, values in axes.items()
     ]
-    findings = [*document.findings, *faults]
+    findings = [*document.findings, *unfit]
     base = document.without("sweep")
     points: list[Point] = []
     for chosen in itertools.product(*(range(len(values)) for values in axes.values())):
@@ -89,11 +97,22 @@ def load_points(path: Path | str, overrides: Sequence[str] = ()) -> list[Point]:
         if scenario is not None:
             values = {axis: axes[axis][i] for axis, i in zip(axes, chosen, strict=True)}
             points.append(Point(values, scenario))
+            findings += _late(faults, scenario, at)
     if not findings:
         findings += _twins(points, document)
     if findings:
         raise _error(findings, str(path))
     return points
+
+
+def _late(faults: Faults | None, scenario: Scenario, document: Document) -> list[Finding]:
+    """What *faults* finds, each at its place in the document."""
+    if faults is None:
+        return []
+    return [
+        Finding(document.mark(place), f"{'.'.join(map(str, place))}: {what}")
+        for place, what in faults(scenario)
+    ]
 
 
 def _error(findings: Iterable[Finding], first: str) -> InputError:

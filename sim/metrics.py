@@ -7,25 +7,22 @@ is the whole latency, each as vLLM's `bench serve` defines it. Quantiles are exa
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .iteration_log import KINDS, PATHS
 from .iteration_log import Columns as IterationColumns
+from .quantiles import Summary, joined, statistics, weighted_statistics
 from .request_log import REASONS, STATUSES
 from .request_log import Columns as RequestColumns
 
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Callable, Iterable, Sequence
 
     from .scenario import Slo
 
-PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 FINISHED = STATUSES.index("finished")
-
-Summary = dict[str, Any]
 
 
 def latencies(columns: RequestColumns) -> dict[str, np.ndarray]:
@@ -105,8 +102,8 @@ class RequestStats:
             "max_concurrent_requests": self._concurrent(),
         }
         for name in ("ttft", "tpot", "e2el"):
-            summary |= statistics(name, _all(self.values.get(name, [])))
-        summary |= statistics("queue", _all(self.values.get("queue", [])))
+            summary |= statistics(name, joined(self.values.get(name, [])))
+        summary |= statistics("queue", joined(self.values.get("queue", [])))
         summary["requests_in"] = total
         for number, name in enumerate(STATUSES):
             summary[f"requests_{name}"] = int(self.counts[number])
@@ -119,8 +116,8 @@ class RequestStats:
 
     def _concurrent(self) -> int:
         """Most finished requests in the system at one time."""
-        arrivals = np.sort(_all([begin for begin, _ in self.spans]))
-        ends = np.sort(_all([end for _, end in self.spans]))
+        arrivals = np.sort(joined([begin for begin, _ in self.spans]))
+        ends = np.sort(joined([end for _, end in self.spans]))
         if not len(arrivals):
             return 0
         left = np.searchsorted(ends, arrivals, side="right")
@@ -136,7 +133,7 @@ class LoopStats:
         self.paths = np.zeros(len(PATHS), np.int64)
         self.gaps: list[np.ndarray] = []
         self.gap_counts: list[np.ndarray] = []
-        self.tokens_by_second = np.zeros(0)
+        self.tokens_by_second: dict[int, float] = {}
         self.most = {"decode_requests": 0, "waiting": 0}
 
     def add(self, columns: IterationColumns) -> None:
@@ -170,12 +167,11 @@ class LoopStats:
         self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())
 
     def _bucket(self, columns: IterationColumns) -> None:
-        second = (columns["start_s"] + columns["duration_s"]).astype(np.int64)
-        tokens = np.bincount(second, weights=columns["output_tokens"])
-        if len(tokens) > len(self.tokens_by_second):
-            more = len(tokens) - len(self.tokens_by_second)
-            self.tokens_by_second = np.pad(self.tokens_by_second, (0, more))
-        self.tokens_by_second[: len(tokens)] += tokens
+        end = (columns["start_s"] + columns["duration_s"]).astype(np.int64)
+        seconds, where = np.unique(end, return_inverse=True)
+        tokens = np.bincount(where, weights=columns["output_tokens"])
+        for second, count in zip(seconds.tolist(), tokens.tolist(), strict=True):
+            self.tokens_by_second[second] = self.tokens_by_second.get(second, 0.0) + count
 
     def summary(
         self, duration: float, capacity: int, singles: array[float], idle: float
@@ -192,7 +188,7 @@ class LoopStats:
         time = total["time"] or 1.0
         iterations = int(self.kinds.sum())
         summary: Summary = {
-            "max_output_tokens_per_s": float(self.tokens_by_second.max(initial=0.0))
+            "max_output_tokens_per_s": max(self.tokens_by_second.values(), default=0.0)
         }
         # Sorted, because the engines find these gaps in different orders.
         singles_array = np.sort(np.frombuffer(singles)) if singles else np.empty(0)
@@ -221,93 +217,3 @@ class LoopStats:
             "kv_mean_utilization": total["kv_blocks_s"] / time / capacity,
         }
         return summary
-
-
-def statistics(name: str, seconds: np.ndarray) -> Summary:
-    """mean, median, std and percentiles in ms over the finite *seconds*; None if there are none."""
-    values = seconds[np.isfinite(seconds)] * 1e3
-    if not len(values):
-        return dict.fromkeys(_keys(name))
-    values.sort()
-    quantiles = [
-        _between(lambda rank: float(values[rank]), percent, len(values)) for percent in PERCENTILES
-    ]
-    return dict(
-        zip(
-            _keys(name),
-            [float(values.mean()), quantiles[0], float(values.std()), *quantiles],
-            strict=True,
-        )
-    )
-
-
-def _between(ordered: Callable[[int], float], percent: float, count: int) -> float:
-    """A percentile of *count* values, linear between neighbours; *ordered* gives them by rank.
-
-    As `numpy.percentile`, whose call would import much.
-    """
-    place = percent / 100.0 * (count - 1)
-    below = int(place)
-    low, high = ordered(below), ordered(min(below + 1, count - 1))
-    return low + (high - low) * (place - below)
-
-
-def weighted_statistics(
-    name: str, slices: Sequence[np.ndarray], weights: Sequence[np.ndarray], singles: np.ndarray
-) -> Summary:
-    """`statistics` in which each value of *slices* counts as often as its weight says.
-
-    *singles* count once. Percentiles lie between neighbours, as if all values stood there in full.
-    """
-    parts = [*zip(slices, weights, strict=True), (singles, np.ones(len(singles), np.int64))]
-    count = float(sum(w.sum() for _, w in parts))
-    if not count:
-        return dict.fromkeys(_keys(name))
-    mean = sum(float(np.dot(v, w)) for v, w in parts) / count
-    variance = sum(float(np.dot((v - mean) ** 2, w)) for v, w in parts) / count
-    quantiles = [q * 1e3 for q in _weighted_quantiles(parts, int(count))]
-    return dict(
-        zip(_keys(name), [mean * 1e3, quantiles[0], variance**0.5 * 1e3, *quantiles], strict=True)
-    )
-
-
-def _weighted_quantiles(parts: Sequence[tuple[np.ndarray, np.ndarray]], count: int) -> list[float]:
-    """Exact, without sorting all: count in coarse bins, then sort the one bin that matters.
-
-    The upper 20 bits of a positive float64 grow with its value, so they number the bins.
-    """
-    keys = [(v.view(np.int64) >> 44) for v, _ in parts]
-    least = min(int(key.min()) for key in keys if len(key))
-    keys = [key - least for key in keys]
-    length = 1 + max(int(key.max()) for key in keys if len(key))
-    bins = np.zeros(length)
-    for key, (_, weight) in zip(keys, parts, strict=True):
-        bins += np.bincount(key, weights=weight, minlength=length)
-    below = np.cumsum(bins)
-    opened: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-    def ordered(rank: int) -> float:
-        """The value at *rank*, from 0."""
-        chosen = int(np.searchsorted(below, rank, side="right"))
-        if chosen not in opened:
-            picked = [
-                (v[k == chosen], w[k == chosen]) for k, (v, w) in zip(keys, parts, strict=True)
-            ]
-            values, weights = _all([v for v, _ in picked]), _all([w for _, w in picked])
-            order = np.argsort(values, kind="stable")
-            reached = below[chosen] - bins[chosen] + np.cumsum(weights[order])
-            opened[chosen] = (values[order], reached)
-        values, reached = opened[chosen]
-        return float(values[np.searchsorted(reached, rank, side="right")])
-
-    return [_between(ordered, percent, count) for percent in PERCENTILES]
-
-
-def _keys(name: str) -> list[str]:
-    names = [f"mean_{name}_ms", f"median_{name}_ms", f"std_{name}_ms"]
-    return names + [f"p{percent:g}_{name}_ms" for percent in PERCENTILES]
-
-
-def _all(parts: Iterable[np.ndarray]) -> np.ndarray:
-    parts = list(parts)
-    return np.concatenate(parts) if parts else np.empty(0)

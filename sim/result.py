@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -18,29 +19,66 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+OURS = {
+    "scenario.json", "summary.json", "environment.json", "requests.parquet", "iterations.parquet",
+    "figures",
+}  # fmt: skip
+"""What a run's folder may hold; nothing else is ever deleted."""
+
+
 @contextmanager
 def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """A folder to fill, which takes the place *path* when all went well and vanishes otherwise.
 
-    Raises `InputError` if *path* exists, unless it is a run to *replace*.
+    Raises `InputError` if *path* exists, unless it is a run to *replace*, and if it cannot be
+    written. A run that is replaced is kept until the new one stands in its place.
     """
-    if path.exists() and not (replace and (path / "summary.json").is_file()):
-        if replace:
-            raise InputError(f"{path}: is not a run's folder, and stays; choose another --out")
-        raise InputError(f"{path}: exists already; choose another --out, or add --force")
+    place = Path(os.path.realpath(path))  # so that a link or `..` is not what gets replaced
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        _check_free(path, replace)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         yield temporary
         temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        if not _take_place(temporary, place, replace):
+            raise InputError(f"{path}: exists already, since just now; choose another --out")
+    except OSError as error:
+        if error.errno != errno.ENOSPC and "No space left" not in str(error):
+            raise
+        raise InputError(f"{path}: cannot be written: no space left on device") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_free(path: Path, replace: bool) -> None:
+    """Raises `InputError` unless a run may take the place *path*."""
+    if not path.exists():
+        return
+    if not replace:
+        raise InputError(f"{path}: exists already; choose another --out, or add --force")
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
+    if "summary.json" not in names or names - OURS:
+        raise InputError(f"{path}: is not just a run's folder, and stays; choose another --out")
+
+
+def _take_place(temporary: Path, path: Path, replace: bool) -> bool:
+    """Whether *temporary* now stands at *path*, where another run may have appeared meanwhile."""
+    aside = None
+    if replace and path.exists():
+        aside = temporary.with_name(f"{temporary.name}.old")
+        path.rename(aside)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if aside is not None:
+            aside.rename(path)
+        return False
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+    return True
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
@@ -59,6 +97,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(f"{path}: {shown(data)} is no run's summary")
     return data
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of the run in *folder*; `InputError` if it is missing or not whole."""
+    summary = read_json(folder / "summary.json")
+    if "loop_mode" not in summary or "cost_extrapolated" not in summary:
+        raise InputError(f"{folder}/summary.json: is damaged; delete {folder} and run it again")
+    return summary
 
 
 def environment(wall_s: float, events: int) -> dict[str, Any]:

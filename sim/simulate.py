@@ -19,7 +19,7 @@ from .errors import InputError
 from .iteration_log import Columns, IterationLog
 from .kv import BlockPool
 from .leap import LeapDecoding
-from .metrics import LoopStats, RequestStats, Summary
+from .metrics import LoopStats, RequestStats
 from .profile import Profile, load_profile
 from .replica import Replica
 from .request_log import RequestLog
@@ -27,6 +27,7 @@ from .trace.chunk import Chunk, Tally
 from .units import bytes_text
 
 if TYPE_CHECKING:
+    from .quantiles import Summary
     from .scenario import Scenario
     from .trace.lengths import Length
 

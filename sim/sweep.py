@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 from .profile import load_profile
-from .result import new_folder, read_json, write_json
+from .result import new_folder, read_summary, write_json
 from .simulate import run
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .load import Point
-    from .metrics import Summary
+    from .quantiles import Summary
     from .scenario import Scenario
 
 
@@ -40,7 +40,7 @@ def run_points(
     missing = {
         name: point.scenario
         for name, point in zip(ids, points, strict=True)
-        if not (folder / "points" / name).exists()
+        if not is_done(folder / "points" / name)
     }
     write_json(folder / "study.json", _manifest(points, ids))
     tasks = (
@@ -51,13 +51,26 @@ def run_points(
         n_jobs=min(jobs, max(1, len(missing))), return_as="generator_unordered"
     )
     _show(parallel(tasks), len(points), len(missing), quiet)
-    return [read_json(folder / "points" / name / "summary.json") for name in ids]
+    return [read_summary(folder / "points" / name) for name in ids]
+
+
+def is_done(path: Path) -> bool:
+    """Whether a point's folder is there; `InputError` if it is damaged."""
+    if not path.exists():
+        return False
+    if not (path / "summary.json").is_file():
+        raise InputError(f"{path}: has no summary.json; delete this folder and sweep again")
+    return True
 
 
 def run_point(scenario: Scenario, path: Path) -> None:
-    """One point into its folder."""
-    with new_folder(path) as temporary:
-        run(scenario, temporary)
+    """One point into its folder, unless another sweep has put it there meanwhile."""
+    try:
+        with new_folder(path) as temporary:
+            run(scenario, temporary)
+    except InputError:
+        if not is_done(path):
+            raise
 
 
 def _manifest(points: Sequence[Point], ids: Sequence[str]) -> dict[str, Any]:

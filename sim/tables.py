@@ -11,7 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .metrics import Summary
+    from .quantiles import Summary
 
 LATENCIES = ("ttft", "tpot", "itl", "e2el", "queue")
 STATISTICS = ("mean", "median", "p90", "p99")
@@ -86,6 +86,10 @@ COLUMNS = (
 )
 
 
+ESSENTIAL = ("output_throughput", "p99_ttft_ms", "mean_tpot_ms", "loop_gap_fraction")
+"""What a study's table shows on a narrow terminal."""
+
+
 def print_study(
     axes: Sequence[Mapping[str, Any]],
     summaries: Sequence[Summary],
@@ -96,10 +100,11 @@ def print_study(
     table = Table(title=f"{summaries[0]['scenario']} (simulated)", title_justify="left")
     for name in axes[0]:
         table.add_column(name.rpartition(".")[2])
-    for title, _, _ in COLUMNS:
+    columns = [column for column in COLUMNS if console.width >= 110 or column[1] in ESSENTIAL]
+    for title, _, _ in columns:
         table.add_column(title, justify="right")
     for values, summary in zip(axes, summaries, strict=True):
-        cells = [_number(summary[key], factor) for _, key, factor in COLUMNS]
+        cells = [_number(summary[key], factor) for _, key, factor in columns]
         table.add_row(*(str(value) for value in values.values()), *cells)
     console.print(table)
     for line in provenance(*summaries):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,7 +114,7 @@ def test_force_does_not_replace_what_is_no_run(call, here) -> None:
     (here / "mine" / "thesis.txt").write_text("x")
     code, _, err = call("run", "tiny.yaml", "--out", "mine", "-q", "--force")
     assert code == 2
-    assert "not a run's folder" in err[0]
+    assert "not just a run's folder" in err[0]
     assert (here / "mine" / "thesis.txt").read_text() == "x"
 
 
@@ -151,7 +154,10 @@ def test_trace_without_a_request_is_the_users_error(call, here, content, said) -
         (["run", "tiny.yaml", "--set", "trace.file=none.jsonl"], "no such file"),
         (["run", "tiny.yaml", "--set", "hardware.profile=none.json"], "No such file"),
         (["run", "tiny.yaml", "--set", "hardware.hbm.capacity=1 kB"], "no KV block beside"),
-        (["run", "tiny.yaml", "--set", "kv.dtype=int4"], "decode_attention.int4"),
+        (
+            ["run", "tiny.yaml", "--set", "kv.dtype=int4"],
+            "kv.dtype: profile toy has no kernel for int4; use bf16 or fp8 or int8",
+        ),
         (["run", "tiny.yaml", "--out", "tiny.yaml"], "exists already"),
         (["run", "tiny.yaml", "--out", "toy.json/r"], "cannot be written"),
         (["run", "study.yaml"], "residentsim sweep"),
@@ -251,3 +257,85 @@ def test_module_is_the_command(here: Path) -> None:
     )
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
+
+
+# ---------------------------------------------------------------- what a tester found
+def test_what_the_world_lacks_is_said_with_its_place_before_anything_runs(call, here) -> None:
+    (here / "wide.yaml").write_text(
+        "trace: {file: none.csv}\n"
+        f"model: {json.dumps(MODEL)}\n"
+        "hardware: {profile: ./toy.json}\n"
+        "kv: {dtype: int4}\n"
+        "sweep: {loop.mode: [host, graph]}\n"
+    )
+    code, _, err = call("sweep", "wide.yaml", "--out", "s", "-q")
+    assert code == 2
+    assert err[0].startswith("wide.yaml:1:15: trace.file: ")
+    assert err[0].endswith("none.csv: no such file; check the path")
+    assert err[1].startswith("wide.yaml:4:13: kv.dtype: profile toy has no kernel for int4; use ")
+    assert len(err) == 2
+    assert not (here / "s").exists()
+
+
+def test_a_warning_says_how_many_points_it_is_about(call, here) -> None:
+    code, _, err = call("check", "study.yaml", "--set", "loop.captured_batches=[1,4]")
+    assert code == 0
+    said = "loop.captured_batches: has no effect here; only with loop.mode: graph (2 of 4 points)"
+    assert err == [f"warning: {said}"]
+
+
+def test_plots_without_iterations_are_refused_before_the_run(call, here) -> None:
+    iterations = ["--set", "record.iterations=false"]
+    assert call("run", "tiny.yaml", "--out", "r", "--plots", *iterations)[0] == 2
+    assert call("sweep", "study.yaml", "--out", "s", *iterations)[0] == 2
+    assert not (here / "r").exists()
+    assert not (here / "s").exists()
+
+
+def test_times_beyond_a_clock_s_resolution_are_refused(call, here) -> None:
+    write_trace(here / "trace.jsonl", [(0, 8, 4), (5_000_000, 8, 2)])
+    code, _, err = call("run", "tiny.yaml", "--out", "r", "-q", "--set", "trace.rate_scale=1e-6")
+    assert code == 2
+    assert "raise trace.rate_scale" in err[0]
+    assert not (here / "r").exists()
+
+
+def test_a_long_silence_costs_nothing(call, here) -> None:
+    write_trace(here / "trace.jsonl", [(0, 8, 4), (900_000, 8, 2)])
+    assert call("run", "tiny.yaml", "--out", "r", "-q", "--set", "trace.rate_scale=1e-5")[0] == 0
+    summary = json.loads((here / "r" / "summary.json").read_text())
+    assert summary["duration"] > 8e7
+    assert summary["max_output_tokens_per_s"] == 4.0
+
+
+def test_a_damaged_study_is_named(call, here) -> None:
+    assert call("sweep", "study.yaml", "--out", "s", "-q", "--no-plots")[0] == 0
+    point = next((here / "s" / "points").iterdir())
+    (point / "summary.json").write_text("{}")
+    code, _, err = call("sweep", "study.yaml", "--out", "s", "-q", "--no-plots")
+    assert code == 2
+    assert "is damaged; delete" in err[0]
+    (point / "summary.json").unlink()
+    code, _, err = call("sweep", "study.yaml", "--out", "s", "-q", "--no-plots")
+    assert code == 2
+    assert "delete this folder and sweep again" in err[0]
+    for text in ('{"points": 5}', '{"points": [{"id": "../../etc", "axes": {}}]}'):
+        (here / "s" / "study.json").write_text(text)
+        code, _, err = call("plot", "s")
+        assert code == 2
+        assert "is damaged" in err[0]
+
+
+def test_termination_leaves_nothing_half_written(here) -> None:
+    write_trace(here / "trace.jsonl", [(i, 8, 400) for i in range(20_000)])
+    command = [sys.executable, "-m", "sim", "run", "tiny.yaml", "--out", "r", "--engine", "step"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen(command, cwd=here, env=environment, stderr=subprocess.PIPE)
+    before = time.monotonic()
+    while not list(here.glob(".r.*")) and time.monotonic() < before + 30:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=30)
+    assert child.returncode == 128 + signal.SIGTERM
+    assert not list(here.glob(".r.*"))
+    assert not (here / "r").exists()

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import TICK, Ran, hbm, play, toy_scenario
 
-from sim.metrics import PERCENTILES, RequestStats, latencies, statistics, weighted_statistics
+from sim.metrics import RequestStats, latencies
+from sim.quantiles import PERCENTILES, statistics, weighted_statistics
 from sim.request import Request, Status
 from sim.request_log import RequestLog
 from sim.scenario import Slo

@@ -65,3 +65,21 @@ def test_a_run_without_iterations_says_what_is_missing(tmp_path: Path) -> None:
     (point,) = (tmp_path / "out" / "points").iterdir()
     with pytest.raises(InputError, match=r"record.iterations: true"):
         draw_run(point, tmp_path / "figures")
+
+
+def test_shares_of_a_partitioned_loop_fill_the_run_and_no_more(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from sim.panels import Run, stacked
+    from sim.result import read_summary
+
+    text = STUDY.split("sweep")[0] + "loop: {mode: resident, prefill: partition}\n"
+    (tmp_path / "one.yaml").write_text(text)
+    run_points(load_points(tmp_path / "one.yaml"), tmp_path / "out", quiet=True)
+    (point,) = (tmp_path / "out" / "points").iterdir()
+    summary = read_summary(point)
+    overlapping = summary["loop_gpu_busy_s"] + summary["loop_gap_s"] + summary["loop_idle_s"]
+    assert overlapping > 1.01 * summary["duration"]
+    axes = Figure().subplots()
+    stacked(axes, [Run(point, {}, summary)])
+    assert sum(bar.get_width() for bar in axes.patches) == pytest.approx(100.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,9 +14,6 @@ from sim.load import Point
 from sim.result import new_folder, read_json, write_json
 from sim.simulate import run
 from sim.sweep import point_id, run_points
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILES = ["environment.json", "iterations.parquet", "requests.parquet", "scenario.json"]
 FILES += ["summary.json"]
@@ -137,7 +134,7 @@ def test_failing_run_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_folder_that_is_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "kept").write_text("mine")
-    for replace, said in ((False, "exists already"), (True, "is not a run's folder")):
+    for replace, said in ((False, "exists already"), (True, "is not just a run's folder")):
         with (
             pytest.raises(InputError, match=said),
             new_folder(tmp_path / "run", replace),
@@ -206,3 +203,41 @@ def test_point_of_another_profile_is_another_point(tmp_path: Path) -> None:
     before = point_id(scenario)
     write_profile(tmp_path / "toy.json", {"graph_launch_s": 1.0})
     assert point_id(scenario) != before
+
+
+def a_run(path: Path, text: str) -> None:
+    path.mkdir(exist_ok=True)
+    (path / "summary.json").write_text(text)
+
+
+def test_replacing_by_another_way_to_the_same_folder(tmp_path: Path, monkeypatch) -> None:
+    a_run(tmp_path / "run", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    for number, way in enumerate((Path("."), tmp_path / "link", tmp_path / "run/../run")):
+        monkeypatch.chdir(tmp_path / "run")
+        with new_folder(way, replace=True) as folder:
+            (folder / "summary.json").write_text(str(number))
+        assert (tmp_path / "run" / "summary.json").read_text() == str(number)
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "run"]
+
+
+def test_what_is_not_ours_is_never_deleted(tmp_path: Path) -> None:
+    a_run(tmp_path / "run", "old")
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="stays"), new_folder(tmp_path / "run", replace=True):
+        raise AssertionError("not reached")
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
+
+
+def test_of_two_runs_into_one_folder_the_first_to_end_stays(tmp_path: Path) -> None:
+    def both() -> None:
+        with new_folder(tmp_path / "run") as late:
+            (late / "summary.json").write_text("late")
+            with new_folder(tmp_path / "run") as early:
+                (early / "summary.json").write_text("early")
+
+    with pytest.raises(InputError, match="exists already, since just now"):
+        both()
+    assert (tmp_path / "run" / "summary.json").read_text() == "early"
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]

@@ -13,9 +13,10 @@ import numpy as np
 
 from sim.errors import InputError, shown
 
-from .lines import check_file, unreadable
-from .rows import MAX_TOKENS, BadRowError, Findings, Rows, tokens
-from .table import MAX_SECONDS, check_time
+from .bounds import MAX_BLOCK_TOKENS, MAX_STAMP_S, MAX_TOKENS
+from .lines import GZIP_MAGIC, check_file, first_bytes, said, unreadable
+from .rows import BadRowError, Findings, Rows, tokens
+from .table import check_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +46,11 @@ def open_parquet(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     check_file(path)
+    if first_bytes(path).startswith(GZIP_MAGIC):
+        raise InputError(
+            f"{said(path)}: compressed with gzip, but Parquet is read in place; "
+            "unpack it first: gzip -d FILE"
+        )
     with _arrow(path):
         file = pq.ParquetFile(path)
     try:
@@ -75,7 +81,7 @@ def _check_schema(path: Path, schema: Any) -> None:
         if count != 1 or not fits(schema.field(name).type):
             what = "occurs more than once" if count > 1 else "has the wrong type" if count else ""
             raise InputError(
-                f"{path}: {name}: {what or 'no such column'}; there are {shown(there, 200)}; "
+                f"{said(path)}: {name}: {what or 'no such column'}; there are {shown(there, 200)}; "
                 "write float64 seconds, int64 tokens and, optional, a list of int64 block_ids"
             )
 
@@ -84,7 +90,8 @@ def block_tokens(path: Path) -> int | None:
     """Tokens of a prefix block as the file's metadata have it, else None."""
     with open_parquet(path) as file:
         text = (file.schema_arrow.metadata or {}).get(BLOCK_KEY, b"")
-    return int(text) if text.isdigit() and int(text) > 0 else None
+    size = int(text) if text.isdigit() and len(text) <= 9 else 0
+    return size if 1 <= size <= MAX_BLOCK_TOKENS else None
 
 
 def parquet_rows(path: Path, findings: Findings, batch_rows: int) -> Iterator[Rows]:
@@ -117,7 +124,7 @@ def _columns(batch: Any, first: int) -> tuple[Rows, NDArray[np.bool_]]:
     time, prompt, output = (
         column(name, kind) for name, kind in zip(NAMES, (float, int, int), strict=True)
     )
-    bad = ~(np.isfinite(time) & (time >= 0) & (time <= MAX_SECONDS))
+    bad = ~(np.isfinite(time) & (time >= 0) & (time <= MAX_STAMP_S))
     for counts in (prompt, output):
         bad |= (counts < 1) | (counts > MAX_TOKENS)
     for name in batch.schema.names:

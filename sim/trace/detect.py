@@ -39,7 +39,7 @@ def explain(path: Path) -> tuple[str, str]:
     lines = (line.strip() for line in data.splitlines())
     number, first = next(((i, line) for i, line in enumerate(lines, 1) if line), (1, b""))
     if not first:
-        raise InputError(f"{path}: nothing but blank lines; fetch or write the file again")
+        raise InputError(f"{said(path)}: nothing but blank lines; fetch or write the file again")
     if first.startswith(b"{"):
         return _json_format(path, number, first)
     names = {name.strip(' "') for name in first.decode(errors="replace").split(",")}
@@ -49,7 +49,7 @@ def explain(path: Path) -> tuple[str, str]:
     if names >= set(VIDUR[1:]):
         return "vidur", f"line {number} has the columns {', '.join(VIDUR[1:])}"
     raise InputError(
-        f"{path}:{number}: unknown trace format, the first line is "
+        f"{said(path)}:{number}: unknown trace format, the first line is "
         f"{shown(first.decode(errors='replace'), 100)}; {_REMEDY}"
     )
 
@@ -64,12 +64,12 @@ def _json_format(path: Path, number: int, first: bytes) -> tuple[str, str]:
     for key, publisher in _FOREIGN.items():
         if key in keys:
             raise InputError(
-                f"{path}:{number}: {key}: a trace of {publisher}; write its rows as Mooncake "
+                f"{said(path)}:{number}: {key}: a trace of {publisher}; write its rows as Mooncake "
                 "lines first (timestamp in ms, input_length, output_length)"
             )
     if set(keys) >= set(KEYS):
         return "mooncake", f"line {number} is a JSON object with {', '.join(KEYS)}"
     raise InputError(
-        f"{path}:{number}: unknown trace format, the first object has the keys "
+        f"{said(path)}:{number}: unknown trace format, the first object has the keys "
         f"{shown(', '.join(keys), 100)}; {_REMEDY}"
     )

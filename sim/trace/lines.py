@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, cast
 
-from sim.errors import InputError
+from sim.errors import InputError, shown
 
 from .rows import BadRowError
 
@@ -28,6 +28,7 @@ _BOMS = {
     b"\xfe\xff": "UTF-16",
 }
 _UTF8_BOM = b"\xef\xbb\xbf"
+_PACKED = {b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +47,23 @@ class Block:
             yield number, line.removesuffix(b"\r")
 
 
+def said(path: Path) -> str:
+    """*path* as messages call it: on one line, whatever it is made of."""
+    text = str(path)
+    return text if text.isprintable() else shown(text, 300)
+
+
 def check_file(path: Path) -> None:
     """Raise `InputError` unless *path* is a regular file with something in it."""
     try:
         if path.is_dir():
-            raise InputError(f"{path}: is a directory; name a trace file in it")
+            raise InputError(f"{said(path)}: is a directory; name a trace file in it")
         if not path.exists():
-            raise InputError(f"{path}: no such file; check the path")
+            raise InputError(f"{said(path)}: no such file; check the path")
         if not path.is_file():
-            raise InputError(f"{path}: not a regular file; copy the trace into one")
+            raise InputError(f"{said(path)}: not a regular file; copy the trace into one")
         if path.stat().st_size == 0:
-            raise InputError(f"{path}: the file is empty; fetch or write it again")
+            raise InputError(f"{said(path)}: the file is empty; fetch or write it again")
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -66,18 +73,32 @@ def check_file(path: Path) -> None:
 def unreadable(path: Path, error: Exception) -> InputError:
     """The finding for a file that the system or a decompressor will not give out."""
     why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-    return InputError(f"{path}: cannot be read: {why}; check access rights and the file itself")
+    return InputError(f"{said(path)}: cannot be read: {why}; check access rights and the file itself")
 
 
 def open_bytes(path: Path) -> IO[bytes]:
     """*path* opened for reading, unpacked if it is gzip; raises `InputError`."""
     check_file(path)
+    packed = first_bytes(path).startswith(GZIP_MAGIC)
     try:
-        with path.open("rb") as file:
-            magic = file.read(2)
-        return cast("IO[bytes]", gzip.open(path)) if magic == GZIP_MAGIC else path.open("rb")
+        return cast("IO[bytes]", gzip.open(path)) if packed else path.open("rb")
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def first_bytes(path: Path) -> bytes:
+    """What the file begins with; raises `InputError` if it is packed in a way we do not unpack."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(6)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    for start, name in _PACKED.items():
+        if magic.startswith(start):
+            raise InputError(
+                f"{said(path)}: compressed with {name}; unpack it first: {name} -d FILE"
+            )
+    return magic
 
 
 def head(path: Path, size: int = 64 * 1024) -> bytes:
@@ -91,7 +112,7 @@ def strip_bom(path: Path, data: bytes) -> bytes:
     for bom, name in _BOMS.items():
         if data.startswith(bom):
             raise InputError(
-                f"{path}:1: the file is {name}, not UTF-8; "
+                f"{said(path)}:1: the file is {name}, not UTF-8; "
                 f"convert it: iconv -f {name} -t UTF-8 IN > OUT"
             )
     return data.removeprefix(_UTF8_BOM)

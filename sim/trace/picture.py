@@ -34,7 +34,7 @@ _STYLE: Any = {
 def check_kind(path: Path) -> None:
     """Raise `InputError` unless *path* ends as a picture that can be drawn."""
     if path.suffix.lower() not in KINDS:
-        raise InputError(f"{path}: not a picture's name; end it with {' or '.join(KINDS)}")
+        raise InputError(f"{said(path)}: not a picture's name; end it with {' or '.join(KINDS)}")
 
 
 def draw(inspection: Inspection, title: str, path: Path) -> None:

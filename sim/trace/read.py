@@ -90,7 +90,7 @@ def _chunks(
     findings.check()
     if last is None:
         why = f", {tally.skipped} bad rows skipped" if tally.skipped else ""
-        raise InputError(f"{path}: no requests in the file{why}; fetch or write it again")
+        raise InputError(f"{said(path)}: no requests in the file{why}; fetch or write it again")
 
 
 def _open_text(path: Path, format: str) -> tuple[Adapter, Iterator[Block]]:
@@ -103,7 +103,7 @@ def _open_text(path: Path, format: str) -> tuple[Adapter, Iterator[Block]]:
         at, rest = table.after_header(path, block, names)
         if at is not None:
             return table.Table.of(names, at), _chain(rest, stream)
-    raise InputError(f"{path}: nothing but blank lines; fetch or write the file again")
+    raise InputError(f"{said(path)}: nothing but blank lines; fetch or write the file again")
 
 
 def _chain(first: Block, others: Iterator[Block]) -> Iterator[Block]:
@@ -191,6 +191,6 @@ def _check_order(
         return
     place = here if unit == "line" else f"{unit} {here}"
     raise InputError(
-        f"{path}:{place}: {key}: {unit} {here} arrives before {unit} {before}; "
+        f"{said(path)}:{place}: {key}: {unit} {here} arrives before {unit} {before}; "
         "sort the file or set trace.sort: true (--sort)"
     )

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from sim.errors import InputError, shown
 
+from .bounds import MAX_TOKENS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from .chunk import Tally
 
-MAX_TOKENS = 10_000_000  # a longer prompt or output is a mistake in the file, not a request
 MAX_FINDINGS = 10
 OnBadRow = Literal["error", "skip"]
 
@@ -91,7 +92,7 @@ class Findings:
     """Collects bad rows of one file: up to ten in one `InputError`, or counts in a tally."""
 
     def __init__(self, path: Path, bad_rows: OnBadRow, tally: Tally, unit: str = "") -> None:
-        self._path = path
+        self._name = said(path)
         self._skip = bad_rows == "skip"
         self._tally = tally
         self._unit = unit
@@ -103,7 +104,7 @@ class Findings:
             self._tally.skip(bad.reason)
             return
         column = "" if bad.column is None else f":{bad.column}"
-        self._lines.append(f"{self._path}:{self._unit}{line}{column}: {bad.text}")
+        self._lines.append(f"{self._name}:{self._unit}{line}{column}: {bad.text}")
         if len(self._lines) >= MAX_FINDINGS:
             raise InputError([*self._lines, f"... stopped after {MAX_FINDINGS}"])
 

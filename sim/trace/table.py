@@ -17,11 +17,12 @@ import numpy as np
 
 from sim.errors import InputError, shown
 
-from .lines import Block, text_of
-from .rows import MAX_TOKENS, BadRowError, Columns, Row, tokens, whole
+from .bounds import MAX_STAMP_S, MAX_TOKENS
+from .lines import Block, said, text_of
+from .rows import BadRowError, Columns, Row, tokens, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
 LINE_LIMIT = 2**20
@@ -36,7 +37,6 @@ _EPOCH = date(1970, 1, 1).toordinal()
 _CLEAN_STAMP = rb"(20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:Z|\+00:00)?"
 _CLEAN_SECONDS = rb"(\d{1,15}(?:\.\d{1,20})?(?:[eE][-+]?\d{1,3})?)"
 _CLEAN_TOKENS = rb"(\d{1,8})"
-MAX_SECONDS = 1e12  # beyond it a float64 no longer tells milliseconds apart
 
 
 def cells_of(text: str) -> tuple[list[str], bool]:
@@ -56,29 +56,44 @@ def cells_of(text: str) -> tuple[list[str], bool]:
     return (rows[0] if rows else []), False
 
 
+def separator(line: str, wanted: Collection[str]) -> str | None:
+    """What stands between the *wanted* columns of a header line, if not a comma."""
+    for mark in (";", "\t", "|"):
+        if set(wanted) <= {name.strip(' "') for name in line.split(mark)}:
+            return mark
+    return None
+
+
+def not_commas(place: str, mark: str) -> InputError:
+    """The finding for a table whose columns are separated by *mark*."""
+    return InputError(f"{place}: columns are separated by {mark!r}; convert to commas")
+
+
 def header(path: Path, line: int, raw: bytes, wanted: Sequence[str]) -> tuple[int, ...]:
     """Where the *wanted* columns are in the header line; raises `InputError`."""
     try:
         names = [cell.strip() for cell in cells_of(text_of(raw, LINE_LIMIT))[0]]
     except BadRowError as bad:
         column = "" if bad.column is None else f":{bad.column}"
-        raise InputError(f"{path}:{line}{column}: header: {bad.text}") from None
+        raise InputError(f"{said(path)}:{line}{column}: header: {bad.text}") from None
     there = shown(",".join(names), 200)
     missing = [name for name in wanted if name not in names]
+    if missing and (mark := separator(raw.decode(errors="replace"), wanted[1:])):
+        raise not_commas(f"{said(path)}:{line}", mark)
     if missing == [VIDUR[0]]:
         raise InputError(
-            f"{path}:{line}: header: no arrived_at column, so this file has lengths but no "
+            f"{said(path)}:{line}: header: no arrived_at column, so this file has lengths but no "
             "arrival times; add a column arrived_at (seconds, from 0) or use a replay file"
         )
     if missing:
         raise InputError(
-            f"{path}:{line}: header: no column {', '.join(missing)}; there are {there}; "
+            f"{said(path)}:{line}: header: no column {', '.join(missing)}; there are {there}; "
             "rename the columns or choose another format (--format, trace.format)"
         )
     twice = [name for name in wanted if names.count(name) > 1]
     if twice:
         raise InputError(
-            f"{path}:{line}: header: column {', '.join(twice)} occurs more than once in {there}; "
+            f"{said(path)}:{line}: header: column {', '.join(twice)} occurs more than once in {there}; "
             "delete or rename one"
         )
     return (*(names.index(name) for name in wanted), len(names))
@@ -136,9 +151,13 @@ def seconds(key: str, text: str, column: int | None) -> float:
 
 def check_time(key: str, value: float, value_s: float, column: int | None = None) -> None:
     """Raise `BadRowError` unless *value_s*, *value* in seconds, is finite, >= 0 and plausible."""
-    if math.isfinite(value_s) and 0 <= value_s <= MAX_SECONDS:
+    if math.isfinite(value_s) and 0 <= value_s <= MAX_STAMP_S:
         return
-    what = "is negative" if value_s < 0 else "is not a finite, plausible time"
+    what = "is not a finite, plausible time"
+    if value_s < 0:
+        what = "is negative"
+    elif math.isfinite(value_s):
+        what = f"is not a plausible time, {value_s:.4g} s and above {MAX_STAMP_S:.4g} s"
     raise BadRowError(
         "bad time", f"{key}: {shown(value)} {what}; correct or delete the line", column
     )
@@ -214,6 +233,6 @@ class Table:
             stamps = np.array(cells).astype("datetime64[ns]")
             return stamps.astype(np.int64)
         times = np.array(list(map(float, cells)), dtype=np.float64)
-        if times.max() > MAX_SECONDS:
+        if times.max() > MAX_STAMP_S:
             raise ValueError
         return times

@@ -53,7 +53,7 @@ def write(
     with replacing(path) as file:
         rows = writers[format](chunks, file, block_tokens)
         if rows == 0:
-            raise InputError(f"{path}: no requests to write")
+            raise InputError(f"{said(path)}: no requests to write")
     return rows
 
 
@@ -61,12 +61,12 @@ def write(
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes the place of *path* when the block ends well, and vanishes otherwise."""
     if path.is_dir():
-        raise InputError(f"{path}: is a directory; name a file")
+        raise InputError(f"{said(path)}: is a directory; name a file")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written: {error.strerror}; check the folder"
+            f"{said(path)}: cannot be written: {error.strerror}; check the folder"
         ) from error
     try:
         with os.fdopen(handle, "wb") as file:
@@ -78,7 +78,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+            raise InputError(f"{said(path)}: cannot be written: {error.strerror or error}") from error
         raise
 
 
