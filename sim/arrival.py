@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .errors import InputError
 from .request import Request
+from .trace.bounds import MAX_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     from .clock import Clock
     from .trace.chunk import Chunk
-
-
-LATEST = 1e9  # seconds; a float there still resolves 0.1 us
 
 
 class Arrivals:
@@ -50,10 +48,11 @@ class Arrivals:
         for chunk in self.chunks:
             self.prefix_ids |= chunk.block_ids is not None
             times = (chunk.arrival_s / self.rate_scale).tolist()
-            if times[-1] > LATEST:
+            if times[-1] > MAX_SECONDS:
                 raise InputError(
-                    f"trace: a request arrives after {times[-1]:g} s, beyond {LATEST:g} s, where a "
-                    "clock no longer resolves microseconds; raise trace.rate_scale or cut the trace"
+                    f"trace: a request arrives after {times[-1]:g} s, beyond {MAX_SECONDS:g} s, "
+                    "where a clock no longer resolves microseconds; raise trace.rate_scale or cut "
+                    "the trace"
                 )
             prompts, outputs = chunk.prompt_tokens.tolist(), chunk.output_tokens.tolist()
             for time, prompt, output in zip(times, prompts, outputs, strict=True):

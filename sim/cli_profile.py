@@ -31,17 +31,16 @@ def fit(
     out: Annotated[Path | None, typer.Option(help="File to write; without it, print.")] = None,
 ) -> None:
     """Fit the profile from the files in DATA; the same files give the same bytes."""
-    from .errors import InputError
     from .fit_profile import fit_profile
 
     text = fit_profile(data)
     if out is None:
         typer.echo(text, nl=False)
         return
-    try:
-        out.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise InputError(f"{out}: {error.strerror}; name a file that can be written") from None
+    from .trace.write import replacing
+
+    with replacing(out) as file:
+        file.write(text.encode())
     typer.echo(f"{out}: {len(text)} bytes")
 
 

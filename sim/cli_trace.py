@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from .errors import InputError
+from .trace.bounds import BURSTINESS, MAX_BLOCK_TOKENS, MAX_REQUESTS, RATE_PER_S
+from .trace.naming import said
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -41,7 +45,13 @@ Sort = Annotated[
 ]
 BlockTokens = Annotated[
     int,
-    typer.Option("--block-tokens", metavar="N", min=1, help="Prompt tokens a prefix block id."),
+    typer.Option(
+        "--block-tokens",
+        metavar="N",
+        min=1,
+        max=MAX_BLOCK_TOKENS,
+        help="Prompt tokens a prefix block id.",
+    ),
 ]
 
 Source = Annotated[
@@ -51,7 +61,10 @@ Source = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")]
-Requests = Annotated[int, typer.Option("--requests", metavar="N", min=1, help="How many requests.")]
+Requests = Annotated[
+    int,
+    typer.Option("--requests", metavar="N", min=1, max=MAX_REQUESTS, help="How many requests."),
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Random seed.")]
 ToByName = Annotated[
     str | None,
@@ -62,9 +75,17 @@ ToByName = Annotated[
 Rate = Annotated[
     float | None, typer.Option("--rate", metavar="R", help="synthetic: requests per second.")
 ]
-Arrivals = Annotated[str, typer.Option("--arrivals", help="synthetic: poisson, gamma or constant.")]
+Arrivals = Annotated[
+    str | None,
+    typer.Option(
+        "--arrivals", metavar="KIND", help="synthetic: poisson (the default), gamma or constant."
+    ),
+]
 Burstiness = Annotated[
-    float, typer.Option("--burstiness", help="synthetic: gamma shape; 1 is Poisson.")
+    float | None,
+    typer.Option(
+        "--burstiness", metavar="B", help="synthetic: shape of gamma gaps; 1 is Poisson, else 1."
+    ),
 ]
 Prompt = Annotated[
     str | None,
@@ -110,10 +131,12 @@ def inspect_trace(
     inspection = Inspection(block_tokens)
     for chunk in _with_progress(chunks, file):
         inspection.add(chunk)
-    summary = {"file": str(file), "format": told[0], "format_why": told[1]}
+    summary = {"file": said(file), "format": told[0], "format_why": told[1]}
     _print_summary(summary | inspection.summary(tally), json_out)
     if picture is not None:
-        title = f"{file.name}: {inspection.requests:,} requests in {inspection.duration_s:,.0f} s"
+        title = (
+            f"{said(file.name)}: {inspection.requests:,} requests in {inspection.duration_s:,.0f} s"
+        )
         draw(inspection, title, picture)
 
 
@@ -143,7 +166,7 @@ def convert_trace(
     )
     rows = _write(_with_progress(chunks, file), out, to, block_tokens)
     skipped = f", {tally.skipped:,} bad rows left out" if tally.skipped else ""
-    typer.echo(f"{out}: {rows:,} requests{skipped}")
+    typer.echo(f"{said(out)}: {rows:,} requests{skipped}")
 
 
 @app.command("generate")
@@ -154,8 +177,8 @@ def generate_trace(
     seed: Seed = 0,
     to: ToByName = None,
     rate: Rate = None,
-    arrivals: Arrivals = "poisson",
-    burstiness: Burstiness = 1.0,
+    arrivals: Arrivals = None,
+    burstiness: Burstiness = None,
     prompt: Prompt = None,
     output: Output = None,
 ) -> None:
@@ -165,21 +188,55 @@ def generate_trace(
     exponential:MEAN, uniform:LOW:HIGH, lognormal:MEDIAN:SIGMA, in tokens.
     """
     from .trace.generate import generate
-    from .trace.lengths import parse_length
 
-    chunks = generate(
-        source,
-        requests,
-        seed,
-        rate_per_s=rate,
-        arrivals=cast("Literal['poisson', 'gamma', 'constant']", arrivals),
-        burstiness=burstiness,
-        prompt=None if prompt is None else parse_length("--prompt", prompt),
-        output=None if output is None else parse_length("--output", output),
-    )
+    synthetic = _synthetic(source, rate, arrivals, burstiness, prompt, output)
+    chunks = generate(source, requests, seed, **synthetic)
     by_name = {".jsonl": "mooncake", ".csv": "vidur", ".parquet": "parquet"}
     rows = _write(chunks, out, to or by_name.get(out.suffix.lower(), out.suffix), 512)
-    typer.echo(f"{out}: {rows:,} requests")
+    typer.echo(f"{said(out)}: {rows:,} requests")
+
+
+def _synthetic(
+    source: str,
+    rate: float | None,
+    arrivals: str | None,
+    burstiness: float | None,
+    prompt: str | None,
+    output: str | None,
+) -> dict[str, Any]:
+    """What `generate` takes beside the source; raises `InputError` about each option."""
+    from .trace.gaps import check_arrivals
+    from .trace.generate import check_source
+    from .trace.lengths import in_range, parse_length
+
+    check_source("SOURCE", source)
+    if arrivals is not None:
+        check_arrivals("--arrivals", arrivals)
+    needed = {"--rate": rate, "--prompt": prompt, "--output": output}
+    given = needed | {"--arrivals": arrivals, "--burstiness": burstiness}
+    if source != "synthetic":
+        odd = [option for option, value in given.items() if value is not None]
+        if odd:
+            raise InputError([f"{option}: only with synthetic; remove it" for option in odd])
+        return {}
+    missing = [option for option, value in needed.items() if value is None]
+    if missing:
+        raise InputError([f"{option}: missing; synthetic needs it" for option in missing])
+    assert rate is not None
+    assert prompt is not None
+    assert output is not None
+    in_range("--rate", rate, *RATE_PER_S)
+    if burstiness is not None:
+        if arrivals != "gamma":
+            raise InputError("--burstiness: only with --arrivals gamma; remove it, or add that")
+        in_range("--burstiness", burstiness, *BURSTINESS)
+    return {
+        "rate_per_s": rate,
+        "arrivals": arrivals or "poisson",
+        "burstiness": 1.0 if burstiness is None else burstiness,
+        "prompt": parse_length("--prompt", prompt),
+        "output": parse_length("--output", output),
+    }
 
 
 def _write(chunks: Iterable[Chunk], out: Path, to: str, block_tokens: int) -> int:

@@ -29,8 +29,6 @@ class Node(BaseModel):
 
 
 Flag = Annotated[bool, Field(strict=True)]
-Positive = Annotated[float, Field(strict=True, gt=0, le=1e9)]
-Tokens = Annotated[int, Field(strict=True, ge=1, le=100_000_000)]
 
 
 def refuse(faults: Faults) -> None:

@@ -189,13 +189,16 @@ def _read(name_or_path: str | Path) -> tuple[bytes, str]:
         path = resources.files(__package__) / "profiles" / f"{name}.json"
         return path.read_bytes(), f"{name}.json"
     try:
-        with Path(name_or_path).open("rb") as file:
+        file_path = Path(name_or_path)
+        if file_path.exists() and not (file_path.is_file() or file_path.is_dir()):
+            raise OSError("not a regular file")  # a pipe would wait for ever
+        with file_path.open("rb") as file:
             text = file.read(Finder.LIMIT + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         have = ", ".join(shipped())
         raise InputError(
-            f"{shown(name)}: {reason}; give a profile's path or one of: {have}"
+            f"{shown(name, 300)}: {reason}; give a profile's path or one of: {have}"
         ) from None
     if len(text) > Finder.LIMIT:
         raise InputError(f"{shown(name)}: larger than {Finder.LIMIT} bytes; this is no profile")

@@ -8,15 +8,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from .node import Flag, Node, Place, Positive, Tokens, refuse
+from .node import Flag, Node, Place, refuse
+from .trace.bounds import (
+    BURSTINESS,
+    MAX_REQUESTS,
+    MAX_SECONDS,
+    MAX_TOKENS,
+    RATE_PER_S,
+    RATE_SCALE,
+    SIGMA,
+)
 from .units import Rate
 
 FILE_ONLY = ("format", "sort", "bad_rows")
 SYNTHETIC_ONLY = ("rate", "arrivals", "burstiness", "prompt_tokens", "output_tokens")
-Arrivals = Annotated[Rate, Field(gt=0)]
-MeanTokens = Annotated[float, Field(strict=True, ge=1, le=1e8)]
+
+
+def _in_range(rate: float) -> float:
+    low, high = RATE_PER_S
+    if not low <= rate <= high:
+        raise ValueError(f"must be {low:g} /s to {high:g} /s, got {rate:g} /s")
+    return rate
+
+
+Arrivals = Annotated[Rate, AfterValidator(_in_range)]
+Tokens = Annotated[int, Field(strict=True, ge=1, le=MAX_TOKENS)]
+MeanTokens = Annotated[float, Field(strict=True, ge=1, le=MAX_TOKENS)]
 KINDS = ("fixed", "exponential", "uniform", "lognormal")
 
 
@@ -25,7 +44,7 @@ class Lognormal(Node):
 
     median: MeanTokens
     """Tokens."""
-    sigma: Annotated[float, Field(strict=True, ge=0, le=10)]
+    sigma: Annotated[float, Field(strict=True, ge=SIGMA[0], le=SIGMA[1])]
     """Standard deviation of the logarithm."""
 
 
@@ -106,15 +125,15 @@ class Trace(Node):
     """What to do with rows of a file that cannot be used."""
     source: Literal["azure-conv-like", "mooncake-conversation-like", "synthetic"] | None = None
     """A built-in workload in place of a file."""
-    requests: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = None
+    requests: Annotated[int, Field(strict=True, ge=1, le=MAX_REQUESTS)] | None = None
     """Requests to generate; with a file, the first so many rows."""
-    rate_scale: Positive = 1.0
+    rate_scale: Annotated[float, Field(strict=True, ge=RATE_SCALE[0], le=RATE_SCALE[1])] = 1.0
     """Arrival times are divided by it: 2 is twice the load."""
     rate: Arrivals | None = None
     """Arrivals a second; synthetic only."""
     arrivals: Literal["poisson", "gamma", "constant"] = "poisson"
     """The process of arrivals; synthetic only."""
-    burstiness: Positive = 1.0
+    burstiness: Annotated[float, Field(strict=True, ge=BURSTINESS[0], le=BURSTINESS[1])] = 1.0
     """Shape of gamma gaps: 1 is Poisson, less is burstier (as in vLLM's benchmark)."""
     prompt_tokens: Length | None = None
     """Tokens of a prompt; synthetic only."""
@@ -141,6 +160,11 @@ class Trace(Node):
             if getattr(self, key) is None:
                 what = f"missing; `source: {self.source}` needs it, e.g. `{key}: {example}`"
                 faults.append(((key,), what))
+        if self.source == "synthetic" and self.rate and self.requests:
+            span = self.requests / self.rate / self.rate_scale
+            if span > MAX_SECONDS:
+                what = f"{self.requests} requests arrive within {span:.4g} s, {MAX_SECONDS:g} s"
+                faults.append((("rate",), f"{what} (31 years) is the most; raise it"))
         refuse(faults)
         return self
 

@@ -14,6 +14,7 @@ import yaml
 
 from .errors import InputError, shown
 from .marks import Document, Finding, Mark
+from .trace.naming import said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,23 +39,27 @@ def read_document(path: Path, name: str) -> Document:
     Raises `InputError` when the file cannot be read as one YAML map at all.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would wait for ever
+            raise OSError("not a regular file; save the scenario in one")
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise InputError(f"{name}: no such file; it is sought from {Path.cwd()}") from None
+        raise InputError(f"{said(name)}: no such file; it is sought from {Path.cwd()}") from None
     except OSError as error:
-        what = "a directory; name a file in it" if path.is_dir() else error.strerror
-        raise InputError(f"{name}: {what}") from None
+        what = "a directory; name a file in it" if path.is_dir() else error.strerror or error
+        raise InputError(f"{said(name)}: {what}") from None
     except ValueError:  # a NUL in the path
         raise InputError(f"{shown(name)}: not a file name") from None
     if len(raw) > MAX_BYTES:
-        raise InputError(f"{name}: larger than 1 MiB; a scenario names its trace, it holds none")
+        raise InputError(
+            f"{said(name)}: larger than 1 MiB; a scenario names its trace, it holds none"
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = raw[: error.start].decode("utf-8", "replace")
         what = f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise InputError(f"{_at(name, before)}: {what}") from None
+        raise InputError(f"{_at(said(name), before)}: {what}") from None
     return parse_document(text, name)
 
 
@@ -64,7 +69,7 @@ def parse_document(text: str, name: str) -> Document:
     node = _compose(text, name, document)
     if not isinstance(node, yaml.MappingNode):
         what = "empty" if node is None else "not a map"
-        raise InputError(f"{name}:1:1: {what}; a scenario is a map of keys to values")
+        raise InputError(f"{said(name)}:1:1: {what}; a scenario is a map of keys to values")
     document.data = _Walk(document, name).value(node, ())
     return document
 
@@ -104,11 +109,11 @@ def _compose(text: str, name: str, document: Document) -> yaml.Node | None:
         node = loader.get_single_node()
     except yaml.reader.ReaderError as error:
         what = f"character U+{ord(text[error.position]):04X} has no place in YAML; remove it"
-        raise InputError(f"{_at(name, text[: error.position])}: {what}") from None
+        raise InputError(f"{_at(said(name), text[: error.position])}: {what}") from None
     except yaml.MarkedYAMLError as error:
-        raise InputError(_syntax(error, name)) from None
+        raise InputError(_syntax(error, said(name))) from None
     except RecursionError:
-        raise InputError(f"{name}:1:1: nested too deeply") from None
+        raise InputError(f"{said(name)}:1:1: nested too deeply") from None
     finally:
         if loader is not None:
             loader.dispose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from sim.errors import InputError
 from sim.load import load, load_points
+from sim.simulate import chunks
+from sim.trace.chunk import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -200,6 +203,79 @@ model: llama-3.1-8b
         "lognormal, and this has both exponential and uniform",
         "a.yaml:6:28: trace.output_tokens.uniform: expected 2 values, got 3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("rate", "0 /s", "must be 1e-06 /s to 1e+09 /s, got 0 /s"),
+        ("rate", "0.001 /h", "must be 1e-06 /s to 1e+09 /s, got 2.77778e-07 /s"),
+        ("rate", "2e9 /s", "must be 1e-06 /s to 1e+09 /s, got 2e+09 /s"),
+        ("rate", "1e-6 /s", "2000 requests arrive within 2e+09 s, 1e+09 s (31 years) is the most"),
+        ("rate_scale", "1e-7", "must be >= 1e-06, got 1e-07"),
+        ("rate_scale", "1000001", "must be <= 1000000.0, got 1000001"),
+        ("burstiness", "1e-4", "must be >= 0.001, got 0.0001"),
+        ("burstiness", "1e7", "must be <= 1000000.0, got 10000000.0"),
+        ("prompt_tokens", "10000001", "fixed: must be <= 10000000, got 10000001"),
+        ("prompt_tokens", "{exponential: 10000001}", "exponential: must be <= 10000000"),
+        ("prompt_tokens", "{uniform: [1, 10000001]}", "uniform.1: must be <= 10000000"),
+        ("prompt_tokens", "{lognormal: {median: 1e8, sigma: 1}}", "lognormal.median: must be <="),
+        ("prompt_tokens", "{lognormal: {median: 9, sigma: 11}}", "lognormal.sigma: must be <= 10"),
+        ("output_tokens", "{fixed: 1, cap: 10000001}", "cap: must be <= 10000000"),
+        ("requests", "100000001", "must be <= 100000000, got 100000001"),
+    ],
+)
+def test_what_a_generator_would_refuse(key: str, value: str, what: str) -> None:
+    lines = {
+        "source": "synthetic",
+        "requests": "2000",
+        "rate": "1e6 /s",
+        "arrivals": "gamma",
+        "prompt_tokens": "5",
+        "output_tokens": "5",
+    } | {key: value}
+    text = "".join(f"  {name}: {entry}\n" for name, entry in lines.items())
+    (found,) = lines_of(f"trace:\n{text}model: llama-3.1-8b\n")
+    number = [*lines].index(key) + 2
+    assert found.startswith(f"a.yaml:{number}:")
+    assert f" trace.{key}" in found
+    assert what in found
+
+
+@pytest.mark.parametrize("rate", ["1e-6 /s", "1e9 /s"])
+def test_what_a_scenario_takes_a_generator_takes(rate: str) -> None:
+    text = f"""\
+trace:
+  source: synthetic
+  requests: 900
+  rate: {rate}
+  arrivals: constant
+  prompt_tokens: 10000000
+  output_tokens: {{lognormal: {{median: 1e7, sigma: 10}}}}
+model: llama-3.1-8b
+"""
+    (chunk,) = chunks(load(write(text)), Tally())
+    assert len(chunk) == 900
+
+
+def test_a_pipe_is_no_scenario(tmp_path: Path) -> None:
+    os.mkfifo("pipe.yaml")
+    Path("link.yaml").symlink_to("pipe.yaml")
+    for name in ("pipe.yaml", "link.yaml"):
+        with pytest.raises(InputError) as caught:
+            load(Path(name))
+        assert caught.value.lines == [f"{name}: not a regular file; save the scenario in one"]
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: b: c", "\0", b"\xff", "[" * 50, "#" * (2**20 + 1)])
+def test_a_line_end_in_a_file_s_name_does_not_split_the_message(text: str | bytes) -> None:
+    path = write(text, "a\nb.yaml")
+    for make in (path.touch, path.unlink, path.mkdir):
+        make()
+        with pytest.raises(InputError) as caught:
+            load(path)
+        (line,) = caught.value.lines
+        assert line.startswith("'a\\nb.yaml':")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

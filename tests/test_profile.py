@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,12 @@ def test_hash_is_of_the_content_not_of_the_layout(profile, tmp_path):
     assert load_profile(path).hash == profile.hash
     path.write_text(json.dumps({**DOCUMENT, "date": "other"}))
     assert load_profile(str(path)).hash != profile.hash
+
+
+def test_a_pipe_is_no_profile(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(InputError, match=r"': not a regular file; give a profile's path"):
+        load_profile(tmp_path / "pipe.json")
 
 
 def test_no_such_profile(tmp_path):

@@ -111,7 +111,7 @@ def test_lengths(given: Any, expected: tuple[Any, ...]) -> None:
         ({"trace": {"source": "synthetic", "requests": 5}}, "rate: missing.*prompt_tokens: miss"),
         ({"trace": SYNTHETIC | {"sort": True}}, "sort: only with trace.file; remove it"),
         ({"trace": {"file": "a", "rate": "6 /s"}}, "rate: only with source: synthetic; remove it"),
-        ({"trace": SYNTHETIC | {"rate": "0 /s"}}, "greater than 0"),
+        ({"trace": SYNTHETIC | {"rate": "0 /s"}}, r"must be 1e-06 /s to 1e\+09 /s, got 0 /s"),
         ({"trace": SYNTHETIC | {"output_tokens": {"cap": 3}}}, "this has none of them"),
         ({"trace": SYNTHETIC | {"output_tokens": {"uniform": [5, 3]}}}, "5 is more than 3"),
         ({"model": "llama-4"}, "no preset 'llama-4'; did you mean 'llama-3"),

@@ -160,11 +160,22 @@ def test_lengths() -> None:
         ("synthetic", {"rate_per_s": float("nan")}, "rate_per_s: nan is not in"),
         ("synthetic", {"arrivals": "weibull"}, "arrivals: 'weibull' is unknown"),
         ("synthetic", {"arrivals": "gamma", "burstiness": 0.0}, "burstiness: 0.0 is not in"),
-        ("synthetic", {"prompt": Length("fixed", mean=0.5)}, "prompt.mean: 0.5 is not in"),
-        ("synthetic", {"output": Length("uniform", low=5, high=4)}, "output.high: 4 is not in 5"),
-        ("synthetic", {"output": Length("zipf")}, "output.kind: 'zipf' is unknown"),  # type: ignore[arg-type]
-        ("synthetic", {"output": Length("fixed", mean=5, cap=0)}, "output.cap: 0 is not in"),
-        ("synthetic", {"requests": 0}, "requests: 0 is not a number of requests"),
+        (
+            "synthetic",
+            {"prompt": Length("fixed", mean=0.5)},
+            "prompt: length: 0.5 is not in",
+        ),
+        (
+            "synthetic",
+            {"output": Length("uniform", low=5, high=4)},
+            "largest length: 4 is not in 5",
+        ),
+        ("synthetic", {"output": Length("zipf")}, "output: 'zipf' is no kind of length"),  # type: ignore[arg-type]
+        ("synthetic", {"output": Length("fixed", mean=5, cap=0)}, "output: cap: 0 is not in"),
+        ("synthetic", {"requests": 0}, "requests: 0 is not in 1 to 100,000,000"),
+        ("synthetic", {"requests": 10**8 + 1}, "requests: 100000001 is not in 1 to 100,000,000"),
+        ("synthetic", {"prompt": Length("fixed", mean=2.5)}, "prompt: length: 2.5 is not a whole"),
+        ("synthetic", {"prompt": Length("fixed", mean=1e8)}, "is not in 1 to 10,000,000"),
         ("synthetic", {"seed": -1}, "seed: -1 is negative"),
     ],
 )
@@ -185,9 +196,21 @@ def test_lengths_as_text() -> None:
         "synthetic", 10, 0, **(PLAIN | {"prompt": parse_length("--prompt", "uniform:5:6")})
     )
     assert set(chunk.prompt_tokens.tolist()) == {5, 6}
-    for text in ("fixed", "fixed:5:6", "gauss:5", "uniform:a:b", "", "fixed:nan"):
+    for text in (
+        *("fixed", "fixed:5:6", "gauss:5", "uniform:a:b", "", "fixed:nan", "fixed:inf"),
+        *("fixed:2.5", "uniform:1.5:3", "uniform:1:2.5", "fixed:0", "exponential:1e8"),
+    ):
         with pytest.raises(InputError, match="--prompt"):
             parse_length("--prompt", text)
+
+
+def test_a_trace_that_lasts_too_long_is_refused() -> None:
+    slow = {"rate_per_s": 1e-6, "arrivals": "constant"}
+    assert len(list(generate("synthetic", 1000, 0, **(PLAIN | slow)))) == 1
+    with pytest.raises(
+        InputError, match=r"after more than 1,000,000,000 s \(31 years\); ask for fewer"
+    ):
+        list(generate("synthetic", 1002, 0, **(PLAIN | slow)))
 
 
 # the real files -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -58,6 +59,9 @@ CASES: dict[str, tuple[bytes, str]] = {
     ),
     "twice": (VI[:-1] + b",arrived_at\n0,1,1,0\n", "t:1: header: column arrived_at occurs more"),
     "lengths only": (VI.partition(b",")[2] + b"1,1\n", "t:1: header: no arrived_at column"),
+    "semicolons": (VI.replace(b",", b";") + b"0;1;1\n", "t:1: columns are separated by ';'"),
+    "tabs": (AZ.replace(b",", b"\t"), "t:1: columns are separated by '\\t'; convert to commas"),
+    "some semicolons": (VI.replace(b",num_d", b";num_d"), "t:1: unknown trace format"),
     # columns
     "cut off": (VI + b"0,1,1\n1,1", "t:3: 2 columns where the header has 3"),
     "too many": (VI + b"0,1,1,9\n", "t:2: 4 columns where the header has 3"),
@@ -78,7 +82,22 @@ CASES: dict[str, tuple[bytes, str]] = {
     "time nan": (VI + b"nan,1,1\n", "t:2:1: arrived_at: nan is not a finite, plausible time"),
     "time inf": (VI + b"inf,1,1\n", "arrived_at: inf is not a finite"),
     "time 1e400": (VI + b"1e400,1,1\n", "arrived_at: inf is not a finite"),
-    "time huge": (VI + b"1e13,1,1\n", "not a finite, plausible time"),
+    "time huge": (
+        VI + b"1e13,1,1\n",
+        "is not a plausible time, 1e+13 s and above 4,2",
+    ),
+    "time late": (
+        VI + b"0,1,1\n1e9,1,1\n1000000001,1,1\n",
+        "t:4: arrived_at: 1,000,000,001 s after the first request, a trace spans at most 1,000,0",
+    ),
+    "stamp late": (
+        AZ + b"1970-01-01 00:00:00,1,1\n2023-01-01 00:00:00,1,1\n",
+        "t:3: TIMESTAMP: 1,672,531,200 s after the first request",
+    ),
+    "json time late": (
+        MO + mooncake(timestamp=2 * 10**12),
+        "t:2: timestamp: 2,000,000,000 s after the",
+    ),
     "time negative": (VI + b"-0.5,1,1\n", "arrived_at: -0.5 is negative"),
     "time word": (VI + b"now,1,1\n", "arrived_at: 'now' is not a number of seconds"),
     "time back": (VI + b"1,1,1\n0.5,1,1\n", "t:3: arrived_at: line 3 arrives before line 2; sort"),
@@ -131,6 +150,13 @@ CASES: dict[str, tuple[bytes, str]] = {
     # compressed and columnar
     "gzip cut": (b"\x1f\x8b\x08\x00" + b"\0" * 6 + b"\x03", "cannot be read"),
     "gzip broken": (b"\x1f\x8b\x08\x00" + b"\xff" * 60, "cannot be read"),
+    "xz": (b"\xfd7zXZ\0\0", "t: compressed with xz; unpack it first: xz -d FILE"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x04", "t: compressed with zstd; unpack it first: zstd -d FILE"),
+    "bzip2": (b"BZh91AY", "t: compressed with bzip2; unpack it first: bzip2 -d FILE"),
+    "gzip parquet": (
+        gzip.compress(b"PAR1" + b"\0" * 50 + b"PAR1"),
+        "t: compressed with gzip, but Parquet is read in place; unpack it first: gzip -d FILE",
+    ),
     "parquet": (b"PAR1" + b"\0" * 50 + b"PAR1", "t: cannot be read"),
 }
 
@@ -154,6 +180,11 @@ def test_columns_missing_for_the_named_format(tmp_path: Path) -> None:
         list(read(put(tmp_path, VI + b"0,1,1\n"), "azure"))
     with pytest.raises(InputError, match=r"format: 'xml' is unknown; write auto or one of"):
         read(put(tmp_path, MO), "xml")
+    with pytest.raises(InputError, match=r"t:1: columns are separated by ';'; convert to commas"):
+        list(read(put(tmp_path, VI.replace(b",", b";")), "vidur"))
+    for format in FORMATS:
+        with pytest.raises(InputError, match="t: compressed with xz; unpack it first: xz -d FILE"):
+            list(read(put(tmp_path, b"\xfd7zXZ\0\0"), format))
 
 
 def test_places_that_are_no_files(tmp_path: Path) -> None:
@@ -222,6 +253,24 @@ def test_a_line_without_end_costs_a_message_not_the_memory(
     assert peak < 80 * 2**20
 
 
+def test_times_may_count_from_1970(tmp_path: Path) -> None:
+    path = put(tmp_path, VI + b"1700000000.25,1,1\n1700000001.5,1,1\n")
+    (chunk,) = read(path)
+    assert chunk.arrival_s.tolist() == [0.0, 1.25]
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", VI, VI + b"0,1,0\n", b"foo", b"{}", b"\xfd7zXZ\0"])
+def test_a_line_end_in_a_name_does_not_split_the_message(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "a\nb"
+    for make in (lambda: path.write_bytes(data), path.unlink, path.mkdir):
+        make()
+        with pytest.raises(InputError) as caught:
+            list(read(path))
+        (line,) = caught.value.lines
+        assert line.isprintable()
+        assert "a\\nb'" in line
+
+
 # our own Parquet ----------------------------------------------------------------------------
 
 
@@ -240,6 +289,8 @@ def table(tmp_path: Path, **columns: object) -> Path:
         ({"arrival_s": [0.0, float("nan")]}, "t:row 2: arrival_s: nan is not a finite"),
         ({"arrival_s": [-1.0, 0.0]}, "t:row 1: arrival_s: -1.0 is negative"),
         ({"arrival_s": [1.0, 0.5]}, "t:row 2: arrival_s: row 2 arrives before row 1"),
+        ({"arrival_s": [0.0, 1e10]}, "t:row 2: arrival_s: 10000000000.0 is not a plausible time"),
+        ({"arrival_s": [0.0, 2e9]}, "t:row 2: arrival_s: 2,000,000,000 s after the first request"),
         ({"arrival_s": ["a", "b"]}, "arrival_s: has the wrong type"),
         ({"prompt_tokens": [1, None]}, "t:row 2: prompt_tokens: no value"),
         ({"prompt_tokens": [1.0, 2.0]}, "prompt_tokens: has the wrong type"),

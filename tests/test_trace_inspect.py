@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,7 @@ def test_pictures_are_the_same_bytes_each_time(tmp_path: Path) -> None:
 
 
 def test_pictures_of_odd_traces(tmp_path: Path) -> None:
-    for number, times in enumerate(([0.0] * 5, [0.0, 1.0, 2.0, 3.0], [0.0, 1e12])):
+    for number, times in enumerate(([0.0] * 5, [0.0, 1.0, 2.0, 3.0], [0.0, 1e9])):
         inspection = Inspection()
         ones = np.ones(len(times), dtype=np.int64)
         inspection.add(Chunk(np.array(times), ones, ones))
@@ -303,3 +304,111 @@ def test_a_converted_trace_has_the_same_figures(tmp_path: Path) -> None:
     for key in ("file", "format", "format_why"):
         ours.pop(key), theirs.pop(key)
     assert ours == theirs
+
+
+SYNTHETIC = ("generate", "synthetic", "--rate", 2, "--prompt", "fixed:9", "--output", "fixed:3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (
+            ("generate", "azure-conv-like", *SYNTHETIC[2:], "--arrivals", "gamma"),
+            [
+                f"--{name}: only with synthetic; remove it"
+                for name in ("rate", "prompt", "output", "arrivals")
+            ],
+        ),
+        (
+            ("generate", "mooncake-conversation-like", "--arrivals", "poisson"),
+            ["--arrivals: only with synthetic; remove it"],
+        ),
+        (
+            ("generate", "azure-conv-like", "--burstiness", 1),
+            ["--burstiness: only with synthetic; remove it"],
+        ),
+        (
+            ("generate", "azure-conv-like", "--arrivals", "foo"),
+            ["--arrivals: 'foo' is unknown; write one of poisson, gamma, constant"],
+        ),
+        (
+            (*SYNTHETIC, "--arrivals", "foo"),
+            ["--arrivals: 'foo' is unknown; write one of poisson, gamma, constant"],
+        ),
+        (
+            (*SYNTHETIC, "--burstiness", 0.5),
+            ["--burstiness: only with --arrivals gamma; remove it, or add that"],
+        ),
+        (
+            (*SYNTHETIC, "--arrivals", "gamma", "--burstiness", 0),
+            ["--burstiness: 0.0 is not in 0.001 to 1,000,000; correct it"],
+        ),
+        (
+            (*SYNTHETIC, "--prompt", "fixed:2.5"),
+            ["--prompt: length: 2.5 is not a whole number; correct it"],
+        ),
+        (
+            (*SYNTHETIC, "--output", "exponential:0"),
+            ["--output: mean: 0.0 is not in 1 to 10,000,000; correct it"],
+        ),
+        (
+            (*SYNTHETIC, "--rate", 0),
+            ["--rate: 0.0 is not in 1e-06 to 1,000,000,000; correct it"],
+        ),
+        (
+            ("generate", "synthetic", "--output", "fixed:3"),
+            [f"--{name}: missing; synthetic needs it" for name in ("rate", "prompt")],
+        ),
+        (
+            ("generate", "foo", "--rate", 2),
+            [
+                "SOURCE: 'foo' is unknown; write one of azure-conv-like, "
+                "mooncake-conversation-like, synthetic"
+            ],
+        ),
+    ],
+)
+def test_options_that_generate_nothing(
+    tmp_path: Path, arguments: tuple[object, ...], lines: list[str]
+) -> None:
+    result = run(*arguments, "--out", tmp_path / "t.csv")
+    assert isinstance(result.exception, InputError)
+    assert result.exception.lines == lines
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bound"),
+    [
+        (("inspect", "t", "--block-tokens", 10**23), "65536"),
+        (("convert", "t", "o", "--to", "vidur", "--block-tokens", 65_537), "65536"),
+        (("generate", "azure-conv-like", "--out", "o", "--requests", 10**8 + 1), "100000000"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(arguments: tuple[object, ...], bound: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert str(arguments[-2]) in result.output
+    assert bound in result.output
+
+
+def test_gamma_arrivals_take_the_burstiness(tmp_path: Path) -> None:
+    made = []
+    for name, options in (("a", ()), ("b", ("--burstiness", 1)), ("c", ("--burstiness", 0.1))):
+        out = tmp_path / f"{name}.csv"
+        assert run(*SYNTHETIC, "--arrivals", "gamma", *options, "--out", out).exit_code == 0
+        made.append(out.read_bytes())
+    assert made[0] == made[1] != made[2]
+
+
+def test_a_picture_goes_where_a_link_leads_and_never_over_a_pipe(tmp_path: Path) -> None:
+    path, link, pipe = tmp_path / "t.csv", tmp_path / "p.png", tmp_path / "pipe.png"
+    path.write_text(VIDUR + "0,10,1\n1,10,1\n")
+    link.symlink_to("real.png")
+    os.mkfifo(pipe)
+    assert run("inspect", path, "--picture", link).exit_code == 0
+    assert link.is_symlink()
+    assert (tmp_path / "real.png").read_bytes().startswith(b"\x89PNG")
+    result = run("inspect", path, "--picture", pipe)
+    assert str(result.exception) == f"{pipe}: not a regular file; name a file"
+    assert pipe.is_fifo()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,3 +106,53 @@ def test_places_and_formats_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no requests to write"):
         write([], tmp_path / "t", "parquet")
     assert not (tmp_path / "t").exists()
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    chunks = [chunk_of([0, 1000], ids=False)]
+    (tmp_path / "deep").mkdir()
+    real, link = tmp_path / "deep" / "real", tmp_path / "link"
+    real.write_text("before")
+    link.symlink_to("deep/real")
+    assert write(chunks, link, "vidur") == 2
+    assert link.is_symlink()
+    assert (
+        real.read_text() == "arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,1,5\n1.0,701,6\n"
+    )
+    real.unlink()  # a link that leads to nothing yet
+    write(chunks, link, "vidur")
+    assert link.is_symlink()
+    assert real.is_file()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "link", "real"]
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
+    chunks = [chunk_of([0], ids=False)]
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(InputError) as caught:
+            write(chunks, path, "vidur")
+        assert caught.value.lines == [f"{path}: not a regular file; name a file"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(InputError, match="cannot be written"):
+        write(chunks, tmp_path / "a", "vidur")
+    with pytest.raises(InputError, match=r"a\\x00b': cannot be written"):
+        write(chunks, tmp_path / "a\0b", "vidur")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "link", "pipe"]
+
+
+def test_a_line_end_in_a_name_does_not_split_the_message(tmp_path: Path) -> None:
+    (tmp_path / "a\nb").mkdir()
+    with pytest.raises(InputError, match="is a directory") as caught:
+        write([chunk_of([0], ids=False)], tmp_path / "a\nb", "vidur")
+    assert len(caught.value.lines) == 1
+
+
+def test_block_sizes_that_cannot_be_written(tmp_path: Path) -> None:
+    for size in (0, 65_537, 10**23):
+        with pytest.raises(InputError, match=f"block tokens: {size} is no size; write 1 to 65536"):
+            write([chunk_of([0], ids=False)], tmp_path / "t", "mooncake", block_tokens=size)

@@ -14,7 +14,8 @@ import numpy as np
 from sim.errors import InputError, shown
 
 from .bounds import MAX_BLOCK_TOKENS, MAX_STAMP_S, MAX_TOKENS
-from .lines import GZIP_MAGIC, check_file, first_bytes, said, unreadable
+from .lines import GZIP_MAGIC, check_file, first_bytes, unreadable
+from .naming import said
 from .rows import BadRowError, Findings, Rows, tokens
 from .table import check_time
 

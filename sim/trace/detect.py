@@ -9,7 +9,8 @@ from sim.errors import InputError, shown
 
 from .lines import head
 from .mooncake import KEYS
-from .table import AZURE, VIDUR
+from .naming import said
+from .table import AZURE, VIDUR, not_commas, separator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,9 @@ def explain(path: Path) -> tuple[str, str]:
             return format, f"line {number} has the columns {', '.join(wanted)}"
     if names >= set(VIDUR[1:]):
         return "vidur", f"line {number} has the columns {', '.join(VIDUR[1:])}"
+    for columns in (AZURE, VIDUR[1:]):
+        if mark := separator(first.decode(errors="replace"), columns):
+            raise not_commas(f"{said(path)}:{number}", mark)
     raise InputError(
         f"{said(path)}:{number}: unknown trace format, the first line is "
         f"{shown(first.decode(errors='replace'), 100)}; {_REMEDY}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import InputError, shown
 
+from .bounds import BURSTINESS, RATE_PER_S
 from .lengths import in_range
 
 Arrivals = Literal["poisson", "gamma", "constant"]
@@ -21,17 +22,24 @@ _MINUTE_S = 60.0
 
 def plain_gaps(rate_per_s: float, arrivals: Arrivals, burstiness: float) -> Gaps:
     """A draw of n gaps in seconds of mean 1 / *rate_per_s*; raises `InputError`."""
-    in_range("rate_per_s", rate_per_s, 1e-6, 1e9)
+    in_range("rate_per_s", rate_per_s, *RATE_PER_S)
+    check_arrivals("arrivals", arrivals)
     mean_s = 1.0 / rate_per_s
     match arrivals:
         case "poisson":
             return lambda rng, n: mean_s * rng.standard_exponential(n)
         case "gamma":
-            in_range("burstiness", burstiness, 1e-3, 1e6)
+            in_range("burstiness", burstiness, *BURSTINESS)
             return gamma_gaps(burstiness, mean_s)
         case "constant":
             return lambda rng, n: np.full(n, mean_s)
-    raise InputError(f"arrivals: {shown(arrivals)} is unknown; write poisson, gamma or constant")
+
+
+def check_arrivals(name: str, arrivals: str) -> None:
+    """Raise `InputError` about the argument or option *name* if it is none of `Arrivals`."""
+    if arrivals not in get_args(Arrivals):
+        choices = ", ".join(get_args(Arrivals))
+        raise InputError(f"{name}: {shown(arrivals)} is unknown; write one of {choices}")
 
 
 def gamma_gaps(shape: float, mean_s: float) -> Gaps:

@@ -17,6 +17,7 @@ from sim.errors import InputError, shown
 from sim.rng import stream
 
 from . import knots
+from .bounds import MAX_REQUESTS, MAX_SECONDS
 from .chunk import Chunk
 from .gaps import Arrivals, Gaps, Warp, gamma_gaps, minute_profile, plain_gaps
 from .lengths import Length, draw_table
@@ -65,14 +66,13 @@ def generate(
     *arrivals* "gamma" has gaps of shape *burstiness*, as vLLM's serving benchmark means it: 1 is
     Poisson, less is burstier. Raises `InputError` for arguments that make no trace.
     """
-    if requests < 1:
-        raise InputError(f"requests: {requests} is not a number of requests; write 1 or more")
+    if not 1 <= requests <= MAX_REQUESTS:
+        raise InputError(f"requests: {shown(requests)} is not in 1 to {MAX_REQUESTS:,}; correct it")
     if seed < 0:
         raise InputError(f"seed: {seed} is negative; write a whole number from 0")
+    check_source("source", source)
     if source == "synthetic":
         recipe = _synthetic(rate_per_s, arrivals, burstiness, prompt, output)
-    elif source not in SOURCES:
-        raise InputError(f"source: {shown(source)} is unknown; write one of {', '.join(SOURCES)}")
     elif (rate_per_s, prompt, output) != (None, None, None):
         raise InputError(
             f"source {source}: rate_per_s, prompt and output are for source synthetic only; "
@@ -82,6 +82,12 @@ def generate(
         recipe = _like_azure() if source == SOURCES[0] else _like_mooncake()
     chunks = _chunks(recipe, source, requests, seed)
     return (part for chunk in chunks for part in chunk.split(chunk_rows))
+
+
+def check_source(name: str, source: str) -> None:
+    """Raise `InputError` about the argument *name* if it is none of `SOURCES`."""
+    if source not in SOURCES:
+        raise InputError(f"{name}: {shown(source)} is unknown; write one of {', '.join(SOURCES)}")
 
 
 def _synthetic(
@@ -133,6 +139,11 @@ def _chunks(recipe: _Recipe, source: str, requests: int, seed: int) -> Iterator[
         prompt = recipe.prompt(stream(seed, f"trace.{source}.prompt", number), _ROWS)
         output = recipe.output(stream(seed, f"trace.{source}.output", number), _ROWS)
         chunk = Chunk(arrival_s, prompt, output).part(0, rows)
+        if chunk.arrival_s[-1] > MAX_SECONDS:
+            raise InputError(
+                f"source {source}: of {requests:,} requests one arrives after more than "
+                f"{MAX_SECONDS:,.10g} s (31 years); ask for fewer requests or a higher rate"
+            )
         if recipe.sessions is not None:
             draws = stream(seed, f"trace.{source}.sessions", number).random((_ROWS, 3))
             ids = recipe.sessions.assign(chunk.arrival_s, chunk.prompt_tokens, draws[:rows])

@@ -10,7 +10,7 @@ import numpy as np
 
 from sim.errors import InputError, shown
 
-from .rows import MAX_TOKENS
+from .bounds import MAX_TOKENS, SIGMA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,21 +37,23 @@ class Length:
     def check(self, name: str) -> None:
         """Raise `InputError` about the field of *name* that makes no distribution."""
         match self.kind:
-            case "fixed" | "exponential":
-                in_range(f"{name}.mean", self.mean, 1)
+            case "fixed":
+                _whole(f"{name}: length", self.mean, 1)
+            case "exponential":
+                in_range(f"{name}: mean", self.mean, 1)
             case "uniform":
-                in_range(f"{name}.low", self.low, 1)
-                in_range(f"{name}.high", self.high, self.low)
+                _whole(f"{name}: least length", self.low, 1)
+                _whole(f"{name}: largest length", self.high, self.low)
             case "lognormal":
-                in_range(f"{name}.median", self.median, 1)
-                in_range(f"{name}.sigma", self.sigma, 0, 10)
+                in_range(f"{name}: median", self.median, 1)
+                in_range(f"{name}: sigma", self.sigma, *SIGMA)
             case _:
                 raise InputError(
-                    f"{name}.kind: {shown(self.kind)} is unknown; "
+                    f"{name}: {shown(self.kind)} is no kind of length; "
                     "write fixed, exponential, uniform or lognormal"
                 )
         if self.cap is not None:
-            in_range(f"{name}.cap", self.cap, 1)
+            _whole(f"{name}: cap", self.cap, 1)
 
     def draw(self, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
         """*n* lengths, each from 1 to the cap."""
@@ -69,8 +71,17 @@ class Length:
 
 
 def in_range(name: str, value: float, low: float, high: float = MAX_TOKENS) -> None:
+    """Raise `InputError` about *name* unless *value* is from *low* to *high*."""
     if not (math.isfinite(value) and low <= value <= high):
-        raise InputError(f"{name}: {shown(value)} is not in {low:g} to {high:g}; correct it")
+        raise InputError(
+            f"{name}: {shown(value)} is not in {low:,.10g} to {high:,.10g}; correct it"
+        )
+
+
+def _whole(name: str, value: float, low: float) -> None:
+    in_range(name, value, low)
+    if value != int(value):
+        raise InputError(f"{name}: {shown(value)} is not a whole number; correct it")
 
 
 def draw_table(table: Knots, rng: np.random.Generator, n: int) -> NDArray[np.int64]:

@@ -11,8 +11,9 @@ import zlib
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, cast
 
-from sim.errors import InputError, shown
+from sim.errors import InputError
 
+from .naming import said
 from .rows import BadRowError
 
 if TYPE_CHECKING:
@@ -47,12 +48,6 @@ class Block:
             yield number, line.removesuffix(b"\r")
 
 
-def said(path: Path) -> str:
-    """*path* as messages call it: on one line, whatever it is made of."""
-    text = str(path)
-    return text if text.isprintable() else shown(text, 300)
-
-
 def check_file(path: Path) -> None:
     """Raise `InputError` unless *path* is a regular file with something in it."""
     try:
@@ -73,7 +68,9 @@ def check_file(path: Path) -> None:
 def unreadable(path: Path, error: Exception) -> InputError:
     """The finding for a file that the system or a decompressor will not give out."""
     why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-    return InputError(f"{said(path)}: cannot be read: {why}; check access rights and the file itself")
+    return InputError(
+        f"{said(path)}: cannot be read: {why}; check access rights and the file itself"
+    )
 
 
 def open_bytes(path: Path) -> IO[bytes]:

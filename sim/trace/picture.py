@@ -8,6 +8,7 @@ import numpy as np
 
 from sim.errors import InputError
 
+from .naming import said
 from .write import replacing
 
 if TYPE_CHECKING:

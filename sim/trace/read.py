@@ -14,13 +14,17 @@ import numpy as np
 from sim.errors import InputError, shown
 
 from . import columns, mooncake, table
+from .bounds import MAX_SECONDS
 from .chunk import FORMATS, Chunk, Tally
 from .detect import detect
 from .lines import Block, blocks, check_file
+from .naming import said
 from .rows import Adapter, BadRowError, Findings, OnBadRow, Row, Rows, stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 
 def read(
@@ -65,6 +69,7 @@ def _chunks(
     tally: Tally,
     chunk_rows: int,
 ) -> Iterator[Chunk]:
+    unit = "row" if format == "parquet" else "line"
     if format == "parquet":
         key, ticks_per_s = columns.NAMES[0], 1.0
         findings = Findings(path, bad_rows, tally, unit="row ")
@@ -81,10 +86,12 @@ def _chunks(
         findings.check()
         if not len(rows):
             continue
-        _check_order(path, key, rows, last, "row" if format == "parquet" else "line")
+        _check_order(path, key, rows, last, unit)
         start = rows.time[0] if start is None else start
         last = (rows.time[-1], int(rows.lines[-1]))
         arrival_s = (rows.time - start) / ticks_per_s
+        if arrival_s[-1] > MAX_SECONDS:
+            raise _too_late(path, key, rows, arrival_s, unit)
         tally.rows += len(rows)
         yield from Chunk(arrival_s, rows.prompt, rows.output, rows.ids).split(chunk_rows)
     findings.check()
@@ -189,8 +196,24 @@ def _check_order(
         here, before = int(rows.lines[back[0] + 1]), int(rows.lines[back[0]])
     else:
         return
-    place = here if unit == "line" else f"{unit} {here}"
     raise InputError(
-        f"{said(path)}:{place}: {key}: {unit} {here} arrives before {unit} {before}; "
+        f"{said(path)}:{_place(unit, here)}: {key}: {unit} {here} arrives before {unit} {before}; "
         "sort the file or set trace.sort: true (--sort)"
     )
+
+
+def _too_late(
+    path: Path, key: str, rows: Rows, arrival_s: NDArray[np.float64], unit: str
+) -> InputError:
+    """The finding about the first row that is too long after the trace's first."""
+    first = int(np.searchsorted(arrival_s, MAX_SECONDS, side="right"))
+    return InputError(
+        f"{said(path)}:{_place(unit, int(rows.lines[first]))}: {key}: {arrival_s[first]:,.10g} s "
+        f"after the first request, a trace spans at most {MAX_SECONDS:,.10g} s (31 years); "
+        f"correct or delete the {unit}"
+    )
+
+
+def _place(unit: str, number: int) -> str:
+    """Where row *number* is, as it stands after the file's name."""
+    return str(number) if unit == "line" else f"{unit} {number}"

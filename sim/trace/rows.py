@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sim.errors import InputError, shown
 
 from .bounds import MAX_TOKENS
+from .naming import said
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

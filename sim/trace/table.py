@@ -18,7 +18,8 @@ import numpy as np
 from sim.errors import InputError, shown
 
 from .bounds import MAX_STAMP_S, MAX_TOKENS
-from .lines import Block, said, text_of
+from .lines import Block, text_of
+from .naming import said
 from .rows import BadRowError, Columns, Row, tokens, whole
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ def header(path: Path, line: int, raw: bytes, wanted: Sequence[str]) -> tuple[in
     twice = [name for name in wanted if names.count(name) > 1]
     if twice:
         raise InputError(
-            f"{said(path)}:{line}: header: column {', '.join(twice)} occurs more than once in {there}; "
-            "delete or rename one"
+            f"{said(path)}:{line}: header: column {', '.join(twice)} occurs more than once in "
+            f"{there}; delete or rename one"
         )
     return (*(names.index(name) for name in wanted), len(names))
 
@@ -157,7 +158,7 @@ def check_time(key: str, value: float, value_s: float, column: int | None = None
     if value_s < 0:
         what = "is negative"
     elif math.isfinite(value_s):
-        what = f"is not a plausible time, {value_s:.4g} s and above {MAX_STAMP_S:.4g} s"
+        what = f"is not a plausible time, {value_s:.4g} s and above {MAX_STAMP_S:,.10g} s"
     raise BadRowError(
         "bad time", f"{key}: {shown(value)} {what}; correct or delete the line", column
     )

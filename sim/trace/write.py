@@ -13,7 +13,9 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from sim.errors import InputError, shown
 
+from .bounds import MAX_BLOCK_TOKENS
 from .columns import BLOCK_KEY, IDS, NAMES
+from .naming import said
 from .table import VIDUR
 
 if TYPE_CHECKING:
@@ -47,8 +49,10 @@ def write(
         raise InputError(
             f"format: {shown(format)} cannot be written; write one of {', '.join(WRITABLE)}"
         )
-    if block_tokens < 1:
-        raise InputError(f"block tokens: {block_tokens} is no size; write 1 or more")
+    if not 1 <= block_tokens <= MAX_BLOCK_TOKENS:
+        raise InputError(
+            f"block tokens: {shown(block_tokens)} is no size; write 1 to {MAX_BLOCK_TOKENS}"
+        )
     path = Path(path)
     with replacing(path) as file:
         rows = writers[format](chunks, file, block_tokens)
@@ -59,11 +63,14 @@ def write(
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of *path* when the block ends well, and vanishes otherwise."""
-    if path.is_dir():
-        raise InputError(f"{said(path)}: is a directory; name a file")
+    """A file that takes the place of *path* when the block ends well, and vanishes otherwise.
+
+    A symbolic link stays, and what it leads to is replaced. Raises `InputError` for a place that
+    cannot be written, and for a device or a pipe, which must never be replaced by a file.
+    """
+    target = _target(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
         raise InputError(
             f"{said(path)}: cannot be written: {error.strerror}; check the folder"
@@ -74,12 +81,29 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         umask = os.umask(0)
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
+        Path(name).replace(target)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise InputError(f"{said(path)}: cannot be written: {error.strerror or error}") from error
+            raise InputError(
+                f"{said(path)}: cannot be written: {error.strerror or error}"
+            ) from error
         raise
+
+
+def _target(path: Path) -> Path:
+    """The file that *path* leads to, or where it is to be; raises `InputError`."""
+    try:
+        target = path.resolve()
+        there, regular = target.exists(), target.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # no access, a loop of links, a NUL
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{said(path)}: cannot be written: {why}; name a file") from None
+    if target.is_dir():
+        raise InputError(f"{said(path)}: is a directory; name a file")
+    if there and not regular:
+        raise InputError(f"{said(path)}: not a regular file; name a file")
+    return target
 
 
 def _mooncake(chunks: Iterable[Chunk], file: IO[bytes], block_tokens: int) -> int:
