@@ -282,11 +282,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path, what in {
         "none.yaml": f"none.yaml: no such file; it is sought from {tmp_path.resolve()}",
         ".": ".: a directory; name a file in it",
-        "\0": "'\\x00': not a file name (embedded null byte)",
+        "\0": "'\\x00': not a file name (",
     }.items():
         with pytest.raises(InputError) as caught:
             load(Path(path))
-        assert caught.value.lines == [what]
+        (line,) = caught.value.lines
+        assert line.startswith(what)
 
 
 def test_yaml_12_numbers_and_paths() -> None:

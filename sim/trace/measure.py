@@ -35,7 +35,7 @@ class Lengths:
         """The values that occur, ascending, and the share of requests at or below each."""
         values = np.array(sorted(self._counts), dtype=np.int64)
         counts = np.array([self._counts[value] for value in values.tolist()], dtype=np.int64)
-        return values, np.cumsum(counts) / max(1, counts.sum())
+        return values, np.cumsum(counts) / max(1, int(counts.sum()))
 
     @property
     def total(self) -> int:

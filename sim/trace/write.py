@@ -99,6 +99,8 @@ def _target(path: Path) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # no access, a loop of links, a NUL
         why = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{said(path)}: cannot be written: {why}; name a file") from None
+    if target.is_symlink():  # from Python 3.13 on, a loop of links resolves to itself
+        raise InputError(f"{said(path)}: cannot be written: a loop of links; name a file")
     if target.is_dir():
         raise InputError(f"{said(path)}: is a directory; name a file")
     if there and not regular:
