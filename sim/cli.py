@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -186,8 +187,9 @@ _REFUSED = {
 
 def main(arguments: list[str] | None = None) -> Any:
     """The entry point: turns `InputError` into lines on stderr and exit code 2."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda caught, _: sys.exit(128 + caught))  # so that `finally` runs
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):  # so that every `finally` runs
+            signal.signal(number, lambda caught, _: sys.exit(128 + caught))
     try:
         return app(arguments)
     except InputError as error:

@@ -61,7 +61,6 @@ class IterationLog:
     def __init__(self, cost: Cost, sink: Callable[[Columns], None]) -> None:
         self.cost = cost
         self.sink = sink
-        self.rows = 0
         self.single_gaps = array("d")
         self._queued = array("d")
         self._stretches: list[Iteration] = []
@@ -113,7 +112,6 @@ class IterationLog:
         if not self._stretches:
             return
         columns = self._columns()
-        self.rows += len(self._ends)
         self._stretches, self._counts, self._blocks = [], [], []
         self._ends, self._seconds = array("d"), array("d")
         if self._rest is not None:

@@ -86,7 +86,7 @@ def _show(done: Any, total: int, missing: int, quiet: bool) -> None:
     """Drains *done* behind a progress bar, on a terminal."""
     import sys
 
-    if quiet or not sys.stderr.isatty():
+    if quiet or not missing or not sys.stderr.isatty():
         for _ in done:
             pass
         return
