@@ -105,6 +105,7 @@ class Cost:
         self.modes = Modes(profile, loop.host)
         self.weights = model.weights
         self.kv_dtype = scenario.kv.dtype
+        self.memory_of_profile = scenario.hardware.hbm.capacity is None
         self.split_kv = profile.decode_attention(scenario.kv.dtype)
         self.prefill_form = profile.prefill_attention()
         self.captured = loop.captures if loop.mode == "graph" else ()
@@ -215,17 +216,19 @@ class Cost:
         attention = f"decode_attention.{self.kv_dtype}"
         if self.profile.kind(attention) == "estimated" and attention not in estimated:
             estimated.append(attention)
+        kinds = self.profile.device.get("kinds", {})
+        if self.memory_of_profile and kinds.get("hbm_bytes") == "estimated":
+            estimated.append("hbm_bytes")
         return estimated
 
     def extrapolated(self) -> list[str]:
         """Where the run left the domain in which a kernel's form was fitted, one phrase each."""
         profile, shape = self.profile, self.shape
         attention = profile.kernel(decode_kernel(self.kv_dtype))
-        gemm = profile.kernel(f"gemm.{self.weights}")
         prefill = profile.kernel("prefill_attention.bf16")
-        found = gemm.outside(m=self.most_tokens)
-        for k, n in sorted(self.stages.products):
-            found += gemm.outside(k=k, n=n)
+        found = profile.kernel(f"gemm.{self.weights}").outside(m=self.most_tokens)
+        for weights, k, n in sorted(self.stages.products):
+            found += profile.kernel(f"gemm.{weights}").outside(k=k, n=n)
         if self.most_batch:
             found += attention.outside(
                 batch=self.most_batch, heads=shape.heads, kv_heads=shape.kv_heads,

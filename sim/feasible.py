@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .dtypes import BITS
 from .errors import InputError
-from .models import BITS
 from .profile import Profile, load_profile
 from .simulate import hbm_blocks
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-TYPE_BITS = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4}
+from .dtypes import BITS
+
 FloatArray = NDArray[np.float64]
 Reals = float | FloatArray
 
@@ -24,7 +25,7 @@ def gemm_bytes(m: float, n: float, k: float, weights: str) -> float:
     # Model: scales of quantised formats are not counted and fp8 activations count as 16 bit,
     # because the calibration rows were computed so (calibration/README.md).
     """
-    return n * k * TYPE_BITS[weights] / 8.0 + 2.0 * (m * k + m * n)
+    return n * k * BITS[weights] / 8.0 + 2.0 * (m * k + m * n)
 
 
 def gemm_flops(m: float, n: float, k: float) -> float:

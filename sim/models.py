@@ -12,9 +12,6 @@ from pydantic import Field, model_validator
 
 from .node import Flag, Node, refuse
 
-BITS = {"bf16": 16, "fp8": 8, "int8": 8, "int4": 4}
-"""Bits of one number in each format that a scenario may name."""
-
 Dimension = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 Experts = Annotated[int, Field(strict=True, ge=0, le=65_536)]
 

@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from .dtypes import BITS
 from .errors import shown
 from .identity import file_identity
-from .models import BITS, PRESETS, ModelShape
+from .models import PRESETS, ModelShape
 from .node import Flag, Node, Place, refuse, suggestion
 from .traffic import Trace
 from .units import Bytes, Seconds

@@ -11,12 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from .dtypes import BITS
+
 if TYPE_CHECKING:
     from .models import ModelShape
     from .profile import Profile
 
 ELEMENT_BYTES = 2.0  # activations, embeddings and the LM head stay at 16 bits
-WEIGHT_BYTES = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,11 @@ class Stages:
     def __init__(self, shape: ModelShape, weights: str, kernels: str, profile: Profile) -> None:
         self.shape = shape
         self.fused = kernels == "fused"
-        self.weight_bytes = WEIGHT_BYTES[weights]
-        self.linear = profile.gemm(weights)
-        self.dense = profile.gemm("bf16")
+        self.weights = weights
+        self.gemm = {name: profile.gemm(name) for name in (weights, "bf16")}
         self.small = profile.elementwise()
-        self.products: set[tuple[int, int]] = set()
-        """(k, n) of every product so far: inputs and outputs of its matrix."""
+        self.products: set[tuple[str, int, int]] = set()
+        """Weight format, k and n of every product so far: inputs and outputs of its matrix."""
         self.bodies: dict[int, Body] = {}
         self.samplers: dict[int, tuple[Stage, ...]] = {0: ()}
 
@@ -141,23 +141,25 @@ class Stages:
         return [router, top_k, gate_up, silu, down, combine, add]
 
     def _gemm(self, name: str, m: int, k: int, n: int) -> Stage:
-        return self._grouped(name, m, k, n, 1.0)
+        return self._product(name, self.weights, m, k, n)
 
     def _grouped(self, name: str, m: int, k: int, n: int, matrices: float) -> Stage:
-        self.products.add((k, n))
-        weights = matrices * k * n * self.weight_bytes
-        moved = weights + ELEMENT_BYTES * m * (k + n)
-        flops = 2.0 * m * n * k
-        fixed = self.linear.fixed(moved, flops)
-        return Stage(name, self.linear.seconds(moved, flops), fixed, weights)
+        """*m* rows in all, each times one of *matrices* matrices."""
+        return self._product(name, self.weights, m, k, n, matrices)
 
     def _dense(self, name: str, m: int, k: int, n: int) -> Stage:
         """A product whose weights stay at 16 bits: LM head, router."""
-        weights = k * n * ELEMENT_BYTES
-        moved = weights + ELEMENT_BYTES * m * (k + n)
+        return self._product(name, "bf16", m, k, n)
+
+    def _product(
+        self, name: str, weights: str, m: int, k: int, n: int, matrices: float = 1.0
+    ) -> Stage:
+        self.products.add((weights, k, n))
+        form = self.gemm[weights]
+        streamed = matrices * k * n * BITS[weights] / 8.0
+        moved = streamed + ELEMENT_BYTES * m * (k + n)
         flops = 2.0 * m * n * k
-        fixed = self.dense.fixed(moved, flops)
-        return Stage(name, self.dense.seconds(moved, flops), fixed, weights)
+        return Stage(name, form.seconds(moved, flops), form.fixed(moved, flops), streamed)
 
     def _elementwise(self, name: str, tokens: int, elements: int) -> Stage:
         """*elements* read and written for each of *tokens* tokens."""

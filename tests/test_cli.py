@@ -259,7 +259,7 @@ def test_module_is_the_command(here: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-# ---------------------------------------------------------------- what a tester found
+# ---------------------------------------------------------------- late faults, long clocks, damage
 def test_what_the_world_lacks_is_said_with_its_place_before_anything_runs(call, here) -> None:
     (here / "wide.yaml").write_text(
         "trace: {file: none.csv}\n"
@@ -339,3 +339,12 @@ def test_termination_leaves_nothing_half_written(here) -> None:
     assert child.returncode == 128 + signal.SIGTERM
     assert not list(here.glob(".r.*"))
     assert not (here / "r").exists()
+
+
+def test_an_unsorted_trace_is_refused_or_sorted(call, here) -> None:
+    write_trace(here / "trace.jsonl", [(30, 8, 2), (0, 8, 4)])
+    code, _, err = call("run", "tiny.yaml", "--out", "r", "-q")
+    assert code == 2
+    assert "trace.sort: true" in err[0]
+    assert call("run", "tiny.yaml", "--out", "r", "-q", "--set", "trace.sort=true")[0] == 0
+    assert json.loads((here / "r" / "summary.json").read_text())["completed"] == 2

@@ -240,17 +240,20 @@ def test_tokens_read_the_experts_they_hit(tmp_path) -> None:
 
 
 # ---------------------------------------------------------------- what a report must say
+LM_HEAD = "gemm.bf16: n 128256 outside 2048 to 65536"
+
+
 def test_extrapolation_is_named() -> None:
     cost = Cost(scenario(loop={"max_batch": 512, "token_budget": 4096}), H200)
     cost.decode(512)
     cost.mixed(0, 0, [Chunk(4096, 0)], 1)
-    assert cost.extrapolated() == ["gemm.bf16: m 4096 outside 1 to 256"]
+    assert cost.extrapolated() == ["gemm.bf16: m 4096 outside 1 to 256", LM_HEAD]
 
 
 def test_run_without_decode_extrapolates_no_batch() -> None:
     cost = Cost(scenario(), H200)
     cost.mixed(0, 0, [Chunk(256, 2048)], 1)
-    assert cost.extrapolated() == []
+    assert cost.extrapolated() == [LM_HEAD]
 
 
 def test_estimates_are_named() -> None:
@@ -263,3 +266,16 @@ def test_estimates_are_named() -> None:
     assert "resident_exit_s" not in said(mode="resident", prefill="partition")
     int8 = Cost(scenario(kv={"dtype": "int8"}), H200).estimated()
     assert "decode_attention.int8" in int8
+
+
+def test_memory_of_the_data_sheet_is_estimated() -> None:
+    assert "hbm_bytes" in Cost(scenario(), H200).estimated()
+    given = Cost(scenario(hardware={"hbm": {"capacity": "141 GB"}}), H200)
+    assert "hbm_bytes" not in given.estimated()
+
+
+def test_each_product_is_held_against_its_own_kernel_s_domain() -> None:
+    cost = Cost(scenario(model={"preset": "llama-3.1-8b", "weights": "int8"}), H200)
+    cost.decode(1)
+    assert LM_HEAD in cost.extrapolated()
+    assert not any(line.startswith("gemm.int8: n 128256") for line in cost.extrapolated())

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from sim.models import BITS, PRESETS, ModelShape
+from sim.dtypes import BITS
+from sim.models import PRESETS, ModelShape
 
 TINY: dict[str, Any] = {
     "name": "tiny",
