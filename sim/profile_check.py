@@ -61,6 +61,11 @@ CONSTANTS = (
 KERNELS = ("gemm.bf16", "decode_attention.bf16", "prefill_attention.bf16", "elementwise")
 
 
+_SLOWEST = 1.0  # of a rate in bytes/s or flop/s: its powers stay finite
+_LONGEST = 1e6  # of a time in seconds
+_EXPONENT = (1.0, 12.0)
+
+
 class Finder:
     """Walks a document that may hold anything and collects what is wrong with it."""
 
@@ -124,6 +129,7 @@ class Finder:
             entry = self.table(table, name, path)
             if isinstance(table[name], dict):
                 self.number(entry, "value", f"{path}.value", positive="bytes" in name)
+                self.range(entry.get("value"), name, f"{path}.value")
                 self.described(entry, path)
                 self.text(entry, "unit", f"{path}.unit")
 
@@ -153,8 +159,10 @@ class Finder:
             return
         parameters = self.table(entry, "parameters", f"{path}.parameters")
         for key in FORMS[form]:
+            place = f"{path}.parameters.{key}"
             positive = key.endswith("_per_s") or key in ("q", "kv_bytes")
-            self.number(parameters, key, f"{path}.parameters.{key}", positive=positive)
+            self.number(parameters, key, place, positive=positive)
+            self.range(parameters.get(key), key.removeprefix("gemv_"), place)
         for key in parameters.keys() - set(FORMS[form]):
             self.add(f"{path}.parameters.{shown(key)}", f"no parameter of {form}; remove it")
 
@@ -221,6 +229,21 @@ class Finder:
             self.add(path, f"{shown(value)} is no finite number; write it in SI units")
         elif value < 0 or (positive and value == 0):
             self.add(path, f"{shown(value)} is too small; it must be {'>' if positive else '>='} 0")
+
+    def range(self, value: Any, key: str, path: str) -> None:
+        """Check that what the forms divide by or raise to a power stays within a float."""
+        if not finite(value) or value <= 0:
+            return  # said already, or a time of 0
+        if key == "q":
+            low, high = _EXPONENT
+        elif key.endswith("_per_s"):
+            low, high = _SLOWEST, math.inf
+        elif key.endswith("_s"):
+            low, high = 0.0, _LONGEST
+        else:
+            return
+        if not low <= value <= high:
+            self.add(path, f"{shown(value)} is not in {low:g} to {high:g}; write it in SI units")
 
 
 def _texts(document: Any) -> Iterator[str]:

@@ -204,6 +204,26 @@ def leaves(node, path=()):
         yield from leaves(child, (*path, key))
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "what"),
+    [
+        (("kernels", "gemm.bf16", "parameters", "q"), 1e-200, "is not in 1 to 12"),
+        (("kernels", "gemm.bf16", "parameters", "bytes_per_s"), 1e-244, "is not in 1 to inf"),
+        (("kernels", "gemm.int8", "parameters", "gemv_flops_per_s"), 1e-9, "is not in 1 to inf"),
+        (("constants", "grid_barrier_s", "value"), 1e300, "is not in 0 to 1e.06"),
+    ],
+)
+def test_numbers_whose_powers_overflow_are_refused(tmp_path, place, value, what):
+    document = copy.deepcopy(DOCUMENT)
+    node = document
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = value
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=what):
+        load_profile(tmp_path / "p.json")
+
+
 @settings(deadline=None)
 @given(
     path=st.sampled_from([p for p in leaves(DOCUMENT) if p]),
