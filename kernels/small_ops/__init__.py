@@ -1,0 +1,1 @@
+"""Small stages between the products of a decoder layer."""
