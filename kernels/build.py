@@ -133,15 +133,24 @@ def _compile(command: list[str], target: Path) -> str:
 
 
 def _digest(folder: str, flags: list[str]) -> str:
-    """Digest of *flags* (paths left out) and of every source a kernel may include."""
+    """Digest of *flags* (paths left out) and of the sources that a kernel includes."""
     digest = hashlib.blake2b(digest_size=6)
     for flag in flags:
         if not flag.startswith("-I"):
             digest.update(flag.encode() + b"\0")
-    for path in sorted(path for path in HERE.rglob("*") if path.suffix in {".cu", ".cuh", ".h"}):
-        if path.name != "kernel.cu" or path.parent.name == folder:
-            digest.update(path.relative_to(HERE).as_posix().encode() + path.read_bytes())
+    for path in sorted(_sources(HERE / folder / "kernel.cu", {HERE / "cpu" / "cuda_on_cpu.h"})):
+        digest.update(path.relative_to(HERE).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _sources(path: Path, seen: set[Path]) -> set[Path]:
+    """*seen* with *path* and every file of this package that it includes, however deep."""
+    seen.add(path)
+    for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', path.read_text(), re.MULTILINE):
+        for found in (HERE / name, path.parent / name):
+            if found.exists() and found not in seen:
+                _sources(found, seen)
+    return seen
 
 
 def _cache() -> Path:

@@ -56,7 +56,7 @@ def close(got: Array, want: Array, tolerance: float, what: str = "output") -> fl
 
 
 def equal(got: Any, want: Any, what: str = "output") -> float:
-    """0.0; raises `CheckError`, naming the first difference, unless *got* and *want* are the same."""
+    """0.0; raises `CheckError`, naming the first difference, unless *got* equals *want*."""
     if got.shape != want.shape:
         raise CheckError(f"{what}: shape {got.shape}, expected {want.shape}")
     different = np.argwhere(np.asarray(got) != np.asarray(want))
