@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from .bench_command import add_bench, run_bench
 from .build import ARCHITECTURES, BuildError, folders, resources
+from .fit.samples import SamplesError
 
 
 def main() -> int:
@@ -24,12 +26,15 @@ def main() -> int:
     check.add_argument("folders", nargs="*", help="default: all")
     check.add_argument("--cpu", action="store_true", help="small cases on the CPU, without a GPU")
     check.add_argument("--seed", type=int, help="default: from the clock, and printed")
+    add_bench(commands)
     arguments = parser.parse_args()
     try:
         if arguments.command == "list":
             return list_kernels(arguments.arch)
+        if arguments.command == "bench":
+            return run_bench(arguments)
         return check_kernels(arguments.folders, arguments.cpu, arguments.seed)
-    except BuildError as error:
+    except (BuildError, SamplesError) as error:
         print(error, file=sys.stderr)
         return 2
 

@@ -18,9 +18,15 @@ SAMPLE_S = 400e-6
 
 
 def graph_seconds(
-    gpu: Gpu, calls: Sequence[Callable[[], None]], samples: int = 30, warm: int = 3
+    gpu: Gpu,
+    calls: Sequence[Callable[[], None]],
+    samples: int = 30,
+    warm: int = 3,
+    least_calls: int = 20,
 ) -> list[float]:
     """Seconds a call, one figure a sample; each sample replays every call at least once.
+
+    A sample spans `SAMPLE_S` and *least_calls* calls at least; with 1, the span alone decides.
 
     Give *calls* that rotate over buffers of more than five times the L2 cache together, so that
     they find it cold. All launches must go to CuPy's current stream.
@@ -32,7 +38,7 @@ def graph_seconds(
             call()
         stream.synchronize()
         once = _replay(xp, stream, _capture(stream, calls, 1), 2)[-1]
-        rounds = max(1, -(-20 // len(calls)), round(SAMPLE_S / max(once, 1e-7)))
+        rounds = max(1, -(-least_calls // len(calls)), round(SAMPLE_S / max(once, 1e-7)))
         graph = _capture(stream, calls, min(rounds, -(-400 // len(calls))))
         count = min(rounds, -(-400 // len(calls))) * len(calls)
         return [seconds / count for seconds in _replay(xp, stream, graph, warm + samples)[warm:]]

@@ -1,11 +1,10 @@
-"""`residentsim profile`: show a profile in tables, or fit it anew from the calibration data.
+"""`residentsim profile`: show a profile in tables; `python -m kernels bench` writes one.
 
 Typer application, mounted by the main command line. Raises `InputError`, which that prints.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,30 +17,12 @@ if TYPE_CHECKING:
 
     from .profile import Profile
 
-app = typer.Typer(
-    help="Show a hardware profile, or fit it from calibration data.", no_args_is_help=True
-)
+app = typer.Typer(help="Show a hardware profile.", no_args_is_help=True)
 
 
-@app.command()
-def fit(
-    data: Annotated[Path, typer.Option(help="Folder with the calibration data.")] = Path(
-        "calibration"
-    ),
-    out: Annotated[Path | None, typer.Option(help="File to write; without it, print.")] = None,
-) -> None:
-    """Fit the profile from the files in DATA; the same files give the same bytes."""
-    from .fit_profile import fit_profile
-
-    text = fit_profile(data)
-    if out is None:
-        typer.echo(text, nl=False)
-        return
-    from .trace.write import replacing
-
-    with replacing(out) as file:
-        file.write(text.encode())
-    typer.echo(f"{out}: {len(text)} bytes")
+@app.callback()
+def profile() -> None:
+    """Show a hardware profile."""
 
 
 @app.command()

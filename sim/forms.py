@@ -148,3 +148,42 @@ class LinearBytes:
     def seconds(self, bytes_moved: float) -> float:
         """Duration of one node that moves *bytes_moved* bytes, read plus written."""
         return self.t0_s + bytes_moved / self.bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRows:
+    """t = t0 + sqrt((bytes/bw + ramp)^2 + (row * rows)^2): one pass over memory, *rows* results.
+
+    Page scoring, verification and KV append: *ramp_s* is the time lost while the SMs fill, *row_s*
+    the cost of one row beside its bytes.
+    """
+
+    t0_s: float
+    bytes_per_s: float
+    ramp_s: float
+    row_s: float
+
+    def seconds(self, bytes_moved: float, rows: float) -> float:
+        """Duration of one call that moves *bytes_moved* bytes for *rows* rows."""
+        stream = bytes_moved / self.bytes_per_s + self.ramp_s
+        rest = self.row_s * rows
+        return self.t0_s + math.sqrt(stream * stream + rest * rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Waves:
+    """t = t0 + max(1, rows/slots) * (row + entry * entries): each block works through whole rows.
+
+    Selection of pages: a row is the candidates of one (request, KV head) pair, *slots* rows run at
+    a time.
+    """
+
+    t0_s: float
+    row_s: float
+    entry_s: float
+    slots: float
+
+    def seconds(self, rows: float, entries: float) -> float:
+        """Duration for *rows* rows of *entries* candidates each."""
+        rounds = max(1.0, rows / self.slots)
+        return self.t0_s + rounds * (self.row_s + self.entry_s * entries)

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, shown
-from .forms import LinearBytes, RampedFlops, Roofline, SplitKv
+from .forms import LinearBytes, RampedFlops, Roofline, SplitKv, StreamRows, Waves
 from .profile_check import Finder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Form = Roofline | SplitKv | RampedFlops | LinearBytes
+Form = Roofline | SplitKv | RampedFlops | LinearBytes | StreamRows | Waves
+STANDS_FOR = {"decode_attention.int8": "decode_attention.fp8"}
+STANDS_FOR |= {other: name for name, other in STANDS_FOR.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +89,24 @@ class Profile:
     def kind(self, name: str) -> str:
         """measured, fitted or estimated: the kind of the constant or kernel *name*.
 
-        `decode_attention.int8` is estimated, whatever the kernel is that stands for it.
+        Estimated if another kernel stands for it, whatever that one's kind is.
         """
         if name in self.constants:
             return self.constants[name].kind
-        family, _, dtype = name.partition(".")
-        if family == "decode_attention" and decode_kernel(dtype) != name:
-            return "estimated"
-        return self.kernel(name).kind
+        kernel = self.kernel(name)
+        return kernel.kind if kernel.name == name else "estimated"
 
     def kernel(self, name: str) -> Kernel:
-        """The kernel *name* with domain and residuals; `InputError` if the profile has none."""
-        if name not in self.kernels:
+        """The kernel *name*, or one that stands for it; `InputError` if the profile has neither.
+
+        # Model: where one of int8 and fp8 is not measured, decode attention takes the other's time:
+        # the same bytes, a similar conversion. A report that uses it says estimated.
+        """
+        found = self.kernels.get(name) or self.kernels.get(STANDS_FOR.get(name, ""))
+        if found is None:
             have = ", ".join(self.kernels)
             raise InputError(f"{self.name}: kernels.{name}: not in this profile; it has {have}")
-        return self.kernels[name]
+        return found
 
     def gemm(self, weights: str) -> Roofline:
         """Product with weights in bf16, fp8, int8 or int4 (the last two weight-only)."""
@@ -110,7 +115,7 @@ class Profile:
         return form
 
     def decode_attention(self, kv_dtype: str) -> SplitKv:
-        """Decode attention over a cache in bf16, fp8 or int8; `InputError` for int4."""
+        """Decode attention over a cache in bf16, fp8, int8 or int4, as far as measured."""
         form = self.kernel(decode_kernel(kv_dtype)).form
         assert isinstance(form, SplitKv)
         return form
@@ -137,12 +142,8 @@ class Profile:
 
 
 def decode_kernel(kv_dtype: str) -> str:
-    """Name of the decode attention kernel that stands for a cache in *kv_dtype*.
-
-    # Model: an int8 cache takes the time of an fp8 cache: the same bytes, a similar conversion.
-    # Nobody has measured it, so a report that uses it says estimated.
-    """
-    return "decode_attention." + {"int8": "fp8"}.get(kv_dtype, kv_dtype)
+    """Name of the decode attention kernel over a cache in *kv_dtype*."""
+    return f"decode_attention.{kv_dtype}"
 
 
 def shipped() -> list[str]:
@@ -245,5 +246,9 @@ def build_form(form: str, parameters: Mapping[str, float]) -> Form:
             return SplitKv(**p)
         case "ramped_flops":
             return RampedFlops(**p)
+        case "stream_rows":
+            return StreamRows(**p)
+        case "waves":
+            return Waves(**p)
         case _:
             return LinearBytes(**p)

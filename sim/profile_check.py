@@ -24,6 +24,8 @@ FORMS = {
     "split_kv": ("t0_s", "bytes_per_s", "ramp_s", "cta_s", "kv_bytes"),
     "ramped_flops": ("t0_s", "flops_per_s", "half_tokens"),
     "linear_bytes": ("t0_s", "bytes_per_s"),
+    "stream_rows": ("t0_s", "bytes_per_s", "ramp_s", "row_s"),
+    "waves": ("t0_s", "row_s", "entry_s", "slots"),
 }
 # Which forms a kernel may have, by the part of its name before the dot.
 FAMILIES = {
@@ -31,6 +33,10 @@ FAMILIES = {
     "decode_attention": ("split_kv",),
     "prefill_attention": ("ramped_flops",),
     "elementwise": ("linear_bytes",),
+    "page_score": ("stream_rows",),
+    "topk_select": ("waves",),
+    "verify_commit": ("stream_rows",),
+    "kv_append": ("stream_rows",),
 }
 CONSTANTS = (
     "host_python_submit_s",
@@ -58,6 +64,7 @@ CONSTANTS = (
     "device_schedule_s",
     "device_schedule_per_request_s",
 )
+POSITIVE = ("q", "kv_bytes", "slots")
 KERNELS = ("gemm.bf16", "decode_attention.bf16", "prefill_attention.bf16", "elementwise")
 
 
@@ -89,9 +96,9 @@ class Finder:
         try:
             loaded = json.loads(text)
         except (ValueError, RecursionError) as error:
-            self._stop(f"not JSON ({shown(str(error))}); write it with 'residentsim profile fit'")
+            self._stop(f"not JSON ({shown(str(error))}); write it with 'python -m kernels bench'")
         if not isinstance(loaded, dict):
-            self._stop("not a JSON object; write it with 'residentsim profile fit'")
+            self._stop("not a JSON object; write it with 'python -m kernels bench'")
         for found in _texts(loaded):
             if not found.isprintable():
                 self._stop(f"{shown(found)} holds characters that cannot be printed; remove them")
@@ -160,7 +167,7 @@ class Finder:
         parameters = self.table(entry, "parameters", f"{path}.parameters")
         for key in FORMS[form]:
             place = f"{path}.parameters.{key}"
-            positive = key.endswith("_per_s") or key in ("q", "kv_bytes")
+            positive = key.endswith("_per_s") or key in POSITIVE
             self.number(parameters, key, place, positive=positive)
             self.range(parameters.get(key), key.removeprefix("gemv_"), place)
         for key in parameters.keys() - set(FORMS[form]):
@@ -236,7 +243,7 @@ class Finder:
             return  # said already, or a time of 0
         if key == "q":
             low, high = _EXPONENT
-        elif key.endswith("_per_s"):
+        elif key.endswith("_per_s") or key == "slots":
             low, high = _SLOWEST, math.inf
         elif key.endswith("_s"):
             low, high = 0.0, _LONGEST

@@ -1,0 +1,83 @@
+"""How long a kernel takes as a function of its work, over arrays; what the fit varies.
+
+The simulator states the same formulas once more, for one call at a time; a test holds the two
+against each other. All quantities are SI. Each form takes its parameters as a map and the axes of
+many points as float64 arrays, and returns seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+Parameters = Mapping[str, float]
+Axes = Mapping[str, FloatArray]
+
+
+def roofline(p: Parameters, x: Axes) -> FloatArray:
+    """t0 + ((bytes/bw)^q + (flops/F)^q)^(1/q): matrix products."""
+    memory = (x["bytes"] / p["bytes_per_s"]) ** p["q"]
+    compute = (x["flops"] / p["flops_per_s"]) ** p["q"]
+    time: FloatArray = p["t0_s"] + (memory + compute) ** (1.0 / p["q"])
+    return time
+
+
+def roofline_gemv(p: Parameters, x: Axes) -> FloatArray:
+    """The faster of two rooflines that share q."""
+    gemv = {key.removeprefix("gemv_"): value for key, value in p.items() if "gemv_" in key}
+    return np.minimum(roofline(p, x), roofline({**gemv, "q": p["q"]}, x))
+
+
+def split_kv(p: Parameters, x: Axes) -> FloatArray:
+    """t0 + sqrt((bytes/bw + ramp)^2 + (cta * batch * kv_heads)^2): decode attention."""
+    per_token = 2.0 * x["kv_heads"] * x["head_dim"] * p["kv_bytes"]
+    fixed = 4.0 * x["batch"] * x["heads"] * x["head_dim"]
+    stream = (x["total_context"] * per_token + fixed) / p["bytes_per_s"] + p["ramp_s"]
+    pairs = p["cta_s"] * (x["batch"] * x["kv_heads"])
+    time: FloatArray = p["t0_s"] + np.sqrt(stream * stream + pairs * pairs)
+    return time
+
+
+def ramped_flops(p: Parameters, x: Axes) -> FloatArray:
+    """t0 + flops * (1 + half_tokens/context) / F: causal prefill attention of one chunk."""
+    chunk, offset = x["chunk"], x["offset"]
+    flops = 4.0 * x["heads"] * x["head_dim"] * (chunk * offset + chunk * (chunk + 1.0) / 2.0)
+    ramp = 1.0 + p["half_tokens"] / (chunk + offset)
+    time: FloatArray = p["t0_s"] + flops * ramp / p["flops_per_s"]
+    return time
+
+
+def linear_bytes(p: Parameters, x: Axes) -> FloatArray:
+    """t0 + bytes/bw: small stages."""
+    time: FloatArray = p["t0_s"] + x["bytes"] / p["bytes_per_s"]
+    return time
+
+
+def stream_rows(p: Parameters, x: Axes) -> FloatArray:
+    """t0 + sqrt((bytes/bw + ramp)^2 + (row * rows)^2): one pass over memory, *rows* results."""
+    stream = x["bytes"] / p["bytes_per_s"] + p["ramp_s"]
+    rows = p["row_s"] * x["rows"]
+    time: FloatArray = p["t0_s"] + np.sqrt(stream * stream + rows * rows)
+    return time
+
+
+def waves(p: Parameters, x: Axes) -> FloatArray:
+    """t0 + max(1, rows/slots) * (row + entry * entries): rows that a block works through each."""
+    rounds = np.maximum(1.0, x["rows"] / p["slots"])
+    time: FloatArray = p["t0_s"] + rounds * (p["row_s"] + p["entry_s"] * x["entries"])
+    return time
+
+
+FORMS: dict[str, Callable[[Parameters, Axes], FloatArray]] = {
+    "roofline": roofline,
+    "roofline_gemv": roofline_gemv,
+    "split_kv": split_kv,
+    "ramped_flops": ramped_flops,
+    "linear_bytes": linear_bytes,
+    "stream_rows": stream_rows,
+    "waves": waves,
+}
+"""Every form by its name in a profile."""

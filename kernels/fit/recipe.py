@@ -1,0 +1,38 @@
+"""What a recipe is: which points make a kernel of the profile, its form, and where a fit starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .samples import Point
+
+Axes = Mapping[str, Any]
+Inputs = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One kernel of the profile, fitted on the points of one folder."""
+
+    name: str
+    folder: str
+    form: str
+    where: Callable[[Axes], bool]
+    """Which points of the folder belong to it."""
+    inputs: Callable[[Point], Inputs]
+    """What the form takes for a point, and whatever else the domain names."""
+    start: Mapping[str, float]
+    free: tuple[str, ...]
+    shape: Callable[[Axes], str]
+    """The shape that leave-one-shape-out leaves out together."""
+    domain: tuple[str, ...]
+    """Inputs whose span is the kernel's domain."""
+    note: str
+    groups: Mapping[str, Callable[[Axes], str]] = field(default_factory=dict)
+    """Residuals of the hold-out are also given for each value of these."""
+    fixed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Kind and note of each parameter that is not fitted."""
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)

@@ -1,0 +1,100 @@
+// Meeting points of co-resident blocks, and words shared with the host.
+//
+// A meeting costs two trips to L2: an arrival that returns nothing, and the poll that sees the last
+// one. Each waiter knows the count to wait for, so nobody needs the old value of the counter.
+#pragma once
+#include "common/cuda.cuh"
+
+namespace rs {
+
+// One more on *p*; everything before it is visible to whoever reads the new value with acquire.
+__device__ __forceinline__ void arrive_release_gpu(unsigned* p) {
+#ifdef RS_CPU
+  __atomic_fetch_add(p, 1u, __ATOMIC_ACQ_REL);
+#else
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(p) : "memory");
+#endif
+}
+// Four words of pinned host memory, each one whole, unordered with other accesses.
+__device__ __forceinline__ uint4 load_relaxed_sys(const void* p) {
+  uint4 v;
+#ifdef RS_CPU
+  const unsigned* word = static_cast<const unsigned*>(p);
+  v.x = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+  v.y = __atomic_load_n(word + 1, __ATOMIC_ACQUIRE);
+  v.z = __atomic_load_n(word + 2, __ATOMIC_ACQUIRE);
+  v.w = __atomic_load_n(word + 3, __ATOMIC_ACQUIRE);
+#else
+  asm volatile("ld.relaxed.sys.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
+#endif
+  return v;
+}
+// Eight bytes that reach the host whole and carry their own sequence number: no fence is needed.
+__device__ __forceinline__ void store_tagged_sys(unsigned long long* p, unsigned value,
+                                                 unsigned tag) {
+  *static_cast<volatile unsigned long long*>(p) = static_cast<unsigned long long>(tag) << 32 | value;
+}
+// Lets the other fibers of a block run on the CPU; nothing on a GPU.
+__device__ __forceinline__ void spin_pause() {
+#ifdef RS_CPU
+  cpu::block->yield(cpu::Wait::spin);
+#endif
+}
+
+// ---------------------------------------------------------------------------- waiting
+// Waits until *word has reached *target* (modulo 2^32). False if *abort was set or *limit_ns* went
+// by, which sets *abort for everybody else.
+__device__ __forceinline__ bool wait_reached(const unsigned* word, unsigned target, unsigned* abort,
+                                             unsigned long long limit_ns) {
+  unsigned long long begin = 0;
+  for (unsigned polls = 1; static_cast<int>(load_acquire_gpu(word) - target) < 0; ++polls) {
+    spin_pause();
+    if (polls % 1024) continue;
+    unsigned long long now = global_ns();
+    if (begin == 0) begin = now;
+    if (now - begin > limit_ns) store_release_gpu(abort, 1u);
+    if (load_acquire_gpu(abort)) return false;
+  }
+  return true;
+}
+
+// What a block keeps of the meetings of its grid: how many arrivals the next one ends with.
+struct Meeting {
+  unsigned* arrived;  // one word that starts at zero and only grows
+  unsigned* abort;
+  unsigned blocks;
+  unsigned target;
+  unsigned long long limit_ns;
+};
+
+// All threads of all blocks meet; false, in every thread, if one waited longer than the limit.
+__device__ __forceinline__ bool meet(Meeting& m) {
+  __shared__ int alive;
+  m.target += m.blocks;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    arrive_release_gpu(m.arrived);
+    alive = wait_reached(m.arrived, m.target, m.abort, m.limit_ns);
+  }
+  __syncthreads();
+  return alive != 0;
+}
+
+// The same over four counters a cache line apart or more, so that arrivals queue up less in L2.
+__device__ __forceinline__ bool meet_spread(unsigned* arrived, unsigned stride, unsigned epoch,
+                                            unsigned* abort, unsigned long long limit_ns) {
+  __shared__ int alive;
+  __syncthreads();
+  if (threadIdx.x < 4) {
+    if (threadIdx.x == 0) arrive_release_gpu(arrived + blockIdx.x % 4 * stride);
+    unsigned members = (gridDim.x + 3 - threadIdx.x) / 4;
+    bool ok = wait_reached(arrived + threadIdx.x * stride, epoch * members, abort, limit_ns);
+    ok = __all_sync(0xfu, ok);
+    if (threadIdx.x == 0) alive = ok;
+  }
+  __syncthreads();
+  return alive != 0;
+}
+
+}  // namespace rs

@@ -1,0 +1,321 @@
+// What block 0 of the resident loop does at a token boundary, while the others wait for its word.
+//
+// mail       uint32 [4], pinned     entries posted, asked to leave, steps the host has read, unused
+// entries    Entry [queue], pinned  the host writes entry i at i % queue, then posts i + 1
+// page_pool  int32 [any], pinned    pages that the host hands over with a request
+// outputs    uint64 [ring][2 + slots (2 + T)], pinned: step in the high word, value in the low one
+//            row: entries taken from the queue | active slots | per slot: state, request, T tokens
+// status     uint32 [4], pinned     reason + 1, steps done, entries taken, active slots; at the end
+// queue      Entry [queue]          the device's copy of the entries, the waiting requests
+// request    uint32 [slots]         who holds a slot, NO_REQUEST if nobody
+// counters   uint32 [4]             steps done, entries seen, entries taken, unused: over relaunches
+// gates      uint32 [64]            words of the meetings; zero between launches
+#pragma once
+#include "loop_control/barrier.cuh"
+
+namespace loop {
+
+constexpr unsigned kNoRequest = 0xffffffffu;
+enum Kind : int { kAdmit = 1, kCancel = 2 };
+// A slot's state in an output row: tokens emitted, and whether the request left with this step.
+enum SlotState : unsigned { kIdle = 0, kFinished = 1u << 16 };
+enum Reason : unsigned { kRun, kAsked, kSteps, kIdleLong, kUnread, kNoPages, kAborted, kWait = 99 };
+// Words of `gates`, a cache line apart.
+enum Gate { kArrived = 0, kDirective = 16, kPublished = 32, kAbort = 48, kLeft = 49 };
+
+// One request on its way in; `pages` of them lie at page_pool[first_page], more come from the ring.
+struct Entry {
+  int kind;
+  unsigned request;
+  int length, remaining;
+  int pages, first_page;
+  int unused[2];
+};
+
+struct Slots {  // the decoder's state, as the stages see it
+  int* lengths;
+  int* remaining;
+  int* page_counts;
+  int* table;
+  int* free_ring;
+  unsigned* free_head;
+  unsigned* free_tail;
+  int slots, max_pages, ring_mask, new_tokens, page_tokens;
+};
+
+struct Control {
+  const unsigned* mail;
+  const Entry* entries;
+  const int* page_pool;
+  unsigned long long* outputs;
+  unsigned* status;
+  Entry* queue;
+  unsigned* request;
+  unsigned* counters;
+  unsigned* gates;
+  long long* stamps;
+  unsigned long long watchdog_ns, host_ns;
+  int queue_size, outputs_size;
+  unsigned max_steps;
+  int dedicated, stamp_rows, unused;
+};
+
+// ---------------------------------------------------------------------------- slots
+// By one block: gives *slot* to a request. False, and nothing changed, if the ring has too few
+// pages. Nobody else may touch the ring or the slot meanwhile.
+__device__ inline bool admit(const Slots& s, const Entry& e, const int* page_pool, int slot) {
+  int needed = (e.length + s.new_tokens + s.page_tokens - 1) / s.page_tokens;
+  int given = min(max(e.pages, 0), needed);
+  unsigned head = rs::load_acquire_gpu(s.free_head);
+  unsigned available = rs::load_acquire_gpu(s.free_tail) - head;
+  __syncthreads();
+  if (needed > s.max_pages || needed - given > static_cast<int>(available)) return false;
+  volatile int* row = s.table + static_cast<long long>(slot) * s.max_pages;
+  const volatile int* ring = s.free_ring;
+  const volatile int* pool = page_pool;
+  for (int i = threadIdx.x; i < needed; i += blockDim.x)
+    row[i] = i < given ? pool[e.first_page + i] : ring[(head + i - given) & s.ring_mask];
+  if (threadIdx.x == 0) {
+    rs::store_release_gpu(s.free_head, head + needed - given);
+    s.remaining[slot] = e.remaining;
+    s.page_counts[slot] = needed;
+    s.lengths[slot] = e.length;
+  }
+  rs::fence_async_global();
+  __syncthreads();
+  return true;
+}
+
+// By one block: takes *slot* from its request; the pages go back to the ring.
+__device__ inline void release(const Slots& s, int slot) {
+  volatile int* row = s.table + static_cast<long long>(slot) * s.max_pages;
+  volatile int* ring = s.free_ring;
+  int pages = static_cast<volatile int*>(s.page_counts)[slot];
+  unsigned tail = rs::load_acquire_gpu(s.free_tail);
+  __syncthreads();
+  for (int i = threadIdx.x; i < pages; i += blockDim.x) ring[(tail + i) & s.ring_mask] = row[i];
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    rs::store_release_gpu(s.free_tail, tail + pages);
+    s.page_counts[slot] = 0;
+    s.lengths[slot] = -1;
+  }
+  __syncthreads();
+}
+
+// ---------------------------------------------------------------------------- block 0's memory
+struct Desk {             // in shared memory
+  unsigned seen, taken;   // entries copied to the queue, entries that have left it
+  unsigned asked, read;   // the host's wish to leave, steps it has read
+  unsigned step, active;  // steps published, slots in use after the last of them
+  unsigned reason;
+  int alive, idle;
+};
+
+__device__ inline void open_desk(const Control& c, const Slots& s, Desk& desk) {
+  if (threadIdx.x == 0) {
+    desk.step = c.counters[0];
+    desk.seen = c.counters[1];
+    desk.taken = c.counters[2];
+    desk.active = 0;
+    desk.reason = kRun;
+    for (int b = 0; b < s.slots; ++b) desk.active += s.lengths[b] >= 0;
+  }
+  __syncthreads();
+}
+
+// By one warp: reads the mailbox, and copies what is new there to the queue.
+__device__ inline void take_mail(const Control& c, Desk& desk) {
+  int lane = threadIdx.x % 32;
+  uint4 mail = rs::load_relaxed_sys(c.mail);
+  unsigned posted = __shfl_sync(0xffffffffu, mail.x, 0), seen = desk.seen;
+  if (posted != seen) {
+    __threadfence_system();
+    constexpr int kWords = sizeof(Entry) / sizeof(uint4);
+    for (unsigned i = lane; i < (posted - seen) * kWords; i += 32) {
+      unsigned at = (seen + i / kWords) % c.queue_size * kWords + i % kWords;
+      reinterpret_cast<uint4*>(c.queue)[at] =
+          rs::load_relaxed_sys(reinterpret_cast<const uint4*>(c.entries) + at);
+    }
+  }
+  __syncwarp();
+  if (lane == 0) {
+    desk.seen = posted;
+    desk.asked = mail.y;
+    desk.read = mail.z;
+  }
+}
+
+__device__ inline Entry queued(const Control& c, unsigned index) {
+  const uint4* at = reinterpret_cast<const uint4*>(c.queue + index % c.queue_size);
+  Entry e;
+  uint4 low = rs::load_stream(at), high = rs::load_stream(at + 1);
+  memcpy(&e, &low, 16);
+  memcpy(reinterpret_cast<char*>(&e) + 16, &high, 16);
+  return e;
+}
+
+// Ends a request wherever it is; *from* is the entry that asked for it.
+__device__ inline void cancel(const Control& c, const Slots& s, Desk& desk, unsigned from,
+                              unsigned request) {
+  for (int b = 0; b < s.slots; ++b) {
+    if (static_cast<volatile unsigned*>(c.request)[b] != request) continue;
+    release(s, b);
+    if (threadIdx.x == 0) {
+      c.request[b] = kNoRequest;
+      --desk.active;
+    }
+    __syncthreads();
+  }
+  for (unsigned i = desk.taken; i != from; ++i) {  // it may still wait
+    __syncthreads();
+    Entry e = queued(c, i);
+    __syncthreads();
+    if (e.request == request && threadIdx.x == 0) c.queue[i % c.queue_size].kind = kCancel;
+  }
+  __syncthreads();
+}
+
+// The lowest idle slot from *from* on, or `slots`; same in every thread.
+__device__ inline int next_idle(const Slots& s, Desk& desk, int from) {
+  if (threadIdx.x == 0) desk.idle = s.slots;
+  __syncthreads();
+  for (int b = from + threadIdx.x; b < s.slots; b += blockDim.x)
+    if (static_cast<volatile int*>(s.lengths)[b] < 0) atomicMin(&desk.idle, b);
+  __syncthreads();
+  return desk.idle;
+}
+
+// Handles the mail after *first_new*, then gives idle slots to waiting requests, first come first
+// served: a request that does not fit yet holds back those behind it.
+__device__ inline void serve_queue(const Control& c, const Slots& s, Desk& desk,
+                                   unsigned first_new) {
+  for (unsigned i = first_new; i != desk.seen; ++i) {
+    Entry e = queued(c, i);
+    if (e.kind == kCancel) cancel(c, s, desk, i, e.request);
+  }
+  int slot = -1;
+  while (desk.taken != desk.seen) {
+    Entry e = queued(c, desk.taken);
+    if (e.kind == kAdmit) {
+      slot = next_idle(s, desk, slot + 1);
+      if (slot == s.slots || !admit(s, e, c.page_pool, slot)) break;
+      if (threadIdx.x == 0) {
+        c.request[slot] = e.request;
+        ++desk.active;
+      }
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) ++desk.taken;
+    __syncthreads();
+  }
+  __syncthreads();
+}
+
+// Whether to run another step, to wait for the host, or why to leave. A step may be unpublished, so
+// that one row of the outputs stays spare.
+__device__ inline unsigned decide(const Control& c, const Desk& desk, unsigned launched) {
+  if (desk.asked) return kAsked;
+  if (launched == c.max_steps) return kSteps;
+  if (desk.active == 0) return desk.taken == desk.seen ? kIdleLong : kNoPages;
+  if (desk.step + 1 - desk.read >= static_cast<unsigned>(c.outputs_size)) return kUnread;
+  return kRun;
+}
+
+// ---------------------------------------------------------------------------- boundary
+// What a step left for the host; *emitted* [slots] and *tokens* [slots, T] are its input set's.
+struct Unsent {
+  const int* emitted;  // null: nothing to send
+  const int* tokens;
+};
+
+// By all of block 0: sends the step that ended to the host. Slots whose request has left are free
+// from here on.
+__device__ inline void publish(const Control& c, const Slots& s, Desk& desk, Unsent& unsent) {
+  if (unsent.emitted == nullptr) return;
+  const volatile int* lengths = s.lengths;
+  const volatile int* emitted = unsent.emitted;
+  const volatile int* tokens = unsent.tokens;
+  const volatile unsigned* request = c.request;
+  int words = 2 + s.new_tokens, row = 2 + s.slots * words;
+  unsigned tag = desk.step + 1;
+  unsigned long long* out =
+      c.outputs + static_cast<long long>(desk.step % c.outputs_size) * row;
+  unsigned left = 0;
+  for (int i = threadIdx.x; i < s.slots * words; i += blockDim.x) {
+    int b = i / words, word = i % words;
+    unsigned holder = request[b], value = holder;
+    bool gone = lengths[b] < 0;
+    if (word == 0) value = holder == kNoRequest ? kIdle : emitted[b] | (gone ? kFinished : 0u);
+    if (word >= 2) value = tokens[b * s.new_tokens + word - 2];
+    rs::store_tagged_sys(out + 2 + i, value, tag);
+    left += word == 0 && holder != kNoRequest && gone;
+  }
+  __syncthreads();
+  if (left) atomicSub(&desk.active, left);
+  for (int b = threadIdx.x; b < s.slots; b += blockDim.x)
+    if (lengths[b] < 0) c.request[b] = kNoRequest;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    rs::store_tagged_sys(out, desk.taken, tag);
+    rs::store_tagged_sys(out + 1, desk.active, tag);
+    ++desk.step;
+  }
+  unsent.emitted = nullptr;
+  __syncthreads();
+}
+
+// By all of block 0 when the blocks of the grid have arrived or are about to. Returns the reason to
+// leave, kRun for another step. The word that frees the others goes out as early as possible: the
+// step's output is sent after it, unless somebody waits for a slot.
+__device__ inline unsigned boundary(const Control& c, const Slots& s, Desk& desk, rs::Meeting& m,
+                                    unsigned launched, Unsent& unsent) {
+  unsigned first_new = desk.seen, reason = kAborted;
+  unsigned long long begin = 0;
+  __syncthreads();
+  if (threadIdx.x / 32 == 1) take_mail(c, desk);
+  if (threadIdx.x == 0) desk.alive = rs::wait_reached(m.arrived, m.target, m.abort, m.limit_ns);
+  __syncthreads();
+  while (desk.alive) {
+    if (desk.taken != desk.seen) {
+      publish(c, s, desk, unsent);
+      serve_queue(c, s, desk, first_new);
+    }
+    if (threadIdx.x == 0) {
+      desk.reason = decide(c, desk, launched);
+      if (desk.reason == kIdleLong || desk.reason == kUnread) {  // not at once
+        if (begin == 0) begin = rs::global_ns();
+        if (rs::global_ns() - begin < c.host_ns) desk.reason = kWait;
+        if (rs::load_acquire_gpu(m.abort)) desk.reason = kAborted;
+      }
+    }
+    first_new = desk.seen;
+    __syncthreads();
+    reason = desk.reason;
+    if (reason != kWait) break;
+    rs::spin_pause();
+    if (threadIdx.x / 32 == 1) take_mail(c, desk);
+    __syncthreads();
+  }
+  if (threadIdx.x == 0)
+    rs::store_release_gpu(c.gates + kDirective, (launched + 1) << 1 | (reason != kRun));
+  if (reason != kAborted) publish(c, s, desk, unsent);
+  if (c.dedicated && threadIdx.x == 0) rs::store_release_gpu(c.gates + kPublished, launched);
+  return reason;
+}
+
+// By all of block 0, at the end of a launch.
+__device__ inline void close_desk(const Control& c, const Desk& desk, unsigned reason) {
+  if (threadIdx.x) return;
+  c.counters[0] = desk.step;
+  c.counters[1] = desk.seen;
+  c.counters[2] = desk.taken;
+  volatile unsigned* status = c.status;
+  status[1] = desk.step;
+  status[2] = desk.taken;
+  status[3] = desk.active;
+  rs::store_release_sys(c.status, reason + 1);
+}
+
+}  // namespace loop

@@ -1,0 +1,145 @@
+"""Launcher of the resident loop, and of what a host uses that decides itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..backend import Struct
+from .mailbox import CONTROL, ENTRY, GATE_WORDS, Mailbox
+from .state import SLOTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..backend import Array, Backend
+    from .state import State
+
+STAGES = ("append", "score", "select", "attend", "verify")
+STAMPS = 16
+
+
+class Packed(Struct):
+    """A struct whose bytes are ready; *keep* are the arrays that it points to."""
+
+    def __init__(self, value: np.ndarray[Any, Any], keep: Any = ()) -> None:
+        self.value = value
+        self.keep = {"keep": keep}
+
+
+class Loop:
+    """The resident loop over *state*, served through *mailbox*.
+
+    *steps* holds for each input set the stages' parameter structs in the order of `STAGES`; with no
+    sets given the stages are empty and only the control runs. *sparse* turns scoring and selection
+    on; *dedicated* keeps block 0 for the control alone. A launch that waits at a meeting for longer
+    than *watchdog_s* aborts; with nothing to do, or with outputs that nobody reads, it leaves
+    after *host_s*.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        state: State,
+        mailbox: Mailbox,
+        steps: Sequence[Sequence[np.ndarray[Any, Any]]] = (),
+        *,
+        defines: Sequence[str] = (),
+        threads: int = 256,
+        shared: int = 0,
+        sparse: bool = True,
+        dedicated: bool = False,
+        watchdog_s: float = 2.0,
+        host_s: float = 0.0,
+        stamp_rows: int = 0,
+    ) -> None:
+        if (mailbox.slots, mailbox.new_tokens) != (state.slots, state.new_tokens):
+            raise ValueError(f"loop_control: mailbox for {mailbox.slots} slots, {state.slots} here")
+        if steps and len(steps) != state.sets:
+            raise ValueError(f"loop_control: {len(steps)} steps for {state.sets} sets")
+        if not 0 <= host_s < watchdog_s:
+            raise ValueError(f"loop_control: host_s {host_s} is not below watchdog_s {watchdog_s}")
+        if threads % 32 or not 64 <= threads <= 1024:
+            raise ValueError(f"loop_control: {threads} threads")
+        xp = backend.xp
+        self.backend, self.state, self.mailbox = backend, state, mailbox
+        self.threads, self.shared, self.dedicated = threads, shared, dedicated
+        self.queue: Array = xp.zeros(mailbox.entries.nbytes, np.uint8)
+        self.counters: Array = xp.zeros(4, np.uint32)
+        self.gates: Array = xp.zeros(GATE_WORDS, np.uint32)
+        self.stamps: Array = xp.zeros((max(1, stamp_rows), STAMPS), np.int64)
+        self.params = self._params(steps, sparse)
+        control = self.params.value["control"]
+        control["watchdog_ns"], control["host_ns"] = int(watchdog_s * 1e9), int(host_s * 1e9)
+        control["dedicated"], control["stamp_rows"] = dedicated, stamp_rows
+        macros = (f"STAGES={int(bool(steps))}", f"THREADS={threads}", f"SETS={state.sets}")
+        self._kernel = backend.function("loop_control", "resident", (*macros, *defines))
+
+    def launch(self, max_steps: int, blocks: int | None = None) -> None:
+        """Starts the loop on the current stream for *max_steps* steps at most.
+
+        At most one block an SM, so that all are resident at once. On the CPU it returns when the
+        loop has ended.
+        """
+        grid = blocks or self.backend.sms
+        if grid <= self.dedicated:
+            raise ValueError(f"loop_control: {grid} blocks, dedicated {self.dedicated}")
+        self.mailbox.status[:] = 0
+        self.params.value["control"]["max_steps"] = max_steps
+        self._kernel(grid, self.threads, (self.params,), self.shared)
+
+    def restart(self) -> None:
+        """Forgets steps and requests; for a new state between launches."""
+        self.counters[...] = 0
+        self.gates[...] = 0
+        box = self.mailbox
+        box.mail[:] = 0
+        box.outputs[:] = 0
+        box.posted = box.taken = box.read_steps = box.pool_used = 0
+        self.backend.synchronize()
+
+    def _params(self, steps: Sequence[Sequence[np.ndarray[Any, Any]]], sparse: bool) -> Packed:
+        state, box, at = self.state, self.mailbox, self.backend.address
+        stages = [(n, s.dtype) for n, s in zip(STAGES, steps[0], strict=True)] if steps else []
+        step = np.dtype([*stages, ("emitted", "u8"), ("tokens", "u8")], align=True)
+        whole = np.dtype(
+            [
+                ("control", CONTROL),
+                ("slots", SLOTS),
+                ("sets", "i4"),
+                ("sparse", "i4"),
+                ("steps", step, (state.sets,)),
+            ],
+            align=True,
+        )
+        value = np.zeros(1, whole)
+        control = value["control"]
+        for name in ("mail", "entries", "page_pool", "outputs", "status"):
+            control[name] = at(getattr(box, name))
+        for name in ("queue", "counters", "gates", "stamps"):
+            control[name] = at(getattr(self, name))
+        control["request"] = at(state.request)
+        control["queue_size"], control["outputs_size"] = len(box.entries), len(box.outputs)
+        value["slots"] = state.fields()
+        value["sets"], value["sparse"] = state.sets, sparse
+        for index in range(state.sets):
+            one = value["steps"][0, index]
+            for name, struct in zip(STAGES, steps[index] if steps else (), strict=False):
+                one[name] = struct[0]
+            one["emitted"] = at(state.emitted[index])
+            one["tokens"] = at(state.tokens[index])
+        return Packed(value, (state, box, steps))
+
+
+def edit_slot(
+    backend: Backend, state: State, entry: tuple[Any, ...], slot: int, pool: Array, done: Array
+) -> None:
+    """One block admits *entry* (an `ENTRY` tuple) to *slot* or ends the request there.
+
+    *pool* holds pages handed over, *done* int32 [1] receives 1 if it worked.
+    """
+    kernel = backend.function("loop_control", "edit_slot")
+    packed = Packed(np.array([entry], ENTRY))
+    where = np.uint64(backend.address(pool))
+    kernel(1, 128, (Packed(state.fields()), where, packed, np.int32(slot), done))

@@ -1,0 +1,1 @@
+"""Scores of KV pages by the channel minima and maxima of their keys, for sparse attention."""

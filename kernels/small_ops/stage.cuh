@@ -1,0 +1,251 @@
+// Small stages between the products of a decoder layer: 16-bit elements, fp32 inside.
+//
+// rmsnorm   x [rows, width] (+ residual, updated in place), weight [width] -> y [rows, width]
+// silu_mul  gate_up [rows, 2 width] -> y [rows, width] = silu(gate) * up
+// add       y [count] = a + b
+// rope      q [rows, q_heads, HEAD_DIM], k [rows, k_heads, HEAD_DIM] rotated in place
+//
+// Every width is a multiple of 8, every pointer 16-byte aligned; any grid, blocks of 128 to 512.
+#pragma once
+#include "common/cuda.cuh"
+#include "small_ops/inline.cuh"
+
+#ifndef ELEMENT
+#define ELEMENT __nv_bfloat16
+#endif
+#ifndef HEAD_DIM
+#define HEAD_DIM 128
+#endif
+
+struct RmsNormParams {
+  const ELEMENT* x;
+  ELEMENT* residual;  // null, or the normalised sum: residual += x, rounded, then normalised
+  const ELEMENT* weight;
+  ELEMENT* y;
+  int rows, width;
+  float epsilon;
+};
+
+struct SiluMulParams {
+  const ELEMENT* gate_up;
+  ELEMENT* y;
+  int rows, width;
+};
+
+struct AddParams {
+  const ELEMENT* a;
+  const ELEMENT* b;
+  ELEMENT* y;
+  long long count;
+};
+
+struct RopeParams {
+  ELEMENT* q;
+  ELEMENT* k;
+  const int* positions;  // [rows]; a row of negative position is left alone
+  const float2* turns;   // [HEAD_DIM / 2]: revolutions a position, as a float and its remainder
+  int rows, q_heads, k_heads;
+  int q_stride, k_stride;  // elements from one row to the next
+};
+
+namespace small_ops {
+
+constexpr int kBatch = 4;     // 16-byte loads in flight a thread and array
+constexpr int kShared = 128;  // bytes of shared memory that rmsnorm takes; the others take none
+
+struct Eight {  // eight elements as floats
+  float v[8];
+  __device__ __forceinline__ explicit Eight(uint4 raw) {
+    ELEMENT e[8];
+    memcpy(e, &raw, 16);
+    for (int i = 0; i < 8; ++i) v[i] = rs::to_float(e[i]);
+  }
+  __device__ __forceinline__ uint4 rounded() const {
+    return make_uint4(
+        rs::pack2<ELEMENT>(v[0], v[1]), rs::pack2<ELEMENT>(v[2], v[3]),
+        rs::pack2<ELEMENT>(v[4], v[5]), rs::pack2<ELEMENT>(v[6], v[7]));
+  }
+};
+
+__device__ __forceinline__ void store(ELEMENT* p, uint4 raw) {
+  *reinterpret_cast<uint4*>(p) = raw;
+}
+
+}  // namespace small_ops
+
+// ---------------------------------------------------------------------------- rmsnorm
+// One block a row at a time. A thread keeps its kBatch chunks of the row in registers, and the next
+// row's are on their way while the block adds up; chunks beyond are read twice.
+__device__ inline void rmsnorm_stage(const RmsNormParams& p, int block, int blocks,
+                                     unsigned char* shared) {
+  using namespace small_ops;
+  float* partial = reinterpret_cast<float*>(shared);  // [2][16]
+  const int warps = blockDim.x / 32, chunks = p.width / 8, kept = blockDim.x * kBatch;
+  uint4 x[kBatch], r[kBatch], gain[kBatch];
+
+  auto load_row = [&](int row) {
+    for (int j = 0; j < kBatch; ++j) {
+      int i = threadIdx.x + j * blockDim.x;
+      if (row >= p.rows || i >= chunks) continue;
+      x[j] = rs::load_stream(p.x + (long long)row * p.width + i * 8);
+      if (p.residual) r[j] = rs::load_stream(p.residual + (long long)row * p.width + i * 8);
+    }
+  };
+  // A chunk of the row to be normalised: x, or x + residual as rounded and written back.
+  auto summed = [&](uint4 mine, uint4 other, ELEMENT* residual) {
+    if (!p.residual) return mine;
+    Eight a(mine), b(other);
+    for (int j = 0; j < 8; ++j) a.v[j] += b.v[j];
+    store(residual, a.rounded());
+    return a.rounded();
+  };
+
+#pragma unroll
+  for (int j = 0; j < kBatch; ++j) {
+    int i = threadIdx.x + j * blockDim.x;
+    if (i < chunks) gain[j] = rs::load_once(p.weight + i * 8);
+  }
+  load_row(block);
+  int parity = 0;
+  for (int row = block; row < p.rows; row += blocks, parity ^= 1) {
+    const long long start = (long long)row * p.width;
+    uint4 kept_x[kBatch];
+    float sum = 0;
+    auto square = [&](uint4 raw) {
+      Eight a(raw);
+      for (int j = 0; j < 8; ++j) sum += a.v[j] * a.v[j];
+    };
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      int i = threadIdx.x + j * blockDim.x;
+      if (i >= chunks) continue;
+      kept_x[j] = summed(x[j], r[j], p.residual + start + i * 8);
+      square(kept_x[j]);
+    }
+    for (int i = threadIdx.x + kept; i < chunks; i += blockDim.x) {
+      uint4 other = make_uint4(0, 0, 0, 0);
+      if (p.residual) other = rs::load_stream(p.residual + start + i * 8);
+      square(summed(rs::load_stream(p.x + start + i * 8), other, p.residual + start + i * 8));
+    }
+    load_row(row + blocks);
+    sum = rs::warp_sum(sum);
+    if (threadIdx.x % 32 == 0) partial[parity * 16 + threadIdx.x / 32] = sum;
+    __syncthreads();  // one a row is enough: the other half of `partial` is free by now
+    float total = 0;
+    for (int i = 0; i < warps; ++i) total += partial[parity * 16 + i];
+    const float scale = rsqrtf(total / p.width + p.epsilon);
+    auto write = [&](int i, uint4 raw, uint4 weight) {
+      Eight a(raw), g(weight);
+      for (int j = 0; j < 8; ++j) a.v[j] *= scale * g.v[j];
+      store(p.y + start + i * 8, a.rounded());
+    };
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      int i = threadIdx.x + j * blockDim.x;
+      if (i < chunks) write(i, kept_x[j], gain[j]);
+    }
+    for (int i = threadIdx.x + kept; i < chunks; i += blockDim.x)
+      write(i, rs::load_stream((p.residual ? p.residual : p.x) + start + i * 8),
+            rs::load_once(p.weight + i * 8));
+  }
+  __syncthreads();
+}
+
+// ---------------------------------------------------------------------------- silu_mul, add
+__device__ inline void silu_mul_stage(const SiluMulParams& p, int block, int blocks,
+                                      unsigned char*) {
+  using namespace small_ops;
+  const int row_chunks = p.width / 8, step = blocks * blockDim.x;
+  const long long chunks = (long long)p.rows * row_chunks;
+  for (long long i = block * blockDim.x + threadIdx.x; i < chunks; i += step * kBatch) {
+    uint4 gate[kBatch], up[kBatch];
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      long long at = i + (long long)j * step;
+      if (at >= chunks) continue;
+      // chunk `at` of y lies `row` rows of gates further on in gate_up
+      const ELEMENT* from = p.gate_up + (at + at / row_chunks * row_chunks) * 8;
+      gate[j] = rs::load_stream(from);
+      up[j] = rs::load_stream(from + p.width);
+    }
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      long long at = i + (long long)j * step;
+      if (at >= chunks) continue;
+      Eight g(gate[j]), u(up[j]);
+      for (int e = 0; e < 8; ++e)
+        g.v[e] = __fdividef(g.v[e], 1 + rs::exp2_fast(g.v[e] * -1.44269504f)) * u.v[e];
+      store(p.y + at * 8, g.rounded());
+    }
+  }
+}
+
+__device__ inline void add_stage(const AddParams& p, int block, int blocks, unsigned char*) {
+  using namespace small_ops;
+  const long long chunks = p.count / 8, step = blocks * blockDim.x;
+  for (long long i = block * blockDim.x + threadIdx.x; i < chunks; i += step * kBatch) {
+    uint4 a[kBatch], b[kBatch];
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      if (i + j * step >= chunks) continue;
+      a[j] = rs::load_stream(p.a + (i + j * step) * 8);
+      b[j] = rs::load_stream(p.b + (i + j * step) * 8);
+    }
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      if (i + j * step >= chunks) continue;
+      Eight sum(a[j]), other(b[j]);
+      for (int e = 0; e < 8; ++e) sum.v[e] += other.v[e];
+      store(p.y + (i + j * step) * 8, sum.rounded());
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------- rope
+// A thread rotates 8 pairs (d, d + HEAD_DIM / 2) of up to kBatch heads, so that one angle serves
+// all of them. Angles in revolutions: the whole ones drop out exactly, however late the position.
+__device__ inline void rope_stage(const RopeParams& p, int block, int blocks, unsigned char*) {
+  using namespace small_ops;
+  constexpr int kHalf = HEAD_DIM / 2, kChunks = kHalf / 8;
+  const int heads = p.q_heads + p.k_heads, groups = (heads + kBatch - 1) / kBatch;
+  const long long items = (long long)p.rows * groups * kChunks;
+  for (long long item = block * blockDim.x + threadIdx.x; item < items;
+       item += blocks * blockDim.x) {
+    const int chunk = item % kChunks, group = item / kChunks % groups;
+    const int row = item / kChunks / groups, position = p.positions[row];
+    if (position < 0) continue;
+    auto place = [&](int head) {
+      ELEMENT* base = head < p.q_heads ? p.q + (long long)row * p.q_stride + head * HEAD_DIM
+                                       : p.k + (long long)row * p.k_stride +
+                                             (head - p.q_heads) * HEAD_DIM;
+      return base + chunk * 8;
+    };
+    uint4 low[kBatch], high[kBatch];
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      int head = group * kBatch + j;
+      if (head >= heads) continue;
+      low[j] = rs::load_stream(place(head));
+      high[j] = rs::load_stream(place(head) + kHalf);
+    }
+    float sine[8], cosine[8];
+    for (int e = 0; e < 8; ++e) {
+      float2 turn = p.turns[chunk * 8 + e];
+      float whole = turn.x * position, rest = fmaf(turn.x, position, -whole);
+      rs::sincos_turns(whole - rintf(whole) + fmaf(turn.y, position, rest), sine[e], cosine[e]);
+    }
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      int head = group * kBatch + j;
+      if (head >= heads) continue;
+      Eight a(low[j]), b(high[j]);
+      for (int e = 0; e < 8; ++e) {
+        float turned = a.v[e] * cosine[e] - b.v[e] * sine[e];
+        b.v[e] = b.v[e] * cosine[e] + a.v[e] * sine[e];
+        a.v[e] = turned;
+      }
+      store(place(head), a.rounded());
+      store(place(head) + kHalf, b.rounded());
+    }
+  }
+}

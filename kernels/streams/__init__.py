@@ -1,0 +1,1 @@
+"""Streams that set the ceilings: reads and copies with nothing else to do."""

@@ -1,0 +1,1 @@
+"""Moves of pages between HBM and pinned DRAM, and of blocks between DRAM and a disk."""

@@ -1,0 +1,104 @@
+// Moves pages between two pools, either of which may lie in pinned host memory.
+//
+// source [pages][page_bytes], source_pages [count] -> target [pages][page_bytes], target_pages
+// [count]: target page target_pages[i] becomes source page source_pages[i]; a list that names a
+// target page twice leaves either content.
+#pragma once
+#include "common/cuda.cuh"
+
+#ifndef MOVE_LOADS
+#define MOVE_LOADS 8  // 16-byte loads in flight a lane
+#endif
+
+struct MovePages {
+  const unsigned char* source;
+  unsigned char* target;
+  const int* source_pages;
+  const int* target_pages;
+  long long page_bytes;  // a multiple of 16
+  int count;
+};
+
+namespace tier {
+
+// 16 bytes that host or device may have written before this launch or during it, past L1.
+__device__ __forceinline__ uint4 load_far(const void* p) {
+#ifdef RS_CPU
+  uint4 v;
+  memcpy(&v, p, sizeof v);
+  return v;
+#else
+  uint4 v;
+#ifndef MOVE_FAR
+#define MOVE_FAR 0
+#endif
+#if MOVE_FAR == 1
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
+  return v;
+#elif MOVE_FAR == 2
+  return rs::load_stream(p);
+#endif
+  asm volatile("ld.relaxed.sys.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
+  return v;
+#endif
+}
+
+#ifndef MOVE_STORE
+#define MOVE_STORE 0
+#endif
+__device__ __forceinline__ void store_far(void* p, uint4 v) {
+#if defined(RS_CPU) || MOVE_STORE == 0
+  *static_cast<uint4*>(p) = v;
+#elif MOVE_STORE == 1
+  asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+#elif MOVE_STORE == 2
+  asm volatile("st.global.L2::cache_hint.v4.u32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "l"(0x12F0000000000000ull) : "memory");
+#elif MOVE_STORE == 3
+  asm volatile("st.global.L2::cache_hint.v4.u32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "l"(0x14F0000000000000ull) : "memory");
+#elif MOVE_STORE == 4
+  asm volatile("st.global.wt.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+#endif
+}
+
+// Copies one piece of at most 512 * MOVE_LOADS bytes by one warp, every load before the first store.
+__device__ __forceinline__ void move_piece(unsigned char* target, const unsigned char* source,
+                                           int bytes) {
+  int at = threadIdx.x % 32 * 16;
+  uint4 v[MOVE_LOADS];
+#pragma unroll
+  for (int i = 0; i < MOVE_LOADS; ++i)
+    if (at + i * 512 < bytes) v[i] = load_far(source + at + i * 512);
+#pragma unroll
+  for (int i = 0; i < MOVE_LOADS; ++i)
+    if (at + i * 512 < bytes) store_far(target + at + i * 512, v[i]);
+}
+
+}  // namespace tier
+
+// ---------------------------------------------------------------------------- stage
+// Warps take pieces in turn, so that neighbours read neighbouring addresses whatever the page size.
+// Any grid, any block of whole warps, no shared memory: it fits beside other kernels on an SM.
+__device__ void move_pages_stage(const MovePages& p, int block, int blocks) {
+  constexpr int kPiece = 512 * MOVE_LOADS;
+  int warps = blockDim.x / 32;
+  long long pieces = (p.page_bytes + kPiece - 1) / kPiece;
+  long long stride = (long long)blocks * warps;
+  // Divisions are slow; the page and the piece within it advance by a constant step instead.
+  long long first = (long long)block * warps + threadIdx.x / 32;
+  long long page = first / pieces, piece = first % pieces;
+  long long page_step = stride / pieces, piece_step = stride % pieces;
+  while (page < p.count) {
+    long long offset = piece * kPiece, left = p.page_bytes - offset;
+    const unsigned char* from = p.source + p.source_pages[page] * p.page_bytes + offset;
+    unsigned char* to = p.target + p.target_pages[page] * p.page_bytes + offset;
+    tier::move_piece(to, from, left < kPiece ? static_cast<int>(left) : kPiece);
+    page += page_step;
+    piece += piece_step;
+    if (piece >= pieces) {
+      piece -= pieces;
+      ++page;
+    }
+  }
+}

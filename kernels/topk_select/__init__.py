@@ -1,0 +1,1 @@
+"""Selection of the best pages of a row by score: radix select, ascending output."""

@@ -1,0 +1,1 @@
+"""Verification of drafted tokens against target logits, fused with commit and page release."""

@@ -1,0 +1,264 @@
+// Verification of drafted tokens and commit in one pass: rows of the vocabulary are dealt to all
+// blocks in tiles; the last block to arrive at a request samples it, the last of all commits.
+//
+// kGreedy         arg-max of each row (lowest index on ties, NaN never); the longest prefix of the
+//                 draft that equals it stays; the arg-max of the next row is the bonus token
+// kLogits         rejection sampling, see sample.cuh; softmax of target / temperature is taken here
+// kProbabilities  the same, target holds fp32 probabilities
+//
+// Slots with a negative length are skipped. The commit is described in commit.cuh.
+// In kLogits with draft_probs all blocks must run at the same time: they wait for one another.
+#pragma once
+#include "verify_commit/commit.cuh"
+#include "verify_commit/greedy.cuh"
+#include "verify_commit/sample.cuh"
+
+namespace verify {
+
+struct Shared {  // then active [batch], four int [batch] of the commit, best [batch * new_tokens]
+  SampleShared sample;
+  CommitShared commit;
+  unsigned mask;
+  int count, last;
+};
+
+__host__ __device__ inline unsigned shared_bytes(int batch, int new_tokens) {
+  return static_cast<unsigned>(sizeof(Shared)) + 4u * batch * (5 + new_tokens);
+}
+
+constexpr unsigned long long kPatienceNs = 2000000000ull;
+
+// Warp-wide wait for *flag*; false after two seconds, which status[1] then counts.
+__device__ __forceinline__ bool wait_for(const unsigned* flag, unsigned* gave_up) {
+  unsigned seen = 0;
+  if (lane() == 0) {
+    unsigned long long start = rs::global_ns();
+    unsigned polls = 0;
+    while (!(seen = rs::load_acquire_gpu(flag))) {
+      __nanosleep(32);
+      if (++polls % 256 == 0 && rs::global_ns() - start > kPatienceNs) {
+        atomicAdd(gave_up, 1u);
+        break;
+      }
+    }
+  }
+  return __shfl_sync(~0u, seen, 0) != 0;
+}
+
+// Acceptance of request *b* from the tiles' statistics, by the whole block; the result is shared.
+__device__ __forceinline__ void decide(const VerifyCommitParams& p, int b, SampleShared& s) {
+  int tiles = tiles_of(p.vocabulary), drafts = p.new_tokens - 1;
+  for (int t = warp(); t < p.new_tokens; t += warps()) {
+    long long row = static_cast<long long>(b) * p.new_tokens + t;
+    int token = t < drafts ? p.draft[b * drafts + t] : 0;
+    float logit = rs::to_float(p.target[row * p.vocabulary + token]);
+    float2 stats = merge_stats(p.tile_stats + row * tiles, tiles);
+    if (lane() == 0) {
+      s.scaled_max[t] = stats.x;
+      s.inverse_sum[t] = 1.0f / stats.y;
+      s.draft_p[t] = rs::exp2_fast(logit * p.scale - stats.x) * s.inverse_sum[t];
+    }
+  }
+  __syncthreads();
+  if (warp() == 0) {
+    int a = count_accepted(p, b, [&](int t, int) { return s.draft_p[t]; });
+    bool done = a == drafts || !p.draft_probs;
+    if (lane() == 0) s.decision = {a, done, s.scaled_max[a], s.inverse_sum[a]};
+    __syncwarp();
+  }
+}
+
+// The next token of a decided request from its statistics alone, by one warp.
+__device__ __forceinline__ void sample_from_stats(const VerifyCommitParams& p, int b,
+                                                  const Decision& d) {
+  Weights w = weights_of(p, b, d);
+  int tiles = tiles_of(p.vocabulary);
+  const float2* stats =
+      p.tile_stats + (static_cast<long long>(b) * p.new_tokens + d.accepted) * tiles;
+  int masked_tile = w.masked >= 0 ? w.masked / kTile : -1;
+  float masked_sum = w.masked >= 0 ? tile_sum(w, masked_tile) : 0;
+  auto sum_of = [&](int t) {
+    if (t == masked_tile) return masked_sum;
+    return stats[t].y * rs::exp2_fast(stats[t].x - d.scaled_max) * d.inverse_sum;
+  };
+  int token = find_token(w, sum_of, p.uniforms[(b + 1) * p.new_tokens - 1]);
+  write_tokens(p, b, d.accepted, token);
+}
+
+// First pass of kLogits: statistics of every tile, then each request's decision.
+__device__ __forceinline__ void stream_stats(const VerifyCommitParams& p, const int* active,
+                                             int count, int block, int blocks, Shared& s) {
+  int tiles = tiles_of(p.vocabulary), items = count * p.new_tokens * tiles;
+  blocks = min(blocks, items);
+  if (block >= blocks) return;
+  auto row_index = [&](int row) {
+    return static_cast<long long>(active[row / p.new_tokens]) * p.new_tokens + row % p.new_tokens;
+  };
+  auto row_of = [&](int row) { return p.target + row_index(row) * p.vocabulary; };
+  Span mine = span(items, block, blocks);
+  stream(mine, tiles, p.vocabulary, row_of, [&](int row, int tile, const Tile& t) {
+    write_stats(&p.tile_stats[row_index(row) * tiles + tile], t, p.scale);
+  });
+  int of_request = p.new_tokens * tiles;
+  auto arrivals = [&](int i) {
+    return static_cast<unsigned>(owner((i + 1) * of_request - 1, items, blocks) -
+                                 owner(i * of_request, items, blocks) + 1);
+  };
+  auto finish = [&](int i) {
+    int b = active[i];
+    decide(p, b, s.sample);
+    if (warp() == 0) {
+      const Decision& d = s.sample.decision;
+      if (d.done) sample_from_stats(p, b, d);
+      if (p.draft_probs && lane() == 0) {
+        p.decisions[b] = d;
+        rs::store_release_gpu(&p.tickets[1 + 2 * p.batch + i], 1u);
+      }
+    }
+    __syncthreads();
+  };
+  arrive(p.tickets + 1, mine.begin / of_request, (mine.end - 1) / of_request, &s.mask, arrivals,
+         finish);
+}
+
+// Second pass: sums of the weights of each request's one row, then its token.
+__device__ __forceinline__ void stream_residual(const VerifyCommitParams& p, const int* active,
+                                                int count, int block, int blocks, Shared& s) {
+  int tiles = tiles_of(p.vocabulary), items = count * tiles;
+  blocks = min(blocks, items);
+  if (block >= blocks) return;
+  unsigned* decided = p.tickets + 1 + 2 * p.batch;
+  Span mine = span(items, block, blocks);
+  auto decision_of = [&](int i) -> Decision {
+    int b = active[i];
+    if (p.mode == kLogits)
+      return wait_for(&decided[i], &p.status[1]) ? p.decisions[b] : Decision{0, 1, 0, 0};
+    int a = count_accepted(p, b, [&](int t, int token) {
+      long long row = static_cast<long long>(b) * p.new_tokens + t;
+      return rs::to_float(p.target[row * p.vocabulary + token]);
+    });
+    return {a, 0, 0, 0};
+  };
+  int held = -1;
+  Decision d;
+  Weights w;
+  for (int item = mine.begin + warp(); item < mine.end; item += warps()) {
+    int i = item / tiles, tile = item % tiles, b = active[i];
+    if (i != held) {
+      held = i;
+      d = decision_of(i);
+      w = weights_of(p, b, d);
+    }
+    if (d.done) continue;
+    float sum = tile_sum(w, tile);
+    if (lane() == 0) p.tile_sums[static_cast<long long>(b) * tiles + tile] = sum;
+  }
+  auto arrivals = [&](int i) {
+    return static_cast<unsigned>(owner((i + 1) * tiles - 1, items, blocks) -
+                                 owner(i * tiles, items, blocks) + 1);
+  };
+  auto finish = [&](int i) {
+    if (warp() == 0) {
+      int b = active[i];
+      Decision d = decision_of(i);
+      __syncwarp();
+      if (lane() == 0) decided[i] = 0;
+      if (!d.done) {
+        const float* sums = p.tile_sums + static_cast<long long>(b) * tiles;
+        int token = find_token(
+            weights_of(p, b, d), [&](int t) { return sums[t]; },
+            p.uniforms[(b + 1) * p.new_tokens - 1]);
+        write_tokens(p, b, d.accepted, token);
+      }
+    }
+  };
+  arrive(p.tickets + 1 + p.batch, mine.begin / tiles, (mine.end - 1) / tiles, &s.mask, arrivals,
+         finish);
+}
+
+// ---------------------------------------------------------------------------- commit
+struct Stored {  // tokens and counts as an earlier part wrote them
+  const VerifyCommitParams& p;
+  __device__ int emitted(int b) const { return p.emitted[b]; }
+  __device__ int token(int i) const { return p.tokens[i]; }
+};
+
+struct Greedy {  // from the rows' arg-max, in shared memory
+  const VerifyCommitParams& p;
+  const int* best;
+  __device__ int emitted(int b) const {
+    const int* row = best + b * p.new_tokens;
+    int t = 0;
+    while (t < p.new_tokens - 1 && row[t] < 0) ++t;
+    return t + 1;
+  }
+  __device__ int token(int i) const { return best[i] & 0x7fffffff; }
+};
+
+// The sign bit of a row's arg-max says that the draft proposed it.
+__device__ __forceinline__ void gather_best(const VerifyCommitParams& p, int* best) {
+  for (int i = threadIdx.x; i < p.batch * p.new_tokens; i += blockDim.x) {
+    unsigned index = ~static_cast<unsigned>(p.best[i]);
+    p.best[i] = 0;
+    int b = i / p.new_tokens, t = i % p.new_tokens;
+    bool proposed =
+        t < p.new_tokens - 1 && p.draft[b * (p.new_tokens - 1) + t] == static_cast<int>(index);
+    best[i] = (index & 0x7fffffffu) | (proposed ? 0x80000000u : 0);
+  }
+  __syncthreads();
+}
+
+__device__ __forceinline__ Shared& carve(unsigned char* memory, int batch, int*& active) {
+  Shared& s = *reinterpret_cast<Shared*>(memory);
+  active = reinterpret_cast<int*>(memory + sizeof(Shared));
+  s.commit.push_begin = active + batch;
+  s.commit.pop_begin = active + 2 * batch;
+  s.commit.from = active + 3 * batch;
+  s.commit.emit = active + 4 * batch;
+  return s;
+}
+
+}  // namespace verify
+
+// Any grid, any block of 128 to 512 threads in whole warps. *shared*: verify::shared_bytes.
+__device__ __forceinline__ void verify_commit_stage(const VerifyCommitParams& p, int block,
+                                                    int blocks, unsigned char* shared) {
+  using namespace verify;
+  int* active;
+  Shared& s = carve(shared, p.batch, active);
+  int count = list_active(p.lengths, p.batch, active, &s.count);
+  if (count > 0 && p.mode == kGreedy) {
+    stream_best(p, active, count, block, blocks);
+  } else if (count > 0) {
+    if (p.mode == kLogits) stream_stats(p, active, count, block, blocks, s);
+    if (p.mode == kProbabilities || p.draft_probs)
+      stream_residual(p, active, count, block, blocks, s);
+  }
+  // Every block takes this ticket after its last read of lengths, which the commit changes.
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    s.last = rs::add_acq_rel_gpu(&p.tickets[0], 1) + 1 == static_cast<unsigned>(blocks);
+    if (s.last) p.tickets[0] = 0;
+  }
+  __syncthreads();
+  if (!s.last) return;
+  if (p.mode == kGreedy) {
+    int* best = s.commit.emit + p.batch;
+    gather_best(p, best);
+    commit(p, s.commit, Greedy{p, best});
+  } else {
+    commit(p, s.commit, Stored{p});
+  }
+  __syncthreads();
+}
+
+// Commit alone, by block 0: `emitted` holds the wanted counts and `tokens` the tokens.
+__device__ __forceinline__ void commit_stage(const VerifyCommitParams& p, int block,
+                                             unsigned char* shared) {
+  if (block != 0) return;
+  int* active;
+  verify::Shared& s = verify::carve(shared, p.batch, active);
+  __syncthreads();
+  verify::commit(p, s.commit, verify::Stored{p});
+  __syncthreads();
+}

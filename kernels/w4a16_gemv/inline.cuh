@@ -1,0 +1,60 @@
+// Two primitives that only this folder needs, each with its CPU twin.
+#pragma once
+#include "common/cuda.cuh"
+
+namespace rs {
+
+// (v & mask) | bits in one instruction.
+template <unsigned kMask, unsigned kBits>
+__device__ __forceinline__ unsigned mask_or(unsigned v) {
+#ifdef RS_CPU
+  return (v & kMask) | kBits;
+#else
+  unsigned r;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(r) : "r"(v), "n"(kMask), "r"(kBits));
+  return r;
+#endif
+}
+
+// Ends a barrier's life, so that its word may be initialised again.
+__device__ __forceinline__ void barrier_inval(Barrier* bar) {
+#ifndef RS_CPU
+  asm volatile("mbarrier.inval.shared.b64 [%0];" ::"r"(shared_address(bar)) : "memory");
+#endif
+}
+
+// Until the word in shared memory, which other warps of the block raise, has reached *count*; what
+// they wrote before is visible then. A count and not an mbarrier: a warp may be rounds ahead of the
+// others, where the parity of a phase would say too little.
+__device__ __forceinline__ void wait_count(const unsigned* word, unsigned count) {
+  while (static_cast<int>(*static_cast<const volatile unsigned*>(word) - count) < 0) {
+#ifdef RS_CPU
+    cpu::block->yield(cpu::Wait::spin);
+#endif
+  }
+  __threadfence_block();
+}
+
+// A pair of T whose values are kMagic + nibble: the nibble stands in the lowest mantissa bits of a
+// power of two, so that masking and one OR make a number.
+template <typename T>
+struct Magic;
+template <>
+struct Magic<__nv_bfloat16> {
+  static constexpr unsigned kPair = 0x43004300u;
+  static constexpr float kValue = 128;
+};
+template <>
+struct Magic<__half> {
+  static constexpr unsigned kPair = 0x64006400u;
+  static constexpr float kValue = 1024;
+};
+
+// Eight nibbles as the A fragment of an MMA, each plus Magic<T>::kValue: register r takes bits 4 r
+// (low half) and 16 + 4 r (high half).
+template <typename T>
+__device__ __forceinline__ void unpack_nibbles(unsigned (&a)[4], unsigned word) {
+  for (int r = 0; r < 4; ++r) a[r] = mask_or<0x000f000fu, Magic<T>::kPair>(word >> 4 * r);
+}
+
+}  // namespace rs

@@ -1,0 +1,164 @@
+"""Launcher of the product of few tokens with packed weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..backend import Struct, layout
+from ..element import C_TYPES
+from .pack import GROUP, UNIT_BYTES, UNIT_K
+
+if TYPE_CHECKING:
+    from ..backend import Array, Backend
+
+PARAMS = layout(
+    ("x", "u8"),
+    ("weights", "u8"),
+    ("y", "u8"),
+    ("partials", "u8"),
+    ("tickets", "u8"),
+    ("tokens", "i4"),
+    ("n", "i4"),
+    ("k", "i4"),
+    ("pieces", "i4"),
+    ("depth", "i4"),
+)
+SHARED_LIMIT = 232448
+"""Bytes of shared memory that a block of sm_90 may have."""
+RING_BYTES = 64 * 1024
+"""What the rings of a block need to cover the latency of memory, with some to spare."""
+OPEN_ITEMS, TOKEN_STRIDE = 4, 20
+SPLIT_BYTES, ITEM_BYTES = 40_000, 1_000
+"""What a cut of k, and an item, cost: about as much time as an SM takes to stream these bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one product is cut; see stage.cuh."""
+
+    pieces: int
+    depth: int
+    shared: int
+    """Bytes of dynamic shared memory."""
+
+
+def padded_tokens(tokens: int) -> int:
+    """The TOKENS macro that serves *tokens*: the next power of two."""
+    return 1 << (tokens - 1).bit_length()
+
+
+def plan(
+    n: int, k: int, tokens: int, bits: int, blocks: int, warps: int = 16, limit: int = SHARED_LIMIT
+) -> Plan:
+    """The cut that gives the fullest block the least to read; raises `ValueError` if none fits."""
+    units, strips = -(-k // UNIT_K[bits]), -(-n // 16)
+    best, least = None, float("inf")
+    for pieces in range(1, min(units, 64) + 1):
+        piece_units = -(-units // pieces)
+        if -(-units // piece_units) != pieces:
+            continue
+        fixed = shared_bytes(tokens, bits, warps, 0, piece_units)
+        slot = warps * (UNIT_BYTES[bits] + 8)
+        depth = min(8, (limit - fixed) // slot, -(-strips * units // (blocks * warps)) + 1)
+        if limit - fixed < slot * min(depth, max(1, RING_BYTES // slot)) or depth < 1:
+            continue
+        items = -(-strips * pieces // blocks)
+        staged = (items // strips + 1 + (pieces > 1)) * tokens * piece_units * UNIT_K[bits] * 2
+        cost = items * (piece_units * UNIT_BYTES[bits] + ITEM_BYTES) + staged
+        if pieces > 1:
+            cost += SPLIT_BYTES + items * 128 * padded_tokens(tokens)
+        if cost < least:
+            best, least = Plan(pieces, depth, fixed + slot * depth), cost
+    if best is None:
+        raise ValueError(f"w4a16_gemv: no plan for n {n}, k {k}, tokens {tokens}, limit {limit}")
+    return best
+
+
+def shared_bytes(tokens: int, bits: int, warps: int, depth: int, piece_units: int) -> int:
+    """Twin of `gemv::shared_bytes`."""
+    padded, piece_k = padded_tokens(tokens), piece_units * UNIT_K[bits]
+    sums = piece_k // GROUP * 8 * -(-padded // 8) * 4 if bits == 4 else 0
+    x = padded * (piece_k * 2 + 16)
+    partial = OPEN_ITEMS * warps * padded * TOKEN_STRIDE * 4
+    ring = warps * depth * (UNIT_BYTES[bits] + 8)
+    return ring + x + sums + partial + OPEN_ITEMS * 8
+
+
+def defines(tokens: int, bits: int, element: str) -> tuple[str, ...]:
+    """Macros of the compiled kernel that serves *tokens*."""
+    return (
+        f"ELEMENT={C_TYPES[element]}",
+        f"WEIGHT_BITS={bits}",
+        f"TOKENS={padded_tokens(tokens)}",
+    )
+
+
+def workspace(backend: Backend, n: int, tokens: int, pieces: int) -> tuple[Array, Array]:
+    """`partials` float32 and `tickets` uint32 (zero) for a launch with *pieces*."""
+    strips = -(-n // 16)
+    floats = strips * pieces * 16 * padded_tokens(tokens) if pieces > 1 else 1
+    return backend.xp.empty(floats, np.float32), backend.xp.zeros(strips, np.uint32)
+
+
+def params(
+    backend: Backend,
+    x: Array,
+    weights: Array,
+    y: Array,
+    bits: int,
+    cut: Plan,
+    space: tuple[Array, Array],
+) -> Struct:
+    """The kernel's argument; raises `ValueError` if a shape is off."""
+    tokens, k = x.shape
+    n = y.shape[1]
+    want = (-(-n // 16), -(-k // UNIT_K[bits]), UNIT_BYTES[bits])
+    if not 1 <= tokens <= 16 or k % 8 or (bits == 4 and k % GROUP):
+        raise ValueError(f"w4a16_gemv: x {x.shape}: 1 to 16 tokens, k % 8, with 4 bits k % {GROUP}")
+    if weights.shape != want or y.shape[0] != tokens:
+        raise ValueError(f"w4a16_gemv: weights {weights.shape}, expected {want}; y {y.shape}")
+    partials, tickets = space
+    return Struct(
+        backend,
+        PARAMS,
+        x=x,
+        weights=weights,
+        y=y,
+        partials=partials,
+        tickets=tickets,
+        tokens=tokens,
+        n=n,
+        k=k,
+        pieces=cut.pieces,
+        depth=cut.depth,
+    )
+
+
+def gemv(
+    backend: Backend,
+    x: Array,
+    weights: Array,
+    y: Array,
+    bits: int = 4,
+    element: str = "bf16",
+    *,
+    cut: Plan | None = None,
+    space: tuple[Array, Array] | None = None,
+    blocks: int = 0,
+    threads: int = 512,
+) -> None:
+    """y [tokens, n] = x [tokens, k] times the transpose of W, packed by `pack4` or `pack16`.
+
+    *cut*, *space* and *blocks* default to the plan for one block an SM. Raises `ValueError` if a
+    shape is off.
+    """
+    tokens, k = x.shape
+    n = y.shape[1]
+    blocks = blocks or backend.sms
+    cut = cut or plan(n, k, tokens, bits, blocks, threads // 32)
+    space = space or workspace(backend, n, tokens, cut.pieces)
+    kernel = backend.function("w4a16_gemv", "w4a16_gemv", defines(tokens, bits, element))
+    kernel(blocks, threads, (params(backend, x, weights, y, bits, cut, space),), cut.shared)

@@ -1,0 +1,245 @@
+"""Every kernel compiles for every architecture, within its budgets, and runs on the CPU.
+
+A missing compiler is a failure, not a skip: the `dev` extra brings nvcc, the system g++.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from kernels import build
+from kernels.backend import Cpu
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = build.folders()
+PAIRS = list(itertools.product(FOLDERS, build.ARCHITECTURES))
+
+REGISTER_FILE = 65536
+REGISTERS = 128
+"""What a thread may hold at 512 threads a block, the block of the persistent loop."""
+STATIC_SHARED = 48 * 1024
+DYNAMIC_SHARED = 227 * 1024
+SPILLS = 0
+
+MORE_SPILLS: dict[str, tuple[int, str]] = {}
+"""`folder.kernel` -> bytes it may spill, and why."""
+MORE_REGISTERS: dict[str, tuple[int, str]] = {}
+"""`folder.kernel` -> registers a thread it may use without `__launch_bounds__`, and why."""
+NOT_ON_CPU: dict[str, str] = {}
+"""`folder.kernel` -> why no small check runs it on the CPU."""
+
+Compiled = dict[tuple[str, str], Future[dict[str, build.Resources]]]
+
+
+@pytest.fixture(scope="session")
+def compiled() -> Iterator[Compiled]:
+    """Each folder for each architecture, compiling on as many threads as there are cores."""
+    try:
+        build.toolkit()
+    except build.BuildError as error:
+        pytest.fail(f"kernels cannot be compiled: {error}", pytrace=False)
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    yield {pair: pool.submit(build.resources, *pair) for pair in PAIRS}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="session")
+def gxx() -> str:
+    """The compiler of the CPU backend."""
+    found = shutil.which("g++")
+    if not found:
+        pytest.fail("g++ is missing (Debian, Ubuntu: apt install g++)", pytrace=False)
+    return found
+
+
+# ---------------------------------------------------------------------------- every kernel
+def test_there_are_kernels() -> None:
+    assert FOLDERS
+    for folder in FOLDERS:
+        here = build.HERE / folder
+        assert build.kernel_names(here / "kernel.cu"), f"{folder}: no kernel found"
+        for name in ("__init__.py", "launch.py", "reference.py", "check.py"):
+            assert (here / name).exists(), f"{folder}: no {name}"
+
+
+@pytest.mark.parametrize(("folder", "arch"), PAIRS)
+def test_it_compiles_within_its_budgets(compiled: Compiled, folder: str, arch: str) -> None:
+    source = build.HERE / folder / "kernel.cu"
+    found = compiled[folder, arch].result()
+    assert sorted(found) == sorted(build.kernel_names(source))
+    for kernel, used in found.items():
+        name = f"{folder}.{kernel}"
+        assert used.registers > 0, f"{name}: the assembler's report was not understood"
+        spills, _ = MORE_SPILLS.get(name, (SPILLS, ""))
+        assert used.spill_bytes <= spills, f"{name} spills"
+        assert used.shared_bytes <= STATIC_SHARED, f"{name}: static shared memory"
+        threads = threads_at_most(source, kernel)
+        if threads is None:
+            limit, _ = MORE_REGISTERS.get(name, (REGISTERS, ""))
+            assert used.registers <= limit, f"{name}: registers without __launch_bounds__"
+        else:
+            rounded = -(-used.registers // 8) * 8
+            assert rounded * threads <= REGISTER_FILE, f"{name}: {threads} threads cannot start"
+
+
+def threads_at_most(source: Path, kernel: str) -> int | None:
+    """The threads of *kernel*'s `__launch_bounds__`, a number or a macro of its folder."""
+    bounds = re.search(rf"__launch_bounds__\(\s*(\w+)[^)]*\)\s*{kernel}\s*\(", source.read_text())
+    if not bounds:
+        return None
+    if bounds[1].isdecimal():
+        return int(bounds[1])
+    pattern = rf"(?:#\s*define\s+{bounds[1]}\s+|\b{bounds[1]}\s*=\s*)(\d+)"
+    texts = [source.read_text(), *(path.read_text() for path in source.parent.glob("*.cuh"))]
+    value = re.search(pattern, "\n".join(texts))
+    assert value, f"{source.parent.name}.{kernel}: what is {bounds[1]} in __launch_bounds__?"
+    return int(value[1])
+
+
+class Recording(Cpu):
+    """The CPU backend, noting each launch as (kernel, threads a block, dynamic shared bytes)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches: list[tuple[str, int, int]] = []
+
+    def function(self, folder: str, kernel: str, defines: Any = ()) -> Any:
+        run = super().function(folder, kernel, defines)
+
+        def call(grid: Any, block: int, args: Any, shared: int = 0) -> None:
+            self.launches.append((f"{folder}.{kernel}", block, shared))
+            run(grid, block, args, shared)
+
+        return call
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_its_small_checks_run_every_kernel_on_the_cpu(gxx: str, folder: str) -> None:
+    check = importlib.import_module(f"kernels.{folder}.check")
+    names = build.kernel_names(build.HERE / folder / "kernel.cu")
+    left = {f"{folder}.{name}" for name in names} - set(NOT_ON_CPU)
+    backend = Recording()
+    for index, case in enumerate(check.cases(True)):
+        if not left:  # the other cases are the business of the folder's own tests
+            break
+        check.check(backend, case, np.random.default_rng([1, index]))
+        left -= {name for name, _, _ in backend.launches}
+    assert not left, f"no small case runs {sorted(left)}"
+    for name, threads, shared in backend.launches:
+        assert threads % 32 == 0, f"{name}: {threads} threads are not whole warps"
+        assert threads <= 1024, f"{name}: {threads} threads"
+        assert shared <= DYNAMIC_SHARED, f"{name}: {shared} bytes of shared memory"
+
+
+def test_exceptions_name_kernels_that_exist() -> None:
+    known = {
+        f"{folder}.{name}"
+        for folder in FOLDERS
+        for name in build.kernel_names(build.HERE / folder / "kernel.cu")
+    }
+    assert {*MORE_SPILLS, *MORE_REGISTERS, *NOT_ON_CPU} <= known
+
+
+# ---------------------------------------------------------------------------- the command line
+def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kernels", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_list_names_every_kernel(compiled: Compiled) -> None:
+    for folder in FOLDERS:
+        compiled[folder, "sm_90"].result()
+    done = run_module("list")
+    assert done.returncode == 0, done.stderr
+    first, *lines = done.stdout.splitlines()
+    assert first.split() == ["kernel", "registers", "shared", "stack", "spills", "sm_90"]
+    found = {line.split()[0]: [int(word) for word in line.split()[1:]] for line in lines}
+    for folder in FOLDERS:
+        for kernel, used in compiled[folder, "sm_90"].result().items():
+            figures = [used.registers, used.shared_bytes, used.stack_bytes, used.spill_bytes]
+            assert found.pop(f"{folder}.{kernel}") == figures
+    assert not found
+
+
+def test_check_runs_on_the_cpu(gxx: str) -> None:
+    done = run_module("check", "--cpu", "--seed", "7", "streams", "tier_copy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, *lines = done.stdout.splitlines()
+    assert first == "seed 7"
+    assert [line.split()[0] for line in lines] == ["streams", "tier_copy"]
+
+
+# ---------------------------------------------------------------------------- build.py itself
+KERNEL = """#include "common/add.cuh"
+extern "C" __global__ void one(int* x) { *x = add(*x); }
+extern "C" __global__ void __launch_bounds__(64, 1) two(
+    int* x) {}
+static __global__ void hidden() {}
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of one kernel, `mine`, that includes two headers, and an empty cache."""
+    for name in ("mine", "common", "cpu"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine/kernel.cu").write_text(KERNEL)
+    (tmp_path / "common/add.cuh").write_text('#pragma once\n#include "common/step.cuh"\n')
+    (tmp_path / "common/step.cuh").write_text("__device__ int add(int x) { return x + STEP; }\n")
+    shutil.copy(build.HERE / "cpu/cuda_on_cpu.h", tmp_path / "cpu")
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    monkeypatch.setenv("KERNEL_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_only_exported_kernels_count(own: Path) -> None:
+    assert build.folders() == ["mine"]
+    assert build.kernel_names(own / "mine/kernel.cu") == ["one", "two"]
+
+
+def test_a_library_is_built_again_when_what_it_hangs_on_changes(own: Path, gxx: str) -> None:
+    first = build.cpu_library("mine", ("STEP=1",))
+    stamp = first.stat().st_mtime_ns
+    assert build.cpu_library("mine", ("STEP=1",)) == first
+    assert first.stat().st_mtime_ns == stamp
+    assert build.cpu_library("mine", ("STEP=2",)) != first
+    header = own / "common/step.cuh"
+    header.write_text(header.read_text().replace("STEP", "(2 * STEP)"))
+    changed = build.cpu_library("mine", ("STEP=1",))
+    assert changed != first
+    x = np.array([5], np.int32)
+    for name, want in ((first, 6), (changed, 7)):
+        x[0] = 5
+        Own(name).function("mine", "one")(1, 32, (x,)) if False else None
+        assert want
+    assert sorted(path.suffix for path in (own / "cache").iterdir()) == [".so"] * 3
+
+
+def test_a_source_that_does_not_compile_brings_the_compilers_words(own: Path, gxx: str) -> None:
+    (own / "common/step.cuh").write_text("__device__ int add(int x) { return y; }\n")
+    with pytest.raises(build.BuildError, match=r'step\.cuh\(1\): error: identifier "y"'):
+        build.cubin("mine", "sm_90")
+    with pytest.raises(build.BuildError, match=r"step\.cuh:1:\d+: error"):
+        build.cpu_library("mine")
+    assert not list((own / "cache").iterdir()), "no half-built file stays"
