@@ -34,7 +34,7 @@ AGAIN_SHARE = 0.1
 POINT_LIMIT_S, MEASURE_LIMIT_S, START_LIMIT_S = 60.0, 240.0, 180.0
 GUESS_S, START_S = 0.5, 6.0
 """Seconds for a point nobody has measured yet, and for starting a folder's process."""
-RESTARTS = 8
+RESTARTS = 12
 REPEATED = ("measure_constants",)
 """Of the functions that yield records, those that are called a second time."""
 GRACE_S = 25.0
@@ -67,12 +67,17 @@ def discover(package: str, only: Iterable[str] = ()) -> list[str]:
     return [name for name in found if not only or name in only]
 
 
-def plan(package: str, names: Sequence[str], samples: Samples) -> list[Folder]:
-    """The jobs of each folder that *samples* does not answer yet, in the order drawn for them."""
-    return [_folder(package, name, samples) for name in names]
+def plan(
+    package: str, names: Sequence[str], samples: Samples, most: int | None = None
+) -> list[Folder]:
+    """The jobs of each folder that *samples* does not answer yet, in the order drawn for them.
+
+    *most* limits a folder to the first points drawn.
+    """
+    return [_folder(package, name, samples, most) for name in names]
 
 
-def _folder(package: str, name: str, samples: Samples) -> Folder:
+def _folder(package: str, name: str, samples: Samples, most: int | None) -> Folder:
     folder = Folder(name)
     try:
         module = importlib.import_module(f"{package}.{name}.bench")
@@ -92,15 +97,16 @@ def _folder(package: str, name: str, samples: Samples) -> Folder:
         ]
         known = samples.repeats if again else samples.points
         drawn = sorted(points, key=lambda point: _order(name, point, again))
-        drawn = [point for point in drawn if not again or is_repeated(name, point)]
+        drawn = [point for point in drawn if not again or is_repeated(name, point)][:most]
         jobs += [
             Job(0, point, "", again) for point in drawn if (name, identity(point)) not in known
         ]
     folder.jobs = [
         Job(index, job.point, job.measure, job.again) for index, job in enumerate(jobs)
     ]
-    repeated = sum(is_repeated(name, point) for point in points)
-    folder.done = len(points) + repeated + len(measures) + len(twice) - len(jobs)
+    folder.done = sum(
+        key[0] == name for found in (samples.points, samples.repeats) for key in found
+    ) + sum(key[0] == name for key in samples.records)
     took = [point.took for key, point in samples.points.items() if key[0] == name]
     each = statistics.mean(took) if took else GUESS_S
     folder.guess_s = START_S * bool(jobs) + sum(

@@ -28,6 +28,9 @@ def add_bench(commands: Any) -> None:
         "--samples", type=Path, metavar="FILE", help="JSON lines of all samples; default: beside OUT"
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these folders alone")
+    parser.add_argument(
+        "--most", type=int, metavar="N", help="at most so many points a folder: a taste of each"
+    )
     parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="SECONDS")
     parser.add_argument("--commit", help="what the profile names as its source; default: git's")
     parser.add_argument("--plan", action="store_true", help="say what is left to measure and stop")
@@ -70,7 +73,7 @@ def measure(file: Path, arguments: argparse.Namespace) -> int:
 
     assert __package__
     names = discover(__package__, arguments.only)
-    folders = plan(__package__, names, on_file(file))
+    folders = plan(__package__, names, on_file(file), arguments.most)
     describe(folders)
     if not arguments.plan:
         file.parent.mkdir(parents=True, exist_ok=True)

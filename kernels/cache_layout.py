@@ -87,7 +87,7 @@ def places(page_tokens: int, head_dim: int, bits: int, xp: Any = np) -> Places:
         word = (token % tile // 16 * (head_dim // 64) + channel // 64) * 32
         at, quad = channel % 16, channel % 64 // 16
         k_lane, k_register = row % 8 * 4 + at // 4, at % 4 // 2 * 2 + row // 8
-        v_lane, v_register = at // 2 * 4 + row % 8 // 2, row // 8 * 2 + at % 2
+        v_lane, v_register = at % 8 * 4 + row % 8 // 2, row // 8 * 2 + at // 8
         group = token % tile // 16 * (head_dim // VALUE_GROUP) + channel // VALUE_GROUP
         scale = base + 2 * block
         return Places(

@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(trace_app, name="trace", help="Look at, convert and generate traces.")
-app.add_typer(profile_app, name="profile", help="What a GPU profile holds; fit one.")
+app.add_typer(profile_app, name="profile", help="What a GPU profile holds.")
 
 ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO.yaml", help="A scenario file.")]
 Sets = Annotated[

@@ -266,14 +266,3 @@ def test_show_says_provisional_and_lists_everything(profile):
     for name in (*profile.constants, *profile.kernels, *profile.sources):
         assert name in result.output
     assert "placeholder until an engine is measured" in result.output
-
-
-def test_fit_writes_the_file_it_prints(tmp_path):
-    out = tmp_path / "p.json"
-    data = str(SHIPPED.parents[2] / "calibration")
-    assert CliRunner().invoke(app, ["fit", "--data", data, "--out", str(out)]).exit_code == 0
-    assert load_profile(out).name == "nvidia-h200"
-    assert CliRunner().invoke(app, ["fit", "--data", data]).output == out.read_text()
-    nowhere = str(tmp_path / "no" / "p.json")
-    failed = CliRunner().invoke(app, ["fit", "--data", data, "--out", nowhere])
-    assert isinstance(failed.exception, InputError)

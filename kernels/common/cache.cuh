@@ -88,11 +88,11 @@ __device__ __forceinline__ Nibble k4_at(int token, int channel) {
              channel % 64 / 16;
   return {token / kTile * kTileBytes + word * 4, (register_ + at % 2 * 4) * 4};
 }
-// Lane 4 g + t holds, of the word's 16 channels, 2 g and 2 g + 1 of tokens 2 t, 2 t + 1, 2 t + 8,
+// Lane 4 g + t holds, of the word's 16 channels, g and g + 8 of tokens 2 t, 2 t + 1, 2 t + 8,
 // 2 t + 9.
 __device__ __forceinline__ Nibble v4_at(int token, int channel) {
   int row = token % 16, at = channel % 16;
-  int lane = at / 2 * 4 + row % 8 / 2, register_ = row / 8 * 2 + at % 2;
+  int lane = at % 8 * 4 + row % 8 / 2, register_ = row / 8 * 2 + at / 8;
   int word = ((token % kTile / 16 * (HEAD_DIM / 64) + channel / 64) * 32 + lane) * 4 +
              channel % 64 / 16;
   return {token / kTile * kTileBytes + kBlockBytes + word * 4, (register_ + row % 2 * 4) * 4};

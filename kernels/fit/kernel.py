@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .recipe import Recipe
     from .samples import Point, Samples
 
-LEAST_POINTS = 10
+LEAST_POINTS = 8
 """Fewer training points than this make no kernel."""
 
 

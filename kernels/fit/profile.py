@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import estimates
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from .recipe import Recipe
     from .samples import Point, Samples
 
 SCHEMA = 1
@@ -38,7 +40,7 @@ def build(
     found = constants(samples)
     kernels: dict[str, dict[str, Any]] = {}
     for recipe in RECIPES:
-        entry = fitted(recipe, samples, second)
+        entry = fitted(_lent(recipe, kernels), samples, second)
         if entry is not None:
             points = points_of(recipe, samples)
             entry["floor"] = floor(points, found["hbm_read_bytes_per_s"]["value"])
@@ -68,6 +70,14 @@ def build(
         "kernels": dict(sorted(kernels.items())),
         "checks": checks(steps, kernels, found["graph_launch_s"]["value"]) if steps else [],
     }
+
+
+def _lent(recipe: Recipe, kernels: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    """*recipe* with what it borrows from *kernels* as a part of its start."""
+    if recipe.borrow is None:
+        return recipe
+    lent = recipe.borrow({name: entry["parameters"] for name, entry in kernels.items()})
+    return replace(recipe, start={**recipe.start, **lent})
 
 
 def text(document: Mapping[str, Any]) -> str:

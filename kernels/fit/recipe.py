@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 Axes = Mapping[str, Any]
 Inputs = dict[str, float]
+Fitted = Mapping[str, Mapping[str, float]]
+"""Parameters by kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +38,5 @@ class Recipe:
     fixed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Kind and note of each parameter that is not fitted."""
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    borrow: Callable[[Fitted], Mapping[str, float]] | None = None
+    """Parameters that follow from kernels fitted before this one; they replace those of `start`."""

@@ -43,12 +43,14 @@ __device__ __forceinline__ void spin_pause() {
 }
 
 // ---------------------------------------------------------------------------- waiting
-// Waits until *word has reached *target* (modulo 2^32). False if *abort was set or *limit_ns* went
-// by, which sets *abort for everybody else.
+// Waits until *word has reached *target* (modulo 2^32), and leaves its value in *seen*. False if
+// *abort was set or *limit_ns* went by, which sets *abort for everybody else.
 __device__ __forceinline__ bool wait_reached(const unsigned* word, unsigned target, unsigned* abort,
-                                             unsigned long long limit_ns) {
+                                             unsigned long long limit_ns, unsigned& seen) {
   unsigned long long begin = 0;
-  for (unsigned polls = 1; static_cast<int>(load_acquire_gpu(word) - target) < 0; ++polls) {
+  for (unsigned polls = 1;; ++polls) {
+    seen = load_acquire_gpu(word);
+    if (static_cast<int>(seen - target) >= 0) return true;
     spin_pause();
     if (polls % 1024) continue;
     unsigned long long now = global_ns();
@@ -56,7 +58,11 @@ __device__ __forceinline__ bool wait_reached(const unsigned* word, unsigned targ
     if (now - begin > limit_ns) store_release_gpu(abort, 1u);
     if (load_acquire_gpu(abort)) return false;
   }
-  return true;
+}
+__device__ __forceinline__ bool wait_reached(const unsigned* word, unsigned target, unsigned* abort,
+                                             unsigned long long limit_ns) {
+  unsigned seen;
+  return wait_reached(word, target, abort, limit_ns, seen);
 }
 
 // What a block keeps of the meetings of its grid: how many arrivals the next one ends with.

@@ -7,41 +7,20 @@
 //            row: entries taken from the queue | active slots | per slot: state, request, T tokens
 // status     uint32 [4], pinned     reason + 1, steps done, entries taken, active slots; at the end
 // queue      Entry [queue]          the device's copy of the entries, the waiting requests
-// request    uint32 [slots]         who holds a slot, NO_REQUEST if nobody
+// request    uint32 [2][slots]      who holds a slot, NO_REQUEST if nobody; 1 where the holder lacked
+//                                   pages when the step began, so that it emits nothing
 // counters   uint32 [4]             steps done, entries seen, entries taken, unused: over relaunches
 // gates      uint32 [64]            words of the meetings; zero between launches
 #pragma once
-#include "loop_control/barrier.cuh"
+#include "loop_control/slots.cuh"
 
 namespace loop {
 
 constexpr unsigned kNoRequest = 0xffffffffu;
-enum Kind : int { kAdmit = 1, kCancel = 2 };
-// A slot's state in an output row: tokens emitted, and whether the request left with this step.
-enum SlotState : unsigned { kIdle = 0, kFinished = 1u << 16 };
-enum Reason : unsigned { kRun, kAsked, kSteps, kIdleLong, kUnread, kNoPages, kAborted, kWait = 99 };
+constexpr unsigned kFinished = 1u << 16;  // in a slot's state, above the number of tokens emitted
+enum Reason : unsigned { kRun, kAsked, kSteps, kIdleLong, kUnread, kNoPages, kAborted };
 // Words of `gates`, a cache line apart.
 enum Gate { kArrived = 0, kDirective = 16, kPublished = 32, kAbort = 48, kLeft = 49 };
-
-// One request on its way in; `pages` of them lie at page_pool[first_page], more come from the ring.
-struct Entry {
-  int kind;
-  unsigned request;
-  int length, remaining;
-  int pages, first_page;
-  int unused[2];
-};
-
-struct Slots {  // the decoder's state, as the stages see it
-  int* lengths;
-  int* remaining;
-  int* page_counts;
-  int* table;
-  int* free_ring;
-  unsigned* free_head;
-  unsigned* free_tail;
-  int slots, max_pages, ring_mask, new_tokens, page_tokens;
-};
 
 struct Control {
   const unsigned* mail;
@@ -60,57 +39,13 @@ struct Control {
   int dedicated, stamp_rows, unused;
 };
 
-// ---------------------------------------------------------------------------- slots
-// By one block: gives *slot* to a request. False, and nothing changed, if the ring has too few
-// pages. Nobody else may touch the ring or the slot meanwhile.
-__device__ inline bool admit(const Slots& s, const Entry& e, const int* page_pool, int slot) {
-  int needed = (e.length + s.new_tokens + s.page_tokens - 1) / s.page_tokens;
-  int given = min(max(e.pages, 0), needed);
-  unsigned head = rs::load_acquire_gpu(s.free_head);
-  unsigned available = rs::load_acquire_gpu(s.free_tail) - head;
-  __syncthreads();
-  if (needed > s.max_pages || needed - given > static_cast<int>(available)) return false;
-  volatile int* row = s.table + static_cast<long long>(slot) * s.max_pages;
-  const volatile int* ring = s.free_ring;
-  const volatile int* pool = page_pool;
-  for (int i = threadIdx.x; i < needed; i += blockDim.x)
-    row[i] = i < given ? pool[e.first_page + i] : ring[(head + i - given) & s.ring_mask];
-  if (threadIdx.x == 0) {
-    rs::store_release_gpu(s.free_head, head + needed - given);
-    s.remaining[slot] = e.remaining;
-    s.page_counts[slot] = needed;
-    s.lengths[slot] = e.length;
-  }
-  rs::fence_async_global();
-  __syncthreads();
-  return true;
-}
-
-// By one block: takes *slot* from its request; the pages go back to the ring.
-__device__ inline void release(const Slots& s, int slot) {
-  volatile int* row = s.table + static_cast<long long>(slot) * s.max_pages;
-  volatile int* ring = s.free_ring;
-  int pages = static_cast<volatile int*>(s.page_counts)[slot];
-  unsigned tail = rs::load_acquire_gpu(s.free_tail);
-  __syncthreads();
-  for (int i = threadIdx.x; i < pages; i += blockDim.x) ring[(tail + i) & s.ring_mask] = row[i];
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    rs::store_release_gpu(s.free_tail, tail + pages);
-    s.page_counts[slot] = 0;
-    s.lengths[slot] = -1;
-  }
-  __syncthreads();
-}
-
 // ---------------------------------------------------------------------------- block 0's memory
 struct Desk {             // in shared memory
   unsigned seen, taken;   // entries copied to the queue, entries that have left it
   unsigned asked, read;   // the host's wish to leave, steps it has read
-  unsigned step, active;  // steps published, slots in use after the last of them
-  unsigned reason;
-  int alive, idle;
+  unsigned step, active;  // steps published, slots held after the last of them
+  unsigned stalled;       // those of them that lack pages
+  int alive, patient, idle;
 };
 
 __device__ inline void open_desk(const Control& c, const Slots& s, Desk& desk) {
@@ -118,10 +53,11 @@ __device__ inline void open_desk(const Control& c, const Slots& s, Desk& desk) {
     desk.step = c.counters[0];
     desk.seen = c.counters[1];
     desk.taken = c.counters[2];
-    desk.active = 0;
-    desk.reason = kRun;
-    for (int b = 0; b < s.slots; ++b) desk.active += s.lengths[b] >= 0;
+    desk.active = desk.stalled = 0;
   }
+  __syncthreads();
+  for (int b = threadIdx.x; b < s.slots; b += blockDim.x)
+    if (s.lengths[b] != -1) atomicAdd(&desk.active, 1u);
   __syncthreads();
 }
 
@@ -165,6 +101,7 @@ __device__ inline void cancel(const Control& c, const Slots& s, Desk& desk, unsi
     if (threadIdx.x == 0) {
       c.request[b] = kNoRequest;
       --desk.active;
+      desk.stalled = 0;  // its pages may help the others
     }
     __syncthreads();
   }
@@ -182,7 +119,7 @@ __device__ inline int next_idle(const Slots& s, Desk& desk, int from) {
   if (threadIdx.x == 0) desk.idle = s.slots;
   __syncthreads();
   for (int b = from + threadIdx.x; b < s.slots; b += blockDim.x)
-    if (static_cast<volatile int*>(s.lengths)[b] < 0) atomicMin(&desk.idle, b);
+    if (static_cast<volatile int*>(s.lengths)[b] == -1) atomicMin(&desk.idle, b);
   __syncthreads();
   return desk.idle;
 }
@@ -203,6 +140,7 @@ __device__ inline void serve_queue(const Control& c, const Slots& s, Desk& desk,
       if (slot == s.slots || !admit(s, e, c.page_pool, slot)) break;
       if (threadIdx.x == 0) {
         c.request[slot] = e.request;
+        c.request[s.slots + slot] = 0;
         ++desk.active;
       }
     }
@@ -219,6 +157,7 @@ __device__ inline unsigned decide(const Control& c, const Desk& desk, unsigned l
   if (desk.asked) return kAsked;
   if (launched == c.max_steps) return kSteps;
   if (desk.active == 0) return desk.taken == desk.seen ? kIdleLong : kNoPages;
+  if (desk.stalled == desk.active) return kNoPages;
   if (desk.step + 1 - desk.read >= static_cast<unsigned>(c.outputs_size)) return kUnread;
   return kRun;
 }
@@ -242,20 +181,29 @@ __device__ inline void publish(const Control& c, const Slots& s, Desk& desk, Uns
   unsigned tag = desk.step + 1;
   unsigned long long* out =
       c.outputs + static_cast<long long>(desk.step % c.outputs_size) * row;
-  unsigned left = 0;
+  unsigned left = 0, stalled = 0;
+  if (threadIdx.x == 0) desk.stalled = 0;
   for (int i = threadIdx.x; i < s.slots * words; i += blockDim.x) {
-    int b = i / words, word = i % words;
+    int b = i / words, word = i % words, length = lengths[b];
     unsigned holder = request[b], value = holder;
-    bool gone = lengths[b] < 0;
-    if (word == 0) value = holder == kNoRequest ? kIdle : emitted[b] | (gone ? kFinished : 0u);
+    bool held = holder != kNoRequest;
+    if (word == 0) {
+      value = held && !request[s.slots + b] ? emitted[b] : 0u;
+      if (held && length == -1) value |= kFinished;
+      left += held && length == -1;
+      stalled += held && length < -1;
+    }
     if (word >= 2) value = tokens[b * s.new_tokens + word - 2];
     rs::store_tagged_sys(out + 2 + i, value, tag);
-    left += word == 0 && holder != kNoRequest && gone;
   }
   __syncthreads();
   if (left) atomicSub(&desk.active, left);
-  for (int b = threadIdx.x; b < s.slots; b += blockDim.x)
-    if (lengths[b] < 0) c.request[b] = kNoRequest;
+  if (stalled) atomicAdd(&desk.stalled, stalled);
+  for (int b = threadIdx.x; b < s.slots; b += blockDim.x) {
+    int length = lengths[b];
+    c.request[s.slots + b] = length < -1;
+    if (length == -1) c.request[b] = kNoRequest;
+  }
   __syncthreads();
   if (threadIdx.x == 0) {
     rs::store_tagged_sys(out, desk.taken, tag);
@@ -282,22 +230,22 @@ __device__ inline unsigned boundary(const Control& c, const Slots& s, Desk& desk
       publish(c, s, desk, unsent);
       serve_queue(c, s, desk, first_new);
     }
-    if (threadIdx.x == 0) {
-      desk.reason = decide(c, desk, launched);
-      if (desk.reason == kIdleLong || desk.reason == kUnread) {  // not at once
-        if (begin == 0) begin = rs::global_ns();
-        if (rs::global_ns() - begin < c.host_ns) desk.reason = kWait;
-        if (rs::load_acquire_gpu(m.abort)) desk.reason = kAborted;
-      }
-    }
+    reason = decide(c, desk, launched);  // the same in every thread
+    if (reason != kIdleLong && reason != kUnread) break;
     first_new = desk.seen;
     __syncthreads();
-    reason = desk.reason;
-    if (reason != kWait) break;
+    if (threadIdx.x == 0) {  // the host may need a moment
+      if (begin == 0) begin = rs::global_ns();
+      desk.patient = rs::global_ns() - begin < c.host_ns;
+      desk.alive = !rs::load_acquire_gpu(m.abort);
+    }
+    __syncthreads();
+    if (!desk.patient) break;
     rs::spin_pause();
     if (threadIdx.x / 32 == 1) take_mail(c, desk);
     __syncthreads();
   }
+  if (!desk.alive) reason = kAborted;
   if (threadIdx.x == 0)
     rs::store_release_gpu(c.gates + kDirective, (launched + 1) << 1 | (reason != kRun));
   if (reason != kAborted) publish(c, s, desk, unsent);

@@ -131,9 +131,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       reason = loop::boundary(c, p.slots, desk, m, w.launched, unsent);
     } else {
       if (threadIdx.x == 0) {
-        const unsigned* word = c.gates + loop::kDirective;
-        bool alive = rs::wait_reached(word, (w.launched + 1) << 1, m.abort, m.limit_ns);
-        directive = alive ? rs::load_acquire_gpu(word) & 1 : 1;
+        unsigned seen;
+        bool alive = rs::wait_reached(c.gates + loop::kDirective, (w.launched + 1) << 1, m.abort,
+                                      m.limit_ns, seen);
+        directive = alive ? seen & 1 : 1;
       }
       __syncthreads();
       reason = directive ? loop::kAsked : loop::kRun;

@@ -66,7 +66,7 @@ class State:
         self.page_counts: Array = xp.zeros(slots, np.int32)
         self.table: Array = xp.zeros((slots, max_pages), np.int32)
         self.ring: Array = xp.zeros(1 << max(1, (pages - 1).bit_length()), np.int32)
-        self.request: Array = xp.zeros(slots, np.uint32)
+        self.request: Array = xp.zeros((2, slots), np.uint32)
 
     def fill(
         self, lengths: Sequence[int], remaining: Sequence[int], rng: np.random.Generator
@@ -88,8 +88,8 @@ class State:
                 counts[slot], used = count, used + count
         ring = np.full(self.ring.shape, -1, np.int32)
         ring[: self.pages - used] = order[used:]
-        held = np.arange(self.slots, dtype=np.uint32)
-        held[np.asarray(lengths) < 0] = 0xFFFFFFFF
+        held = np.zeros((2, self.slots), np.uint32)
+        held[0] = np.where(np.asarray(lengths) < 0, 0xFFFFFFFF, np.arange(self.slots))
         for array, value in (
             (self.lengths, np.asarray(lengths, np.int32)),
             (self.remaining, np.asarray(remaining, np.int32)),
@@ -133,6 +133,6 @@ class State:
         arrays = (self.lengths, self.page_counts, self.table, self.ring, self.free)
         lengths, counts, table, ring, ends = (on_host(self.backend, a) for a in arrays)
         head, tail = int(ends[0]), int(ends[1])
-        rows = [table[b, : counts[b]] for b in range(self.slots) if lengths[b] >= 0]
+        rows = [table[b, : counts[b]] for b in range(self.slots) if lengths[b] != -1]
         free = ring[np.arange(head, head + (tail - head) % 2**32) % len(ring)]
         return np.sort(np.concatenate([*rows, free]))

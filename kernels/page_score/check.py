@@ -48,9 +48,13 @@ def check(backend: Backend, case: dict[str, Any], rng: np.random.Generator) -> f
         rng.standard_normal((requests, tokens, heads * case["group"], dim), np.float32), element
     )
     scores = poisoned(backend, (requests, heads, pages), np.float32)
+    inputs = [on_device(backend, array) for array in (q, minmax, table, lengths)]
     launch.page_scores(
         backend,
-        *(on_device(backend, array) for array in (q, minmax, table, lengths)),
+        inputs[0],
+        inputs[1],
+        inputs[2],
+        inputs[3],
         scores,
         page_tokens=case["page_tokens"],
         element=element,
@@ -77,7 +81,7 @@ def check(backend: Backend, case: dict[str, Any], rng: np.random.Generator) -> f
 def ragged_lengths(case: dict[str, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
     """int32 [requests]: any length that fits, the largest, none at all, and idle slots."""
     most = case["max_pages"] * case["page_tokens"] - case["tokens"]
-    lengths = rng.integers(0, most + 1, case["requests"]).astype(np.int32)
+    lengths: np.ndarray[Any, Any] = rng.integers(0, most + 1, case["requests"], np.int32)
     choice = rng.random(case["requests"])
     lengths[choice < 0.15] = -1
     lengths[choice > 0.85] = most

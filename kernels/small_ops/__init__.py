@@ -1,1 +1,1 @@
-"""Small stages between the products of a decoder layer."""
+"""Small stages between the products of a decoder layer, and sampling after the last one."""

@@ -6,6 +6,7 @@ says `cold`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from . import launch, reference
 from .check import scores_like
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from ..backend import Gpu
 
 PAGE_TOKENS = 16
@@ -79,7 +82,7 @@ def prepare(gpu: Gpu, point: dict[str, Any], rng: np.random.Generator) -> Work:
         return 0.0
 
     return Work(
-        calls=[lambda s=s: call(s) for s in scores],
+        calls=[partial(call, source) for source in scores],
         check=check,
         bytes=float(size + rows * (budget + 1) * 4),
         flops=0.0,
@@ -87,7 +90,7 @@ def prepare(gpu: Gpu, point: dict[str, Any], rng: np.random.Generator) -> Work:
     )
 
 
-def _baselines(gpu: Gpu, scores: list[Any], budget: int) -> dict[str, list[Any]]:
+def _baselines(gpu: Gpu, scores: list[Any], budget: int) -> dict[str, Sequence[Callable[[], None]]]:
     try:
         import torch
     except ImportError:
@@ -100,4 +103,4 @@ def _baselines(gpu: Gpu, scores: list[Any], budget: int) -> dict[str, list[Any]]
         with torch.cuda.stream(stream):
             torch.topk(row, budget, sorted=False, out=(out.values, out.indices))
 
-    return {"torch_topk": [lambda row=row: call(row) for row in rows]}
+    return {"torch_topk": [partial(call, row) for row in rows]}

@@ -55,7 +55,14 @@ def scores_like(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> 
 
 def cases(small: bool) -> Iterator[dict[str, Any]]:
     """Shapes to check: *small* ones for the CPU, a model's own for the GPU."""
-    base = {"batch": 2, "heads": 2, "new_tokens": 1, "sink": 1, "recent": 1, "threads": 128}
+    base: dict[str, Any] = {
+        "batch": 2,
+        "heads": 2,
+        "new_tokens": 1,
+        "sink": 1,
+        "recent": 1,
+        "threads": 128,
+    }
     base |= {"page_tokens": 16, "grid": None}
     if small:
         for scores in DISTRIBUTIONS:

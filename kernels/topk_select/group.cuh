@@ -4,7 +4,7 @@
 
 namespace topk {
 
-// All *threads* threads (whole warps) that use barrier *id* (0 to 15) meet, shared memory included.
+// All *threads* threads (whole warps) that use barrier *id* (1 to 15) meet, shared memory included.
 __device__ __forceinline__ void sync_group(int id, int threads) {
 #ifdef RS_CPU
   static thread_local struct {

@@ -54,7 +54,7 @@ struct Group {
   uint4* keys;  // of the row, if they do not fit registers
   __device__ int warp() const { return thread / 32; }
   __device__ int warps() const { return threads / 32; }
-  __device__ void sync() const { sync_group(id, threads); }
+  __device__ void sync() const { sync_group(1 + id, threads); }  // 0: __syncthreads
 };
 
 struct Row {

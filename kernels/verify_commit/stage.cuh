@@ -21,6 +21,7 @@ struct Shared {  // then active [batch], four int [batch] of the commit, best [b
   unsigned mask;
   int count, last;
 };
+static_assert(sizeof(Shared) == 584, "the launcher counts these bytes too");
 
 __host__ __device__ inline unsigned shared_bytes(int batch, int new_tokens) {
   return static_cast<unsigned>(sizeof(Shared)) + 4u * batch * (5 + new_tokens);
@@ -42,6 +43,7 @@ __device__ __forceinline__ bool wait_for(const unsigned* flag, unsigned* gave_up
       }
     }
   }
+  __syncwarp();
   return __shfl_sync(~0u, seen, 0) != 0;
 }
 
@@ -104,7 +106,7 @@ __device__ __forceinline__ void stream_stats(const VerifyCommitParams& p, const 
     return static_cast<unsigned>(owner((i + 1) * of_request - 1, items, blocks) -
                                  owner(i * of_request, items, blocks) + 1);
   };
-  auto finish = [&](int i) {
+  auto finish = [&](int i, int) {
     int b = active[i];
     decide(p, b, s.sample);
     if (warp() == 0) {
@@ -157,8 +159,8 @@ __device__ __forceinline__ void stream_residual(const VerifyCommitParams& p, con
     return static_cast<unsigned>(owner((i + 1) * tiles - 1, items, blocks) -
                                  owner(i * tiles, items, blocks) + 1);
   };
-  auto finish = [&](int i) {
-    if (warp() == 0) {
+  auto finish = [&](int i, int n) {
+    if (warp() == n % warps()) {
       int b = active[i];
       Decision d = decision_of(i);
       __syncwarp();

@@ -89,11 +89,12 @@ __device__ __forceinline__ void stream(Span s, int tiles, int vocabulary, Row&& 
   }
 }
 
-// Calls finish(i) in the whole block for each i of [first, last] at which this block arrives last;
-// *arrivals(i)* blocks arrive at ticket i, which is left at zero.
+// Calls finish(i, n) in the whole block for each i of [first, last] at which this block arrives
+// last, n counting from 0; *arrivals(i)* blocks arrive at ticket i, which is left at zero.
 template <class Arrivals, class Finish>
 __device__ __forceinline__ void arrive(unsigned* tickets, int first, int last, unsigned* mask,
                                        Arrivals&& arrivals, Finish&& finish) {
+  int n = 0;
   for (int base = first; base <= last; base += kLanes) {
     __syncthreads();
     if (warp() == 0) {
@@ -105,7 +106,7 @@ __device__ __forceinline__ void arrive(unsigned* tickets, int first, int last, u
       if (lane() == 0) *mask = votes;
     }
     __syncthreads();
-    for (unsigned left = *mask; left; left &= left - 1) finish(base + __ffs(left) - 1);
+    for (unsigned left = *mask; left; left &= left - 1) finish(base + __ffs(left) - 1, n++);
   }
 }
 

@@ -86,6 +86,6 @@ def forced(cut: launch.Plan, pieces: int, tokens: int, bits: int, k: int) -> lau
     """*cut* with k in *pieces*, as deep as fits."""
     units = -(-(-(-k // pack.UNIT_K[bits])) // pieces)
     depth = cut.depth
-    while launch.shared_bytes(tokens, bits, 16, depth, units) > launch.SHARED_LIMIT:
+    while depth and launch.shared_bytes(tokens, bits, 16, depth, units) > launch.SHARED_LIMIT:
         depth -= 1
     return launch.Plan(pieces, depth, launch.shared_bytes(tokens, bits, 16, depth, units))

@@ -6,7 +6,7 @@
 #define THREADS 512
 #endif
 
-extern "C" __global__ void __launch_bounds__(THREADS) w4a16_gemv(W4a16GemvParams p) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1) w4a16_gemv(W4a16GemvParams p) {
   RS_DYNAMIC_SHARED(shared);
   w4a16_gemv_stage(p, blockIdx.x, gridDim.x, shared);
 }

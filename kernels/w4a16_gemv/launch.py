@@ -31,7 +31,7 @@ SHARED_LIMIT = 232448
 RING_BYTES = 64 * 1024
 """What the rings of a block need to cover the latency of memory, with some to spare."""
 OPEN_ITEMS, TOKEN_STRIDE = 4, 20
-SPLIT_BYTES, ITEM_BYTES = 40_000, 1_000
+SPLIT_BYTES, ITEM_BYTES = 60_000, 2_000
 """What a cut of k, and an item, cost: about as much time as an SM takes to stream these bytes."""
 
 
@@ -66,7 +66,7 @@ def plan(
         if limit - fixed < slot * min(depth, max(1, RING_BYTES // slot)) or depth < 1:
             continue
         items = -(-strips * pieces // blocks)
-        staged = (items // strips + 1 + (pieces > 1)) * tokens * piece_units * UNIT_K[bits] * 2
+        staged = (items // strips + 1 + (pieces > 1)) * tokens * piece_units * UNIT_K[bits]
         cost = items * (piece_units * UNIT_BYTES[bits] + ITEM_BYTES) + staged
         if pieces > 1:
             cost += SPLIT_BYTES + items * 128 * padded_tokens(tokens)

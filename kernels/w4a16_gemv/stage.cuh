@@ -41,7 +41,15 @@ struct W4a16GemvParams {
 namespace gemv {
 
 constexpr int kUnitK = WEIGHT_BITS == 4 ? 256 : 64;
-constexpr int kUnitBytes = WEIGHT_BITS == 4 ? 2128 : 2048;
+#ifndef GEMV_PAD
+#define GEMV_PAD 0
+#endif
+#ifdef GEMV_TRACE
+#define TRACE(i) do { if (lane == 0 && (i) < 40) reinterpret_cast<long long*>(p.partials)[((long long)block * 16 + warp) * 40 + (i)] = clock64(); } while (0)
+#else
+#define TRACE(i)
+#endif
+constexpr int kUnitBytes = WEIGHT_BITS == 4 ? 2128 + GEMV_PAD : 2048;
 constexpr int kSides = (TOKENS + 7) / 8;  // MMAs a weight fragment feeds
 constexpr int kSums = 8 * kSides;         // floats of one group's sums of x
 constexpr int kOpenItems = 4;             // items that a block may be adding up at once
@@ -102,34 +110,34 @@ struct Shared {
 // ---------------------------------------------------------------------------- x
 // Columns [k0, k0 + piece_k) of x into shared memory, zeros beyond k, and their sums by group of 128.
 __device__ inline void stage_x(const W4a16GemvParams& p, const Shared& s, int k0, int piece_k) {
-  constexpr int kBatch = TOKENS == 1 ? 1 : 4;  // loads in flight
   const int row_chunks = piece_k / 8, chunks = p.tokens * row_chunks;
-  for (int first = threadIdx.x; first < chunks; first += blockDim.x * kBatch) {
-    uint4 raw[kBatch];
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      int chunk = first + i * blockDim.x, token = chunk / row_chunks;
-      int k = k0 + (chunk - token * row_chunks) * 8;
-      raw[i] = make_uint4(0, 0, 0, 0);
-      if (chunk < chunks && k < p.k) raw[i] = rs::load_stream(p.x + (long long)token * p.k + k);
-    }
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      int chunk = first + i * blockDim.x, token = chunk / row_chunks;
-      int column = chunk - token * row_chunks;
-      if (WEIGHT_BITS == 4) {
-        ELEMENT v[8];
-        memcpy(v, &raw[i], 16);
-        float sum = 0;
-        for (int j = 0; j < 8; ++j) sum += rs::to_float(v[j]);
-        // 16 neighbouring lanes hold one group; chunks come in whole warps.
-        for (int j = 8; j; j /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, j);
-        if (chunk < chunks && column % 16 == 0) s.sums[column / 16 * kSums + token] = sum;
-      }
-      if (chunk < chunks)
-        *reinterpret_cast<uint4*>(s.x + token * x_stride(piece_k) + column * 16) = raw[i];
-    }
+  auto place = [&](int chunk, int& token, int& column) {
+    token = chunk / row_chunks;
+    column = chunk - token * row_chunks;
+    return s.x + token * x_stride(piece_k) + column * 16;
+  };
+  int token, column;
+  for (int chunk = threadIdx.x; chunk < chunks; chunk += blockDim.x) {  // all at once in flight
+    unsigned char* to = place(chunk, token, column);
+    const int k = k0 + column * 8;
+    if (k < p.k)
+      rs::copy16_async(to, p.x + (long long)token * p.k + k);
+    else
+      *reinterpret_cast<uint4*>(to) = make_uint4(0, 0, 0, 0);
   }
+  rs::copy_commit();
+  rs::copy_wait<0>();
+  if (WEIGHT_BITS == 4)
+    for (int chunk = threadIdx.x; chunk < chunks; chunk += blockDim.x) {  // a thread's own copies
+      uint4 raw = *reinterpret_cast<const uint4*>(place(chunk, token, column));
+      ELEMENT v[8];
+      memcpy(v, &raw, 16);
+      float sum = 0;
+      for (int j = 0; j < 8; ++j) sum += rs::to_float(v[j]);
+      // 16 neighbouring lanes hold one group; chunks come in whole warps.
+      for (int j = 8; j; j /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, j);
+      if (column % 16 == 0) s.sums[column / 16 * kSums + token] = sum;
+    }
 }
 
 // ---------------------------------------------------------------------------- one unit
@@ -279,6 +287,8 @@ __device__ inline void w4a16_gemv_stage(const W4a16GemvParams& p, int block, int
                                         unsigned char* shared) {
   using namespace gemv;
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  TRACE(0);
+  int tr = 5;
   Plan plan;
   plan.strips = (p.n + 15) / 16;
   plan.units = (p.k + kUnitK - 1) / kUnitK;
@@ -314,29 +324,42 @@ __device__ inline void w4a16_gemv_stage(const W4a16GemvParams& p, int block, int
     if (++filled == p.depth) filled = 0;
   };
   for (int i = 0; i < p.depth; ++i) fill();
+  TRACE(1);
 
   const int last_piece = (first + plan.count - 1) / plan.strips;
   int slot = 0, parity = 0;
   for (int piece = first / plan.strips; plan.count > 0 && piece <= last_piece; ++piece) {
     __syncthreads();  // nobody reads the x of the piece before; publishes the counts
+    TRACE(2);
+#ifndef GEMV_NOX
     stage_x(p, s, piece * piece_k, piece_k);
+#endif
+    TRACE(3);
     __syncthreads();
+    TRACE(4);
     const int shares = min(plan.units_of(piece), warps);
     while (at.index < plan.count && at.piece == piece) {
       const Cursor item = at;  // item.unit < shares: the warp's first unit names its share
       float total[kSides][4] = {};
       do {
         rs::barrier_wait(s.full + slot, parity);
+        TRACE(tr); ++tr;
+#ifndef GEMV_NOMUL
         multiply_unit(total, p, s, s.ring + slot * kUnitBytes, at.unit * kUnitK, stride);
+#endif
+        TRACE(tr); ++tr;
         __syncwarp();
         fill();
         if (++slot == p.depth) slot = 0, parity ^= 1;
         plan.advance(at, warps);
       } while (at.index == item.index);
       add_share(p, s, item, total, item.unit, shares);
+      TRACE(tr); ++tr;
     }
   }
+  TRACE(38);
   __syncthreads();
+  TRACE(39);
   if (lane == 0)
     for (int i = 0; i < p.depth; ++i) rs::barrier_inval(s.full + i);
   __syncthreads();

@@ -1,0 +1,1 @@
+"""Paged decode attention, dense over all pages or over selected ones; 16-, 8- and 4-bit caches."""

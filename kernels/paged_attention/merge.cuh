@@ -1,0 +1,188 @@
+// Puts pieces of an item together: teams of a block through shared memory, blocks through global
+// memory, where the last block to arrive writes the output.
+#pragma once
+#include "paged_attention/softmax.cuh"
+
+namespace attention {
+
+// Four channels of a query row: sum of weight * V, and the row's reference exponent and weights.
+struct Sum {
+  float v[4], top, weight;
+
+  __device__ void clear() {
+    for (int i = 0; i < 4; ++i) v[i] = 0;
+    top = kLowest, weight = 0;
+  }
+  __device__ void add(const Sum& other) {
+    float high = fmaxf(top, other.top);
+    float mine = rs::exp2_fast(top - high), theirs = rs::exp2_fast(other.top - high);
+    for (int i = 0; i < 4; ++i) v[i] = v[i] * mine + other.v[i] * theirs;
+    weight = weight * mine + other.weight * theirs;
+    top = high;
+  }
+};
+constexpr int kQuads = kRows * HEAD_DIM / 4;  // quads of a piece
+static_assert(512 * sizeof(Sum) <= kTeams * kRingBytes, "Sums of all threads fit in the rings");
+
+__device__ __forceinline__ Sum quad_of(const float* piece, int quad, bool global) {
+  Sum s;
+  uint4 raw;
+  if (global) raw = rs::load_stream(piece + quad * 4);
+  else raw = *reinterpret_cast<const uint4*>(piece + quad * 4);
+  memcpy(s.v, &raw, 16);
+  const float* pair = piece + kRows * HEAD_DIM + quad / (HEAD_DIM / 4) * 2;
+  s.top = pair[0], s.weight = pair[1];
+  return s;
+}
+
+__device__ __forceinline__ ELEMENT* out_row(const PagedAttentionParams& p, int item, int row) {
+  long long token = (long long)(item / p.kv_heads) * TOKENS + row / GROUP;
+  return p.out + ((token * p.kv_heads + item % p.kv_heads) * GROUP + row % GROUP) * HEAD_DIM;
+}
+
+__device__ __forceinline__ void write_quad(const PagedAttentionParams& p, int item, int quad,
+                                           const Sum& s) {
+  float inverse = s.weight > 0 ? 1 / s.weight : 0;
+  unsigned pair[2];
+  for (int i = 0; i < 2; ++i)
+    pair[i] = rs::pack2<ELEMENT>(s.v[2 * i] * inverse, s.v[2 * i + 1] * inverse);
+  int row = quad / (HEAD_DIM / 4), channel = quad % (HEAD_DIM / 4) * 4;
+  memcpy(out_row(p, item, row) + channel, pair, 8);
+}
+
+// ---------------------------------------------------------------------------- a warp's own rows
+// The channel of sum[m][c][i].
+__device__ __forceinline__ int channel_of(int m, int i) {
+  int g = lane_id() / 4;
+  return 16 * m + (KV_BITS == 8 ? 2 * g + i / 2 : 8 * (i / 2) + g);
+}
+
+__device__ __forceinline__ void write_output(const PagedAttentionParams& p, int item, int row0,
+                                             const State& state) {
+  for (int c = 0; c < kColumns; ++c)
+    for (int i = 0; i < 2; ++i) {
+      int row = row0 + c * 8 + lane_id() % 4 * 2 + i;
+      if (row >= kRows) continue;
+      ELEMENT* out = out_row(p, item, row);
+      float inverse = state.weight[c][i] > 0 ? 1 / state.weight[c][i] : 0;
+      for (int m = 0; m < kSteps; ++m) {
+        float low = state.sum[m][c][i] * inverse, high = state.sum[m][c][i + 2] * inverse;
+        if (KV_BITS == 8) {  // neighbours
+          unsigned pair = rs::pack2<ELEMENT>(low, high);
+          memcpy(out + channel_of(m, i), &pair, 4);
+        } else {
+          out[channel_of(m, i)] = rs::from_float<ELEMENT>(low);
+          out[channel_of(m, i + 2)] = rs::from_float<ELEMENT>(high);
+        }
+      }
+    }
+}
+
+__device__ __forceinline__ void write_piece(float* piece, int row0, const State& state) {
+  for (int c = 0; c < kColumns; ++c)
+    for (int i = 0; i < 2; ++i) {
+      int row = row0 + c * 8 + lane_id() % 4 * 2 + i;
+      if (row >= kRows) continue;
+      for (int m = 0; m < kSteps; ++m)
+        for (int j = 0; j < 4; j += 2)
+          piece[row * HEAD_DIM + channel_of(m, i + j)] = state.sum[m][c][i + j];
+      if (lane_id() / 4) continue;
+      piece[kRows * HEAD_DIM + row * 2] = state.top[c][i];
+      piece[kRows * HEAD_DIM + row * 2 + 1] = state.weight[c][i];
+    }
+}
+
+// ---------------------------------------------------------------------------- blocks
+// Where *block* leaves its piece of an item: a block has two at most, the item that it starts
+// within or with, and the one that it ends within.
+__device__ __forceinline__ float* partial_of(const PagedAttentionParams& p, const Cut& cut,
+                                             int block, const Owner& owner) {
+  int which = owner.begin > cut.begin(block);
+  return p.partial + (long long)(2 * block + which) * kPieceFloats;
+}
+
+// The pieces of *owner* that several blocks left become output. All threads.
+__device__ __forceinline__ void merge_blocks(const PagedAttentionParams& p, const Shared& shared,
+                                             const Cut& cut, const Owner& owner) {
+  int first = cut.block_of(owner.begin), last = cut.block_of(owner.end - 1);
+  int span = min(kQuads, static_cast<int>(blockDim.x)), groups = blockDim.x / span;
+  int group = threadIdx.x / span;
+  Sum* sums = reinterpret_cast<Sum*>(shared.ring(0));
+  for (int quad = threadIdx.x % span; quad < kQuads; quad += span) {
+    Sum total;
+    total.clear();
+    constexpr int kBatch = 4;  // loads in flight
+    for (int b = first + group; b <= last && group < groups; b += kBatch * groups) {
+      Sum read[kBatch];
+      for (int i = 0; i < kBatch; ++i) {
+        int from = b + i * groups;
+        if (from <= last) read[i] = quad_of(partial_of(p, cut, from, owner), quad, true);
+        else read[i].clear();
+      }
+      for (int i = 0; i < kBatch; ++i) total.add(read[i]);
+    }
+    if (groups == 1) write_quad(p, owner.item, quad, total);
+    else sums[threadIdx.x] = total;
+  }
+  __syncthreads();
+  if (groups > 1 && threadIdx.x < span) {
+    Sum total = sums[threadIdx.x];
+    for (int i = 1; i < groups; ++i) total.add(sums[threadIdx.x + i * span]);
+    write_quad(p, owner.item, threadIdx.x, total);
+  }
+  __syncthreads();
+}
+
+// Pieces of the block's teams become output, or pieces of the block. All threads.
+__device__ __forceinline__ void merge_teams(const PagedAttentionParams& p, const Shared& shared,
+                                            const Cut& cut, int block) {
+  Owner split[2];  // items that other blocks share
+  int splits = 0;
+  const Owner* owners = shared.owners();
+  for (int i = 0, next; i < 2 * kTeams; i = next) {
+    next = i + 1;
+    Owner owner = owners[i];
+    if (owner.item < 0) continue;
+    while (next < 2 * kTeams && (owners[next].item == owner.item || owners[next].item < 0)) ++next;
+    bool inside = owner.begin >= cut.begin(block) && owner.end <= cut.begin(block + 1);
+    float* piece = partial_of(p, cut, block, owner);
+    for (int quad = threadIdx.x; quad < kQuads; quad += blockDim.x) {
+      Sum total;
+      total.clear();
+      for (int j = i; j < next; ++j)
+        if (owners[j].item >= 0) total.add(quad_of(shared.piece(j / 2, j % 2), quad, false));
+      if (inside) {
+        write_quad(p, owner.item, quad, total);
+        continue;
+      }
+      uint4 raw;
+      memcpy(&raw, total.v, 16);
+      *reinterpret_cast<uint4*>(piece + quad * 4) = raw;
+      if (quad % (HEAD_DIM / 4)) continue;
+      float* pair = piece + kRows * HEAD_DIM + quad / (HEAD_DIM / 4) * 2;
+      pair[0] = total.top, pair[1] = total.weight;
+    }
+    if (!inside) {
+      if (splits) split[1] = owner;
+      else split[0] = owner;
+      ++splits;
+    }
+  }
+  if (splits == 0) return;
+
+  __syncthreads();
+  int* is_last = shared.flag();
+  if (threadIdx.x < splits) {
+    Owner mine = threadIdx.x ? split[1] : split[0];
+    unsigned parts = cut.block_of(mine.end - 1) - cut.block_of(mine.begin) + 1;
+    bool last = rs::add_acq_rel_gpu(p.tickets + mine.item, 1u) == parts - 1;
+    if (last) p.tickets[mine.item] = 0;
+    is_last[threadIdx.x] = last;
+  }
+  __syncthreads();
+  bool first_done = is_last[0], second_done = splits > 1 && is_last[1];
+  if (first_done) merge_blocks(p, shared, cut, split[0]);
+  if (second_done) merge_blocks(p, shared, cut, split[1]);
+}
+
+}  // namespace attention

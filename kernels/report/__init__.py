@@ -1,0 +1,4 @@
+"""From samples and a profile to a calibration report: Markdown, tables and pictures.
+
+`inputs` reads, `targets` and `loops` judge, `draw_*` make the pictures, `words` and `document` write.
+"""

@@ -1,0 +1,159 @@
+"""The picture of the page selection: its time hangs on the scores, so they are the axis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .style import GREY, empty, handle, kinds, legend_below, log_axes, looks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ..fit.samples import Point
+    from .inputs import Evidence
+
+ROWS, BUDGET = 128, 128
+MODEL = "topk_select"
+PUBLIC_OP, PUBLIC_MODES = "topk_transform", (("v2_top_last", "peaked"), ("v2_flat", "flat"))
+
+
+def draw_topk(figure: Figure, evidence: Evidence) -> None:
+    """Time by distribution, over pages, over rows, and residuals by distribution."""
+    every = [p for p in evidence.samples.of("topk_select") if not p.axes.get("cold")]
+    names = _distributions(every)
+    first, second, third, fourth = figure.subplots(1, 4)
+    _bars(first, evidence, every, names)
+    _over(second, every, names, "pages", "rows", ROWS, evidence)
+    pages = _most_common(every, "pages", names, rows=None)
+    _over(third, every, names, "rows", "pages", pages, None)
+    _residuals(fourth, evidence, names)
+    figure.suptitle(
+        f"Page selection: {BUDGET} pages kept, scores warm in L2, by distribution of the scores"
+    )
+    shapes = [
+        handle(name, color=colour, marker=mark, linewidth=1.2, markersize=5)
+        for name, colour, mark in looks(names)
+    ]
+    held = ["held"] if MODEL in evidence.fits else []
+    public = [
+        handle(f"public v2 kernel, {word} scores, k 512 or 1024: not measured by us",
+               color="black", linestyle=line, linewidth=1.0, marker="x", markersize=4)
+        for (_, word), line in zip(PUBLIC_MODES, (":", "-."), strict=True)
+    ]  # fmt: skip
+    shown = public if any(_public(evidence, mode) for mode, _ in PUBLIC_MODES) else []
+    legend_below(figure, shapes + kinds("training", *held) + shown, 5)
+
+
+def _distributions(points: list[Point]) -> list[str]:
+    """Distributions from the fastest to the slowest, by the median over their points."""
+    times: dict[str, list[float]] = {}
+    for point in points:
+        times.setdefault(str(point.axes["scores"]), []).append(point.median)
+    return sorted(times, key=lambda name: (float(np.median(times[name])), name))
+
+
+def _bars(axes: Axes, evidence: Evidence, points: list[Point], names: list[str]) -> None:
+    """Time at the target's shapes, one group of bars a page count; torch as triangles."""
+    axes.set_title(f"{ROWS} rows (16 requests x 8 heads)")
+    mine = [p for p in points if p.axes["rows"] == ROWS and p.axes["budget"] == BUDGET]
+    counts = sorted({int(p.axes["pages"]) for p in mine})
+    counts = [n for n in counts if sum(p.axes["pages"] == n for p in mine) >= len(names) - 1]
+    if not counts:
+        empty(axes, "no points")
+        return
+    width = 0.85 / len(names)
+    for index, (name, colour, _) in enumerate(looks(names)):
+        for place, count in enumerate(counts):
+            for point in mine:
+                if point.axes["pages"] == count and point.axes["scores"] == name:
+                    at = place + (index - (len(names) - 1) / 2) * width
+                    axes.bar(at, point.median * 1e6, width * 0.92, color=colour)
+                    for times in point.baselines.values():
+                        axes.plot(at, float(np.median(times)) * 1e6, "^", color="black",
+                                  markersize=4, markerfacecolor="white")  # fmt: skip
+    axes.axhline(4.0, color="black", linestyle="--", linewidth=1.0)
+    axes.text(0.99, 4.0, "target 4 us ", transform=axes.get_yaxis_transform(), ha="right",
+              va="bottom", fontsize=8)  # fmt: skip
+    axes.set_xticks(range(len(counts)), [f"{count:,}" for count in counts])
+    axes.set_xlabel("pages a row (triangle: torch.topk, same run)")
+    axes.set_ylabel("time of a call (us)")
+    axes.set_yscale("log")
+    log_axes(axes, y="time of a call (us)")
+    axes.grid(visible=False, axis="x")
+
+
+def _most_common(points: list[Point], axis: str, names: list[str], rows: int | None) -> int:
+    """The value of *axis* with the most different other axis values."""
+    seen: dict[int, set[int]] = {}
+    for point in points:
+        if point.axes["budget"] == BUDGET:
+            seen.setdefault(int(point.axes[axis]), set()).add(int(point.axes["rows"]))
+    return max(seen, key=lambda value: (len(seen[value]), value), default=0)
+
+
+def _over(
+    axes: Axes, points: list[Point], names: list[str], x: str, fixed: str, value: int,
+    evidence: Evidence | None,
+) -> None:  # fmt: skip
+    axes.set_title(f"over {x}: {value:,} {fixed}")
+    shown = False
+    for name, colour, mark in looks(names):
+        mine = [
+            p
+            for p in points
+            if p.axes[fixed] == value and p.axes["budget"] == BUDGET and p.axes["scores"] == name
+        ]
+        mine.sort(key=lambda p: float(p.axes[x]))
+        if mine:
+            shown = True
+            axes.plot([p.axes[x] for p in mine], [p.median * 1e6 for p in mine], marker=mark,
+                      color=colour, markersize=4, linewidth=1.2)  # fmt: skip
+    if not shown:
+        empty(axes, "no points")
+        return
+    if evidence is not None:
+        low, high = axes.get_xlim()
+        for (mode, _), line in zip(PUBLIC_MODES, (":", "-."), strict=True):
+            rows = [(at, us) for at, us in _public(evidence, mode) if low <= at <= high]
+            axes.plot([at for at, _ in rows], [us for _, us in rows], line, marker="x",
+                      color="black", linewidth=1.0, markersize=4)  # fmt: skip
+    log_axes(axes, f"{x} a row" if x == "pages" else "rows (requests x heads)",
+             "time of a call (us)")  # fmt: skip
+
+
+def _public(evidence: Evidence, mode: str) -> list[tuple[float, float]]:
+    """(candidates, least us) of the public selection at the batch next below `ROWS`."""
+    found: dict[float, float] = {}
+    for row in evidence.public.all(PUBLIC_OP, mode=mode):
+        if row.axes.get("batch") in (64.0, 128.0) and "ctx" in row.axes:
+            # Its scores are of 4:1 compressed entries; ctx counts those candidates.
+            us = row.seconds * 1e6
+            found[row.axes["ctx"]] = min(us, found.get(row.axes["ctx"], us))
+    return sorted(found.items())
+
+
+def _residuals(axes: Axes, evidence: Evidence, names: list[str]) -> None:
+    axes.set_title("predicted / measured - 1")
+    fit = evidence.fits.get(MODEL)
+    if fit is None:
+        empty(axes, "no fitted model")
+        return
+    error = 100.0 * fit.error
+    for place, (name, colour, mark) in enumerate(looks(names)):
+        at = np.array([str(p.axes["scores"]) == name for p in fit.points], bool)
+        spread = np.linspace(-0.28, 0.28, max(1, int(at.sum())))
+        held = fit.held[at]
+        look: dict[str, Any] = {"linestyle": "", "marker": mark, "markersize": 4}
+        axes.plot((place + spread)[~held], error[at][~held], color=colour, alpha=0.6,
+                  markeredgewidth=0.0, **look)  # fmt: skip
+        axes.plot((place + spread)[held], error[at][held], markerfacecolor="white",
+                  markeredgecolor=colour, **look)  # fmt: skip
+    axes.axhspan(-5.0, 5.0, color=GREY, alpha=0.15, linewidth=0)
+    axes.axhline(0.0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
+    axes.set_ylabel("residual (%)")
+    axes.yaxis.set_major_formatter("{x:+g}")
+    axes.grid(visible=False, axis="x")

@@ -1,0 +1,290 @@
+"""The fit: forms equal to the simulator's, honest splits, known parameters that come back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from importlib import import_module
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.__main__ import main
+from kernels.bench_worker import plain
+from kernels.fit import estimates
+from kernels.fit.constants import REQUIRED
+from kernels.fit.forms import FORMS
+from kernels.fit.judge import at_frontier, is_held_out, residuals
+from kernels.fit.kernel import by_threshold
+from kernels.fit.profile import REQUIRED as REQUIRED_KERNELS
+from kernels.fit.profile import build, text
+from kernels.fit.recipes import RECIPES
+from kernels.fit.samples import Point, read
+from kernels.fit.solve import fit, line, six
+from sim.profile import build_form, load_profile
+from sim.profile_check import CONSTANTS, KERNELS
+from sim.profile_check import FORMS as PARAMETERS
+
+SIZE = st.floats(1.0, 1e12)
+COUNT = st.integers(1, 10**6).map(float)
+TIME, RATE = st.floats(1e-9, 1e-3), st.floats(1e6, 1e15)
+
+
+def parameters(form):
+    """Any physical parameters of *form*."""
+    kinds = {"q": st.floats(1.0, 12.0), "kv_bytes": st.floats(0.25, 4.0)}
+    kinds |= {"slots": st.floats(1.0, 1e4), "half_tokens": st.floats(0.0, 1e5)}
+
+    def kind(key):
+        name = key.removeprefix("gemv_")
+        return kinds.get(name, RATE if name.endswith("_per_s") else TIME)
+
+    return st.fixed_dictionaries({key: kind(key) for key in PARAMETERS[form]})
+
+
+AXES = {
+    "roofline": {"bytes": SIZE, "flops": SIZE},
+    "roofline_gemv": {"bytes": SIZE, "flops": SIZE},
+    "split_kv": dict.fromkeys(("batch", "total_context", "heads", "kv_heads", "head_dim"), COUNT),
+    "ramped_flops": dict.fromkeys(("heads", "head_dim", "chunk", "offset"), COUNT),
+    "linear_bytes": {"bytes": SIZE},
+    "stream_rows": {"bytes": SIZE, "rows": COUNT},
+    "waves": {"rows": COUNT, "entries": COUNT},
+}
+SCALAR_NAMES = {"bytes": "bytes_moved"}
+
+
+def test_both_sides_know_the_same_forms():
+    assert FORMS.keys() == PARAMETERS.keys() == AXES.keys()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_forms_equal_the_simulators(form, data):
+    p = data.draw(parameters(form))
+    rows = data.draw(st.lists(st.fixed_dictionaries(AXES[form]), min_size=1, max_size=5))
+    scalar = build_form(form, p)
+    arrays = {name: np.array([row[name] for row in rows]) for name in AXES[form]}
+    named = [{SCALAR_NAMES.get(name, name): v for name, v in row.items()} for row in rows]
+    ours = [scalar.seconds(**row) for row in named]
+    np.testing.assert_allclose(FORMS[form](p, arrays), ours, rtol=1e-12)
+
+
+def test_required_names_are_those_of_the_loader():
+    assert set(REQUIRED) == set(CONSTANTS)
+    assert set(REQUIRED_KERNELS) == set(KERNELS)
+    assert set(estimates.CONSTANTS) < set(CONSTANTS)
+
+
+@pytest.mark.parametrize(
+    ("form", "truth", "free"),
+    [
+        ("linear_bytes", {"t0_s": 2e-6, "bytes_per_s": 3e12}, ("t0_s", "bytes_per_s")),
+        (
+            "roofline",
+            {"t0_s": 4e-6, "bytes_per_s": 4e12, "flops_per_s": 7e14, "q": 3.5},
+            ("t0_s", "bytes_per_s", "flops_per_s", "q"),
+        ),
+        (
+            "stream_rows",
+            {"t0_s": 3e-6, "bytes_per_s": 4e12, "ramp_s": 2e-6, "row_s": 1e-8},
+            ("t0_s", "bytes_per_s", "ramp_s", "row_s"),
+        ),
+    ],
+)
+def test_known_parameters_come_back_through_outliers(form, truth, free):
+    rng = np.random.default_rng(3)
+    axes = {"bytes": 10 ** rng.uniform(4, 9.5, 200), "flops": 10 ** rng.uniform(6, 12.5, 200)}
+    axes["rows"] = np.floor(10 ** rng.uniform(0, 4, 200))
+    clean = FORMS[form](truth, axes)
+    noisy = clean * np.exp(rng.normal(0.0, 0.01, 200))
+    noisy[::20] *= 1.6
+    start = {key: value * rng.uniform(0.5, 2.0) for key, value in truth.items()}
+    found = fit(form, start, free, axes, noisy, {"q": (1.0, 12.0)})
+    error = np.abs(FORMS[form](found, axes) / clean - 1.0)
+    assert np.median(error) < 0.01
+    assert np.max(error) < 0.05
+
+
+def test_a_fit_does_not_hang_on_its_start():
+    rng = np.random.default_rng(4)
+    axes = {"bytes": 10 ** rng.uniform(4, 9, 60)}
+    seconds = 2e-6 + axes["bytes"] / 4e12
+    for factor in (0.1, 1.0, 8.0):
+        start = {"t0_s": 2e-6 * factor, "bytes_per_s": 4e12 / factor}
+        found = fit("linear_bytes", start, ("t0_s", "bytes_per_s"), axes, seconds)
+        assert found == {"t0_s": pytest.approx(2e-6), "bytes_per_s": pytest.approx(4e12)}
+
+
+def test_a_line_by_hand():
+    size = np.array([1e4, 1e6, 1e8])
+    latency, rate = line(size, 5e-6 + size / 5e10)
+    assert latency == pytest.approx(5e-6, rel=1e-4)
+    assert rate == pytest.approx(5e10, rel=1e-4)
+    assert six(1.23456789e-6) == 1.23457e-6
+
+
+def test_residuals_by_hand():
+    figures = residuals(np.array([1.1, 0.8, 1.0]), np.ones(3))
+    rmsle = round(float(np.sqrt(np.mean(np.log([1.1, 0.8, 1.0]) ** 2))), 4)
+    assert figures == {
+        "n": 3, "median": 0.1, "p90": 0.18, "max": 0.2, "signed_median": 0.0, "rmsle": rmsle,
+    }  # fmt: skip
+    assert residuals(np.array([]), np.array([])) == {"n": 0}
+
+
+def test_a_split_hangs_on_the_point_alone():
+    points = [{"size": size, "kind": "a"} for size in range(2000)]
+    held = [is_held_out("alpha", point) for point in points]
+    assert held == [is_held_out("alpha", dict(reversed(point.items()))) for point in points]
+    assert 0.17 < np.mean(held) < 0.23
+    assert held != [is_held_out("beta", point) for point in points]
+
+
+def test_the_frontier_is_the_largest_fifth():
+    rng = np.random.default_rng(5)
+    size = rng.integers(1, 100, 50).astype(float).tolist()
+    points = [
+        Point("alpha", {"i": i}, size[i], 0.0, (1e-6,), 0.0, {}, False, 0.1) for i in range(50)
+    ]
+    far = at_frontier(points, size)
+    assert sum(far) == 10
+    assert min(s for s, out in zip(size, far, strict=True) if out) >= max(
+        s for s, out in zip(size, far, strict=True) if not out
+    )
+
+
+def test_labels_of_groups():
+    label = by_threshold("m", 1, 16)
+    found = [label({"m": m}) for m in (1, 2, 16, 17)]
+    assert found == ["to 1", "above 1 to 16", "above 1 to 16", "above 16"]
+
+
+# ---------------------------------------------------------------- from samples to a profile
+def made_up(seed=0, noise=0.01):
+    """A samples file's lines: the real grids with times of known parameters and noise."""
+    rng = np.random.default_rng(seed)
+    device = {"name": "NVIDIA H200", "sms": 132, "hbm_bytes": 150e9, "l2_bytes": 62914560}
+    yield {"kind": "run", "device": device, "date": "2026-11-21T05:00:00Z", "commit": "abc"}
+    for folder, points in GRIDS.items():
+        for axes in points:
+            recipe = next((r for r in RECIPES if r.folder == folder and r.where(axes)), None)
+            point = Point(folder, axes, 1e6, 0.0, (1e-6,), 0.0, {}, False, 0.1)
+            seconds, moved = 1e-3, float(axes.get("bytes", 1e6))
+            if recipe is not None:
+                inputs = recipe.inputs(point)
+                row = {name: np.array([value]) for name, value in inputs.items()}
+                seconds = float(FORMS[recipe.form](recipe.start, row)[0])
+                moved = inputs.get("bytes", 1e6)
+            drawn = rng.normal(0.0, noise)
+            for again in (False, True) if rng.random() < 0.1 else (False,):
+                times = seconds * np.exp(drawn + rng.normal(0.0, 1e-3, 3))
+                yield {
+                    "kind": "point", "kernel": folder, "point": axes, "again": again,
+                    "bytes": moved, "flops": 0.0, "error": 0.0, "calls": 1, "took": 0.1,
+                    "seconds": times.tolist(), "baselines": {"library": [2 * seconds]},
+                }  # fmt: skip
+    for folder, records in RECORDS.items():
+        for again in (False, True):
+            yield {
+                "kind": "records", "kernel": folder, "measure": "measure_constants",
+                "again": again, "records": records, "took": 1.0, "incomplete": "",
+            }  # fmt: skip
+
+
+GRIDS = {
+    folder: [plain(point) for point in import_module(f"kernels.{folder}.bench").points()]
+    for folder in sorted({recipe.folder for recipe in RECIPES} | {"streams"})
+}
+RECORDS = {
+    "loop_control": [
+        {"name": name, "value": 1e-6, "unit": "s", "note": "made up"}
+        for name in REQUIRED
+        if name.endswith("_s") and "bytes" not in name and "h2d" not in name and "d2h" not in name
+    ],
+    "tier_copy": [
+        {
+            "name": "copy_engine", "direction": way, "calls": 1, "bytes": size,
+            "seconds": [5e-6 + size / 5e10] * 3,
+        }
+        for way in ("h2d", "d2h")
+        for size in (4096, 65536, 1 << 20, 1 << 26)
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The samples file and the profile that the command makes of it."""
+    folder = tmp_path_factory.mktemp("fit")
+    file, out = folder / "s.jsonl", folder / "p.json"
+    file.write_text("".join(json.dumps(entry) + "\n" for entry in made_up()))
+    with pytest.MonkeyPatch.context() as patch:
+        words = ["kernels", "bench", "--fit-only", "--samples", str(file), "--out", str(out)]
+        patch.setattr(sys, "argv", words)
+        assert main() == 0
+    return file, out
+
+
+def test_the_simulator_loads_what_the_fit_writes(written):
+    profile = load_profile(written[1])
+    assert profile.name == "nvidia-h200"
+    assert profile.commit == "abc"
+    assert {recipe.name for recipe in RECIPES} <= set(profile.kernels)
+    assert profile.constant("h2d_bytes_per_s") == pytest.approx(5e10, rel=1e-3)
+    assert profile.kind("gemm.bf16") == "fitted"
+    assert profile.kind("grid_barrier_s") == "measured"
+    assert {"gemm.fp8", "gemm.int8", "prefetch_ring_bytes"} <= set(profile.estimated())
+    for kernel in (profile.elementwise(), profile.gemm("int4"), profile.decode_attention("int4")):
+        assert kernel.t0_s > 0.0
+    for entry in (*profile.constants.values(), *profile.kernels.values()):
+        assert entry.source in profile.sources
+
+
+@pytest.mark.parametrize("name", [recipe.name for recipe in RECIPES])
+def test_predictions_come_back_within_the_noise(written, name):
+    """One percent of noise leaves well under four percent on points no fit has seen."""
+    entry = json.loads(written[1].read_text())["kernels"][name]
+    for split in ("holdout", "left_out_shapes", "frontier"):
+        assert entry["residuals"][split]["median"] < 0.02, split
+        assert entry["residuals"][split]["p90"] < 0.06, split
+    assert entry["residuals"]["holdout"]["n"] > 0
+    assert entry["residuals"]["repeatability"]["median"] < 0.005
+
+
+def test_same_samples_same_bytes(written):
+    samples = read(written[0])
+    assert text(build(samples)) == written[1].read_text()
+
+
+def test_a_second_run_is_set_beside_the_first(written):
+    second = read(written[0])
+    second.points = {
+        key: replace(point, seconds=tuple(1.02 * s for s in point.seconds))
+        for key, point in second.points.items()
+    }
+    found = build(read(written[0]), second)["kernels"]["elementwise"]["residuals"]
+    assert found["second_run"]["median"] == pytest.approx(0.02, abs=1e-3)
+    assert found["second_run_model"]["n"] == found["second_run"]["n"]
+
+
+def test_too_little_is_said_in_one_line(written, tmp_path, capsys, monkeypatch):
+    lines = written[0].read_text().splitlines(keepends=True)
+    file = tmp_path / "s.jsonl"
+    words = ["kernels", "bench", "--fit-only", "--samples", str(file)]
+    monkeypatch.setattr(sys, "argv", [*words, "--out", str(tmp_path / "p.json")])
+    for kept, said in (
+        ([line for line in lines if '"paged_attention"' not in line], "decode_attention.bf16"),
+        ([line for line in lines if '"streams"' not in line], "hbm_read_bytes_per_s"),
+        (lines[1:], "no run in the samples file"),
+    ):
+        file.write_text("".join(kept))
+        assert main() == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "p.json").exists()
