@@ -1,4 +1,4 @@
-"""`python -m kernels list|check|bench`: builds, checks and times the kernels on a GPU machine."""
+"""`python -m kernels list|check|bench|report`: builds, checks and times the kernels; reports."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from .bench_command import add_bench, run_bench
 from .build import ARCHITECTURES, BuildError, folders, resources
 from .fit.samples import SamplesError
+from .report.command import add_report, run_report
 
 
 def main() -> int:
@@ -27,12 +28,15 @@ def main() -> int:
     check.add_argument("--cpu", action="store_true", help="small cases on the CPU, without a GPU")
     check.add_argument("--seed", type=int, help="default: from the clock, and printed")
     add_bench(commands)
+    add_report(commands)
     arguments = parser.parse_args()
     try:
         if arguments.command == "list":
             return list_kernels(arguments.arch)
         if arguments.command == "bench":
             return run_bench(arguments)
+        if arguments.command == "report":
+            return run_report(arguments)
         return check_kernels(arguments.folders, arguments.cpu, arguments.seed)
     except (BuildError, SamplesError) as error:
         print(error, file=sys.stderr)

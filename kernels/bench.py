@@ -58,7 +58,7 @@ class Folder:
 
 
 def discover(package: str, only: Iterable[str] = ()) -> list[str]:
-    """Folders of *package* with a `bench.py`, constants first; `SamplesError` for a strange name."""
+    """Folders of *package* with a `bench.py`, sorted; `SamplesError` for a strange name."""
     top = Path(importlib.import_module(package).__path__[0])
     found = sorted(path.parent.name for path in top.glob("*/bench.py"))
     strange = sorted(set(only) - set(found))
@@ -101,9 +101,7 @@ def _folder(package: str, name: str, samples: Samples, most: int | None) -> Fold
         jobs += [
             Job(0, point, "", again) for point in drawn if (name, identity(point)) not in known
         ]
-    folder.jobs = [
-        Job(index, job.point, job.measure, job.again) for index, job in enumerate(jobs)
-    ]
+    folder.jobs = [Job(index, job.point, job.measure, job.again) for index, job in enumerate(jobs)]
     folder.done = sum(
         key[0] == name for found in (samples.points, samples.repeats) for key in found
     ) + sum(key[0] == name for key in samples.records)

@@ -25,7 +25,10 @@ def add_bench(commands: Any) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the profile to write (JSON)")
     parser.add_argument(
-        "--samples", type=Path, metavar="FILE", help="JSON lines of all samples; default: beside OUT"
+        "--samples",
+        type=Path,
+        metavar="FILE",
+        help="JSON lines of all samples; default: beside OUT",
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these folders alone")
     parser.add_argument(

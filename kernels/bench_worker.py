@@ -161,9 +161,7 @@ def serve(
     pipe.send(("end", -1, None))
 
 
-def do(
-    machine: Machine, module: Any, folder: str, job: Job, deadline: float
-) -> dict[str, Any]:
+def do(machine: Machine, module: Any, folder: str, job: Job, deadline: float) -> dict[str, Any]:
     """What the samples file keeps of one job."""
     start = time.perf_counter()
     if job.point is None:
@@ -182,7 +180,8 @@ def recorded(machine: Machine, measure: Callable[..., Any], deadline: float) -> 
     found: list[dict[str, Any]] = []
     try:
         for record in measure(machine.gpu, **({"deadline": limit} if takes_limit else {})):
-            found.append({key: _thinned(value) for key, value in dict(record).items()})
+            kept = {key: _thinned(value) for key, value in dict(record).items()}
+            found.append(kept)  # one by one: what came before an exception stays
     except Exception as error:
         if not found:
             raise

@@ -12,6 +12,8 @@ from sim.forms import (
     RampedFlops,
     Roofline,
     SplitKv,
+    StreamRows,
+    Waves,
     attention_flops,
     gemm_bytes,
     gemm_flops,
@@ -93,3 +95,15 @@ def test_chunks_have_the_flops_of_the_whole():
 
 def test_linear_bytes_by_hand():
     assert LinearBytes(t0_s=1.0, bytes_per_s=4.0).seconds(8.0) == 3.0
+
+
+def test_stream_rows_by_hand():
+    form = StreamRows(t0_s=1.0, bytes_per_s=4.0, ramp_s=1.0, row_s=0.5)
+    assert form.seconds(8.0, rows=8.0) == pytest.approx(1.0 + 5.0)  # 3 and 4 s under a root
+    assert form.seconds(0.0, rows=0.0) == 2.0
+
+
+def test_waves_by_hand():
+    form = Waves(t0_s=1.0, row_s=2.0, entry_s=0.5, slots=10.0)
+    assert form.seconds(rows=1.0, entries=4.0) == form.seconds(rows=10.0, entries=4.0) == 5.0
+    assert form.seconds(rows=25.0, entries=4.0) == 1.0 + 2.5 * 4.0

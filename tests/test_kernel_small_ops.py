@@ -123,4 +123,4 @@ def test_shapes_are_checked() -> None:
 def test_a_wrong_output_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "add", lambda *args, **kwargs: None)
     with pytest.raises(CheckError):
-        check(Cpu(), {"op": "add", "rows": 1, "width": 8, "element": "bf16"}, np.random.default_rng())
+        check(Cpu(), CASES[3], np.random.default_rng(1))

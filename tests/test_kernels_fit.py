@@ -278,8 +278,8 @@ def test_too_little_is_said_in_one_line(written, tmp_path, capsys, monkeypatch):
     words = ["kernels", "bench", "--fit-only", "--samples", str(file)]
     monkeypatch.setattr(sys, "argv", [*words, "--out", str(tmp_path / "p.json")])
     for kept, said in (
-        ([line for line in lines if '"paged_attention"' not in line], "decode_attention.bf16"),
-        ([line for line in lines if '"streams"' not in line], "hbm_read_bytes_per_s"),
+        ([row for row in lines if '"paged_attention"' not in row], "decode_attention.bf16"),
+        ([row for row in lines if '"streams"' not in row], "hbm_read_bytes_per_s"),
         (lines[1:], "no run in the samples file"),
     ):
         file.write_text("".join(kept))

@@ -81,17 +81,76 @@ def test_kernels_by_dtype(profile):
     assert profile.elementwise().seconds(0.0) == 1.2e-6
 
 
-def test_int8_cache_borrows_fp8_and_is_marked(profile):
-    assert profile.decode_attention("int8") is profile.decode_attention("fp8")
-    assert profile.kind("decode_attention.fp8") == "fitted"
-    assert profile.kind("decode_attention.int8") == "estimated"
+def other(tmp_path, change):
+    """The shipped profile after *change* of its document."""
+    document = copy.deepcopy(DOCUMENT)
+    change(document)
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(document))
+    return load_profile(path)
 
 
-def test_int4_cache_is_not_in_the_profile(profile):
-    with pytest.raises(InputError, match=r"kernels\.decode_attention\.int4: not in this profile"):
-        profile.decode_attention("int4")
+@pytest.mark.parametrize(("has", "lacks"), [("fp8", "int8"), ("int8", "fp8")])
+def test_an_8_bit_cache_borrows_the_other_and_is_marked(tmp_path, has, lacks):
+    def change(document):
+        kernels = document["kernels"]
+        entry = kernels.pop("decode_attention.fp8", None) or kernels["decode_attention.int8"]
+        kernels.pop("decode_attention.int8", None)
+        kernels[f"decode_attention.{has}"] = entry
+
+    profile = other(tmp_path, change)
+    assert profile.decode_attention(lacks) is profile.decode_attention(has)
+    assert profile.kind(f"decode_attention.{has}") == "fitted"
+    assert profile.kind(f"decode_attention.{lacks}") == "estimated"
+
+
+def test_what_is_not_in_the_profile_is_named(tmp_path):
+    profile = other(tmp_path, lambda document: document["kernels"].pop("gemm.int4"))
+    with pytest.raises(InputError, match=r"kernels\.gemm\.int4: not in this profile; it has"):
+        profile.gemm("int4")
     with pytest.raises(InputError, match=r"constants\.nonsense: missing"):
         profile.constant("nonsense")
+
+
+NEW = {
+    "page_score": ("stream_rows", {"t0_s": 1e-6, "bytes_per_s": 4e12, "ramp_s": 0, "row_s": 0}),
+    "topk_select.flat": ("waves", {"t0_s": 1e-6, "row_s": 1e-6, "entry_s": 1e-9, "slots": 132}),
+}
+
+
+def test_kernels_of_the_new_forms_are_loaded(tmp_path):
+    def change(document):
+        said = {key: document["kernels"]["gemm.bf16"][key] for key in ("kind", "source", "note")}
+        for name, (form, parameters) in NEW.items():
+            document["kernels"][name] = {
+                "form": form, "parameters": parameters, "domain": {}, "residuals": {},
+                "includes_node_gap": True, **said,
+            }  # fmt: skip
+
+    profile = other(tmp_path, change)
+    assert profile.kernel("page_score").form.seconds(4e6, 10) == pytest.approx(2e-6)
+    assert profile.kernel("topk_select.flat").form.seconds(132, 1000) == pytest.approx(3e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "what"),
+    [
+        ("topk_select.flat", "slots", 0, "it must be > 0"),
+        ("topk_select.flat", "slots", 1e-200, "is not in 1 to inf"),
+        ("page_score", "row_s", 1e300, "is not in 0 to 1e"),
+        ("page_score", "form", "waves", "use stream_rows"),
+    ],
+)
+def test_new_forms_are_checked_as_hard(broken, name, key, value, what):
+    def change(document):
+        form, parameters = NEW[name]
+        entry = {"form": form, "parameters": dict(parameters)}
+        entry["parameters" if key != "form" else "form"] = (
+            {**parameters, key: value} if key != "form" else value
+        )
+        document["kernels"][name] = {**document["kernels"]["gemm.bf16"], **entry}
+
+    assert what in "\n".join(broken(change))
 
 
 def test_domain(profile):

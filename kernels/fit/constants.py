@@ -156,9 +156,7 @@ def _gather(samples: Samples) -> Iterator[tuple[str, Entry]]:
             yield from _line(rows, f"{way}_gather_{size >> 10}k", what)
 
 
-def _line(
-    rows: Sequence[dict[str, Any]], name: str, what: str
-) -> Iterator[tuple[str, Entry]]:
+def _line(rows: Sequence[dict[str, Any]], name: str, what: str) -> Iterator[tuple[str, Entry]]:
     """(`name`_latency_s, `name`_bytes_per_s) of the line through *rows*, if there are three."""
     rows = [row for row in rows if row.get("seconds")]
     if len({row["bytes"] for row in rows}) < 3:
@@ -210,5 +208,3 @@ def _rate(row: dict[str, Any]) -> float:
     if not isinstance(wall, int | float) or not isinstance(count, int | float) or wall <= 0:
         return 0.0
     return float(row["bytes"]) * float(count) / float(wall)
-
-

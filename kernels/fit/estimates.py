@@ -1,4 +1,4 @@
-"""What nobody has measured on this GPU yet: values with unit, source and the reason to believe them.
+"""What nobody has measured on this GPU yet: value, unit, source, reason to believe it.
 
 One rule: a measurement of the same name replaces an entry here, and whatever stays is marked
 `estimated` in the profile and in every report that uses it.

@@ -58,9 +58,7 @@ def repeatability(points: Iterable[Point], samples: Samples) -> dict[str, float]
     return ratios(points, samples.repeats)
 
 
-def ratios(
-    points: Iterable[Point], others: Mapping[tuple[str, str], Point]
-) -> dict[str, float]:
+def ratios(points: Iterable[Point], others: Mapping[tuple[str, str], Point]) -> dict[str, float]:
     """Residuals of *points* against the same points in *others*."""
     pairs = [(others[p.key].median, p.median) for p in points if p.key in others]
     again, first = np.array(pairs, np.float64).reshape(-1, 2).T

@@ -78,9 +78,7 @@ class Table:
         """Parameters fitted on the points in *mask*."""
         at, recipe = np.array(mask, bool), self.recipe
         axes = {name: values[at] for name, values in self.axes.items()}
-        return fit(
-            recipe.form, recipe.start, recipe.free, axes, self.seconds[at], recipe.bounds
-        )
+        return fit(recipe.form, recipe.start, recipe.free, axes, self.seconds[at], recipe.bounds)
 
     def predict(self, parameters: Mapping[str, float]) -> FloatArray:
         """Seconds of every point."""

@@ -133,7 +133,7 @@ def _device(device: dict[str, Any], samples: Samples) -> dict[str, Any]:
     """The device as the profile describes it."""
     known = ("name", "sms", "hbm_bytes", "l2_bytes", "driver", "cuda")
     found = {key: device.get(key) for key in known}
-    kinds = {key: "measured" for key in ("sms", "hbm_bytes", "l2_bytes")}
+    kinds = dict.fromkeys(("sms", "hbm_bytes", "l2_bytes"), "measured")
     note = "hbm_bytes is what the driver reports; clocks were not locked. "
     note += f"CPU {device.get('cpu')}, {device.get('cores')} cores"
     return {

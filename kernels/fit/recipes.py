@@ -46,7 +46,7 @@ LIBRARY = Recipe(
     name="gemm.bf16",
     folder="gemm_library",
     form="roofline",
-    where=lambda axes: axes.get("op") in ("matmul", "gemm", "bf16"),
+    where=lambda axes: axes["op"] == "bf16",
     inputs=product(16),
     start=GEMM_START,
     free=("t0_s", "bytes_per_s", "flops_per_s", "q"),
@@ -58,6 +58,16 @@ LIBRARY = Recipe(
 )
 
 
+FP8 = replace(
+    LIBRARY,
+    name="gemm.fp8",
+    where=lambda axes: axes["op"] == "fp8",
+    inputs=product(8),
+    start={**GEMM_START, "flops_per_s": 1.3e15},
+    note=REPLAY + "cuBLAS's scaled product (e4m3) through PyTorch, random weights, activations hot "
+    "and already in fp8: their conversion is not in it. Activations count as 16 bits in the bytes, "
+    "as the simulator counts them.",
+)
 RATES = ("t0_s", "bytes_per_s", "flops_per_s")
 GEMV_START = {"t0_s": 3e-6, "bytes_per_s": 3.5e12, "flops_per_s": 3e13, "q": 3.0}
 GEMV_NOTE = REPLAY + "Our kernel for 1 to 16 tokens, activations hot."
@@ -107,6 +117,112 @@ INT4 = replace(
     borrow=_unpacked,
     note=GEMV_NOTE + " gemv_* is that kernel; the faster of it and of unpacking counts. Scales and "
     "zero points are not counted in the bytes, as the simulator does not count them.",
+)
+
+
+# ------------------------------------------------------------------------------ attention
+def heads_of(axes: Axes) -> tuple[float, float, float]:
+    """(query heads, KV heads, head size) of a point of `paged_attention`."""
+    heads, kv_heads, head_dim = (float(word) for word in str(axes["heads"]).split("/"))
+    return heads, kv_heads, head_dim
+
+
+def attended(axes: Axes) -> float:
+    """Tokens of context that each request attends to: its length, or the budget if that is less."""
+    length, budget = float(axes["length"]), float(axes["budget"])
+    return min(length, budget) if budget else length
+
+
+def _decoded(point: Point) -> Inputs:
+    axes = point.axes
+    heads, kv_heads, head_dim = heads_of(axes)
+    batch, context = float(axes["requests"]), attended(axes)
+    return {
+        "batch": batch,
+        "total_context": batch * context,
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "context": context,
+        "page_tokens": float(axes["page"]),
+    }
+
+
+KV_BYTES = {16: 2.0, 8: 132.0 / 128.0, 4: 160.0 / 256.0}
+"""Of one element of the cache with its scales, at head size 128."""
+
+
+def decode(name: str, bits: int) -> Recipe:
+    """Decode attention over a paged cache of *bits* bits, dense and sparse."""
+    return Recipe(
+        name=f"decode_attention.{name}",
+        folder="paged_attention",
+        form="split_kv",
+        where=lambda axes: axes["bits"] == bits and axes["tokens"] == 1,
+        inputs=_decoded,
+        start={
+            "t0_s": 5e-6,
+            "bytes_per_s": 4.2e12,
+            "ramp_s": 2e-6,
+            "cta_s": 5e-9,
+            "kv_bytes": KV_BYTES[bits],
+        },
+        free=("t0_s", "bytes_per_s", "ramp_s", "cta_s"),
+        shape=lambda axes: str(axes["heads"]),
+        domain=("batch", "context", "heads", "kv_heads", "head_dim", "page_tokens"),
+        groups={
+            "page": lambda axes: str(axes["page"]),
+            "tokens": lambda axes: "selected" if axes["budget"] else "all",
+            "skew": lambda axes: str(axes["skew"]),
+        },
+        fixed={
+            "kv_bytes": {
+                "kind": "measured",
+                "note": "of the cache's layout: an element with its share of scales, head size 128",
+            }
+        },
+        note=REPLAY + "Our kernel over a shuffled page table, one new token a request; dense, and "
+        "over a sorted list of selected pages, where total_context counts the selected tokens.",
+    )
+
+
+DECODE = (decode("bf16", 16), decode("int8", 8), decode("int4", 4))
+PREFILL = Recipe(
+    name="prefill_attention.bf16",
+    folder="gemm_library",
+    form="ramped_flops",
+    where=lambda axes: axes["op"] == "sdpa",
+    inputs=lambda point: {
+        "heads": float(point.axes["q_heads"]),
+        "head_dim": float(point.axes["head_dim"]),
+        "chunk": float(point.axes["chunk"]),
+        "offset": float(point.axes["offset"]),
+        "context": float(point.axes["chunk"] + point.axes["offset"]),
+    },
+    start={"t0_s": 8e-6, "flops_per_s": 6e14, "half_tokens": 1000.0},
+    free=("t0_s", "flops_per_s", "half_tokens"),
+    shape=lambda axes: f"{axes['q_heads']}/{axes['kv_heads']}/{axes['head_dim']}",
+    domain=("chunk", "context", "heads", "head_dim"),
+    groups={"offset": by_threshold("offset", 0, 8192)},
+    note=REPLAY + "PyTorch's scaled_dot_product_attention over contiguous K and V, one request.",
+)
+
+
+# ------------------------------------------------------------------------------ small stages
+SMALL = ("rmsnorm", "rmsnorm_add", "silu_mul", "add", "rope")
+ELEMENTWISE = Recipe(
+    name="elementwise",
+    folder="small_ops",
+    form="linear_bytes",
+    where=lambda axes: axes["op"] in SMALL,
+    inputs=lambda point: {"bytes": point.bytes},
+    start={"t0_s": 2e-6, "bytes_per_s": 3.5e12},
+    free=("t0_s", "bytes_per_s"),
+    shape=lambda axes: str(axes["op"]),
+    domain=("bytes",),
+    groups={"op": lambda axes: str(axes["op"])},
+    note="Times come from CUDA-graph replay, so t0 includes the gap between nodes. Norm, residual "
+    "add, rotary embedding and activation, bytes read plus written.",
 )
 
 
@@ -170,7 +286,8 @@ def verify(name: str, where: Callable[[Axes], bool], what: str) -> Recipe:
         free=("t0_s", "bytes_per_s", "ramp_s", "row_s"),
         shape=lambda axes: f"{axes['vocabulary']} {axes['element']} {axes['batch']}",
         domain=("batch", "drafts", "vocabulary", "bytes"),
-        note=REPLAY + f"{what}; commit and page release are in it. Rows of the vocabulary are cold.",
+        note=REPLAY
+        + f"{what}; commit and page release are in it. Rows of the vocabulary are cold.",
     )
 
 
@@ -188,4 +305,6 @@ VERIFY = (
     ),
 )
 
-RECIPES = (LIBRARY, INT4, GEMV, TOPK, SCORE, *VERIFY)
+RECIPES = (
+    LIBRARY, FP8, INT4, GEMV, *DECODE, PREFILL, ELEMENTWISE, TOPK, SCORE, *VERIFY,
+)  # fmt: skip

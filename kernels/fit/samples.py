@@ -1,6 +1,6 @@
 """The samples file of a benchmark run: JSON lines that a killed run may have cut short.
 
-One line a command (`run`), a point (`point`), a failure (`failed`), a set of records (`records`) and
+One line a command (`run`), a point (`point`), a failure (`failed`), a set of records (`records`),
 a folder's compiled files (`cubins`). The one rule: every line is checked, and a bad one is named by
 its number; only the last line of a plain file may be broken off.
 """
@@ -194,7 +194,9 @@ def _map(entry: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _axes(axes: dict[str, Any]) -> dict[str, Any]:
     for key, value in axes.items():
-        if isinstance(value, dict | list) or (isinstance(value, float) and not math.isfinite(value)):
+        if isinstance(value, dict | list) or (
+            isinstance(value, float) and not math.isfinite(value)
+        ):
             raise ValueError(f"point.{key}: no scalar")
     return axes
 

@@ -28,7 +28,7 @@ VOCABULARY = 128_256
 
 
 def checks(file: Path, kernels: Mapping[str, Any], graph_launch_s: float) -> list[dict[str, Any]]:
-    """Predicted beside measured for the `decode_step` lines of *file* (JSON lines, microseconds)."""
+    """Predicted beside measured for the `decode_step` lines of *file* (JSON lines, in us)."""
     found = []
     try:
         rows = [json.loads(line) for line in file.read_text().splitlines()]

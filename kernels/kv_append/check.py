@@ -131,11 +131,14 @@ class State:
         cache = rng.integers(0, 256, (requests * pages + 2, heads, size), np.uint8)
         wide = pack(k, v, 16)
         tail = rng.integers(0, 256, (requests, 2, *wide.shape[2:]), np.uint8)
+        most = self.case.get("most_tokens") or self.tokens
         for b, length in enumerate(self.lengths):
-            for p in (length // self.page - 1, length // self.page, length // self.page + 1):
+            page = length // self.page
+            # The slot of the page ahead holds the page behind as long as that may be packed.
+            other = page - 1 if length % self.page < most else page + 1
+            for p in (page, other):
                 if length >= 0 and 0 <= p < pages:
-                    keep = p == length // self.page + 1 and length >= self.page
-                    tail[b, p % 2] = tail[b, p % 2] if keep else wide[b, p]
+                    tail[b, p % 2] = wide[b, p]
         return cache, tail
 
     def _pages(self, plain: Host) -> Host:

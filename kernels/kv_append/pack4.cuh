@@ -36,7 +36,7 @@ __device__ __forceinline__ void write_words(const unsigned char* nibbles, unsign
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         int token = kKey ? g + i % 2 * 8 : 2 * t + i / 4 + i % 4 / 2 * 8;
-        int channel = kKey ? 4 * t + i % 4 / 2 * 2 + i / 4 : 2 * g + i % 2;
+        int channel = kKey ? 4 * t + i % 4 / 2 * 2 + i / 4 : g + i % 2 * 8;
         unsigned value = nibbles[token * HEAD_DIM + part * 64 + quad * 16 + channel];
         words[quad] |= value << (4 * i);
       }

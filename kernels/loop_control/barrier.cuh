@@ -15,6 +15,16 @@ __device__ __forceinline__ void arrive_release_gpu(unsigned* p) {
   asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(p) : "memory");
 #endif
 }
+// Two words at once, the lower address in the low half.
+__device__ __forceinline__ unsigned long long load_pair_acquire_gpu(const unsigned* p) {
+#ifdef RS_CPU
+  return __atomic_load_n(reinterpret_cast<const unsigned long long*>(p), __ATOMIC_ACQUIRE);
+#else
+  unsigned long long v;
+  asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(v) : "l"(p) : "memory");
+  return v;
+#endif
+}
 // Four words of pinned host memory, each one whole, unordered with other accesses.
 __device__ __forceinline__ uint4 load_relaxed_sys(const void* p) {
   uint4 v;
@@ -43,14 +53,16 @@ __device__ __forceinline__ void spin_pause() {
 }
 
 // ---------------------------------------------------------------------------- waiting
-// Waits until *word has reached *target* (modulo 2^32), and leaves its value in *seen*. False if
-// *abort was set or *limit_ns* went by, which sets *abort for everybody else.
+// Waits until *word has reached *target* (modulo 2^32), and leaves the word behind it in *next*:
+// what an arrival announced in the same pair. False if *abort was set or *limit_ns* went by, which
+// sets *abort for everybody else.
 __device__ __forceinline__ bool wait_reached(const unsigned* word, unsigned target, unsigned* abort,
-                                             unsigned long long limit_ns, unsigned& seen) {
+                                             unsigned long long limit_ns, unsigned& next) {
   unsigned long long begin = 0;
   for (unsigned polls = 1;; ++polls) {
-    seen = load_acquire_gpu(word);
-    if (static_cast<int>(seen - target) >= 0) return true;
+    unsigned long long pair = load_pair_acquire_gpu(word);
+    next = static_cast<unsigned>(pair >> 32);
+    if (static_cast<int>(static_cast<unsigned>(pair) - target) >= 0) return true;
     spin_pause();
     if (polls % 1024) continue;
     unsigned long long now = global_ns();
@@ -61,46 +73,38 @@ __device__ __forceinline__ bool wait_reached(const unsigned* word, unsigned targ
 }
 __device__ __forceinline__ bool wait_reached(const unsigned* word, unsigned target, unsigned* abort,
                                              unsigned long long limit_ns) {
-  unsigned seen;
-  return wait_reached(word, target, abort, limit_ns, seen);
+  unsigned next;
+  return wait_reached(word, target, abort, limit_ns, next);
 }
 
-// What a block keeps of the meetings of its grid: how many arrivals the next one ends with.
+// What a block keeps of a series of meetings: how many arrivals the next one ends with.
 struct Meeting {
-  unsigned* arrived;  // one word that starts at zero and only grows
+  unsigned* arrived;  // one word that starts at zero and only grows, and one that goes with it
   unsigned* abort;
   unsigned blocks;
   unsigned target;
   unsigned long long limit_ns;
 };
 
-// All threads of all blocks meet; false, in every thread, if one waited longer than the limit.
-__device__ __forceinline__ bool meet(Meeting& m) {
+// All threads of all blocks meet; *next* receives the word beside the counter. False, in every
+// thread, if one waited longer than the limit.
+__device__ __forceinline__ bool meet(Meeting& m, unsigned& next) {
   __shared__ int alive;
+  __shared__ unsigned beside;
   m.target += m.blocks;
   __syncthreads();
   if (threadIdx.x == 0) {
     arrive_release_gpu(m.arrived);
-    alive = wait_reached(m.arrived, m.target, m.abort, m.limit_ns);
+    __nanosleep(100);  // polls that must fail would only hold up the arrivals
+    alive = wait_reached(m.arrived, m.target, m.abort, m.limit_ns, beside);
   }
   __syncthreads();
+  next = beside;
   return alive != 0;
 }
-
-// The same over four counters a cache line apart or more, so that arrivals queue up less in L2.
-__device__ __forceinline__ bool meet_spread(unsigned* arrived, unsigned stride, unsigned epoch,
-                                            unsigned* abort, unsigned long long limit_ns) {
-  __shared__ int alive;
-  __syncthreads();
-  if (threadIdx.x < 4) {
-    if (threadIdx.x == 0) arrive_release_gpu(arrived + blockIdx.x % 4 * stride);
-    unsigned members = (gridDim.x + 3 - threadIdx.x) / 4;
-    bool ok = wait_reached(arrived + threadIdx.x * stride, epoch * members, abort, limit_ns);
-    ok = __all_sync(0xfu, ok);
-    if (threadIdx.x == 0) alive = ok;
-  }
-  __syncthreads();
-  return alive != 0;
+__device__ __forceinline__ bool meet(Meeting& m) {
+  unsigned next;
+  return meet(m, next);
 }
 
 }  // namespace rs

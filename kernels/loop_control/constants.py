@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from ..backend import Gpu
 
 Records = list[dict[str, Any]]
-BARRIERS = ("returning", "counted", "spread")
+BARRIERS = ("returning", "counted")
 NODES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 LIMIT_NS = np.uint64(2_000_000_000)
 
 
 def barriers(gpu: Gpu, rounds: int = 2000, samples: int = 7) -> Records:
-    """One grid barrier: the common one, `meet`, `meet_spread`, over blocks and threads."""
+    """One grid barrier: the common one and `meet`, over blocks and threads."""
     kernel = gpu.function("loop_control", "probe_barrier")
     words = gpu.xp.zeros(128, np.uint32)
     records = []

@@ -9,7 +9,7 @@
 // queue      Entry [queue]          the device's copy of the entries, the waiting requests
 // request    uint32 [2][slots]      who holds a slot, NO_REQUEST if nobody; 1 where the holder lacked
 //                                   pages when the step began, so that it emits nothing
-// counters   uint32 [4]             steps done, entries seen, entries taken, unused: over relaunches
+// counters   uint32 [4]             steps done; entries seen, taken, handled: over relaunches
 // gates      uint32 [64]            words of the meetings; zero between launches
 #pragma once
 #include "loop_control/slots.cuh"
@@ -19,8 +19,12 @@ namespace loop {
 constexpr unsigned kNoRequest = 0xffffffffu;
 constexpr unsigned kFinished = 1u << 16;  // in a slot's state, above the number of tokens emitted
 enum Reason : unsigned { kRun, kAsked, kSteps, kIdleLong, kUnread, kNoPages, kAborted };
-// Words of `gates`, a cache line apart.
-enum Gate { kArrived = 0, kDirective = 16, kPublished = 32, kAbort = 48, kLeft = 49 };
+// Words of `gates`, pairs and a cache line apart: arrivals inside a step; arrivals at a boundary |
+// order; boundaries settled | order; steps sent.
+enum Gate { kInside = 0, kBoundary = 16, kSettled = 32, kPublished = 48, kAbort = 64, kLeft = 65 };
+constexpr int kGateWords = 80;
+// What block 0 orders at a boundary, in the low bits; the boundary's number stands above.
+enum Order : unsigned { kGo, kHold, kLeave };
 
 struct Control {
   const unsigned* mail;
@@ -42,6 +46,7 @@ struct Control {
 // ---------------------------------------------------------------------------- block 0's memory
 struct Desk {             // in shared memory
   unsigned seen, taken;   // entries copied to the queue, entries that have left it
+  unsigned handled;       // entries up to here have been searched for cancellations
   unsigned asked, read;   // the host's wish to leave, steps it has read
   unsigned step, active;  // steps published, slots held after the last of them
   unsigned stalled;       // those of them that lack pages
@@ -53,6 +58,7 @@ __device__ inline void open_desk(const Control& c, const Slots& s, Desk& desk) {
     desk.step = c.counters[0];
     desk.seen = c.counters[1];
     desk.taken = c.counters[2];
+    desk.handled = c.counters[3];
     desk.active = desk.stalled = 0;
   }
   __syncthreads();
@@ -124,14 +130,15 @@ __device__ inline int next_idle(const Slots& s, Desk& desk, int from) {
   return desk.idle;
 }
 
-// Handles the mail after *first_new*, then gives idle slots to waiting requests, first come first
-// served: a request that does not fit yet holds back those behind it.
-__device__ inline void serve_queue(const Control& c, const Slots& s, Desk& desk,
-                                   unsigned first_new) {
-  for (unsigned i = first_new; i != desk.seen; ++i) {
+// Handles new mail, then gives idle slots to waiting requests, first come first served: a request
+// that does not fit yet holds back those behind it.
+__device__ inline void serve_queue(const Control& c, const Slots& s, Desk& desk) {
+  for (unsigned i = desk.handled; i != desk.seen; ++i) {
     Entry e = queued(c, i);
     if (e.kind == kCancel) cancel(c, s, desk, i, e.request);
   }
+  __syncthreads();
+  if (threadIdx.x == 0) desk.handled = desk.seen;
   int slot = -1;
   while (desk.taken != desk.seen) {
     Entry e = queued(c, desk.taken);
@@ -151,7 +158,7 @@ __device__ inline void serve_queue(const Control& c, const Slots& s, Desk& desk,
   __syncthreads();
 }
 
-// Whether to run another step, to wait for the host, or why to leave. A step may be unpublished, so
+// Whether to run another step, to wait for the host, or why to leave. One step is unpublished, so
 // that one row of the outputs stays spare.
 __device__ inline unsigned decide(const Control& c, const Desk& desk, unsigned launched) {
   if (desk.asked) return kAsked;
@@ -183,17 +190,20 @@ __device__ inline void publish(const Control& c, const Slots& s, Desk& desk, Uns
       c.outputs + static_cast<long long>(desk.step % c.outputs_size) * row;
   unsigned left = 0, stalled = 0;
   if (threadIdx.x == 0) desk.stalled = 0;
-  for (int i = threadIdx.x; i < s.slots * words; i += blockDim.x) {
-    int b = i / words, word = i % words, length = lengths[b];
-    unsigned holder = request[b], value = holder;
+  int threads = blockDim.x - 32;  // the last warp may be at the mailbox
+  for (int i = threadIdx.x; i < s.slots * words && threadIdx.x < threads; i += threads) {
+    int b = i / words, word = i % words;
+    const volatile int* source = word < 2 ? emitted + b : tokens + b * s.new_tokens + word - 2;
+    int length = lengths[b];  // four loads at once
+    unsigned holder = request[b], stood = request[s.slots + b], value = *source;
     bool held = holder != kNoRequest;
     if (word == 0) {
-      value = held && !request[s.slots + b] ? emitted[b] : 0u;
+      if (!held || stood) value = 0;
       if (held && length == -1) value |= kFinished;
       left += held && length == -1;
       stalled += held && length < -1;
     }
-    if (word >= 2) value = tokens[b * s.new_tokens + word - 2];
+    if (word == 1) value = holder;
     rs::store_tagged_sys(out + 2 + i, value, tag);
   }
   __syncthreads();
@@ -214,25 +224,31 @@ __device__ inline void publish(const Control& c, const Slots& s, Desk& desk, Uns
   __syncthreads();
 }
 
-// By all of block 0 when the blocks of the grid have arrived or are about to. Returns the reason to
-// leave, kRun for another step. The word that frees the others goes out as early as possible: the
-// step's output is sent after it, unless somebody waits for a slot.
-__device__ inline unsigned boundary(const Control& c, const Slots& s, Desk& desk, rs::Meeting& m,
-                                    unsigned launched, Unsent& unsent) {
-  unsigned first_new = desk.seen, reason = kAborted;
+// What block 0 orders for the coming boundary before anybody is there. A boundary where nothing is
+// to be done then costs no more than a meeting.
+__device__ inline unsigned foresee(const Control& c, const Desk& desk, unsigned launched) {
+  unsigned reason = decide(c, desk, launched);
+  if (reason == kAsked || reason == kSteps) return kLeave;
+  return reason == kRun && desk.taken == desk.seen ? kGo : kHold;
+}
+
+// The last warp reads the mailbox while the others send what the last step left.
+__device__ inline void serve_host(const Control& c, const Slots& s, Desk& desk, Unsent& unsent) {
+  if (threadIdx.x / 32 == blockDim.x / 32 - 1) take_mail(c, desk);
+  publish(c, s, desk, unsent);
+  __syncthreads();
+}
+
+// At a boundary where the others hold: everything that needs the step's outcome. Returns the reason
+// to leave, kRun for another step.
+__device__ inline unsigned settle(const Control& c, const Slots& s, Desk& desk, rs::Meeting& m,
+                                  unsigned launched, Unsent& unsent) {
   unsigned long long begin = 0;
-  __syncthreads();
-  if (threadIdx.x / 32 == 1) take_mail(c, desk);
-  if (threadIdx.x == 0) desk.alive = rs::wait_reached(m.arrived, m.target, m.abort, m.limit_ns);
-  __syncthreads();
-  while (desk.alive) {
-    if (desk.taken != desk.seen) {
-      publish(c, s, desk, unsent);
-      serve_queue(c, s, desk, first_new);
-    }
-    reason = decide(c, desk, launched);  // the same in every thread
-    if (reason != kIdleLong && reason != kUnread) break;
-    first_new = desk.seen;
+  publish(c, s, desk, unsent);
+  for (;;) {
+    if (desk.taken != desk.seen) serve_queue(c, s, desk);
+    unsigned reason = decide(c, desk, launched);  // the same in every thread
+    if (reason != kIdleLong && reason != kUnread) return reason;
     __syncthreads();
     if (threadIdx.x == 0) {  // the host may need a moment
       if (begin == 0) begin = rs::global_ns();
@@ -240,17 +256,11 @@ __device__ inline unsigned boundary(const Control& c, const Slots& s, Desk& desk
       desk.alive = !rs::load_acquire_gpu(m.abort);
     }
     __syncthreads();
-    if (!desk.patient) break;
+    if (!desk.alive) return kAborted;
+    if (!desk.patient) return reason;
     rs::spin_pause();
-    if (threadIdx.x / 32 == 1) take_mail(c, desk);
-    __syncthreads();
+    serve_host(c, s, desk, unsent);
   }
-  if (!desk.alive) reason = kAborted;
-  if (threadIdx.x == 0)
-    rs::store_release_gpu(c.gates + kDirective, (launched + 1) << 1 | (reason != kRun));
-  if (reason != kAborted) publish(c, s, desk, unsent);
-  if (c.dedicated && threadIdx.x == 0) rs::store_release_gpu(c.gates + kPublished, launched);
-  return reason;
 }
 
 // By all of block 0, at the end of a launch.
@@ -259,6 +269,7 @@ __device__ inline void close_desk(const Control& c, const Desk& desk, unsigned r
   c.counters[0] = desk.step;
   c.counters[1] = desk.seen;
   c.counters[2] = desk.taken;
+  c.counters[3] = desk.handled;
   volatile unsigned* status = c.status;
   status[1] = desk.step;
   status[2] = desk.taken;

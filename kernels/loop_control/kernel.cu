@@ -96,13 +96,51 @@ __device__ inline bool run_step(const Params& p, const Step& step, rs::Meeting& 
   return true;
 }
 
+// The order for boundary *number* in the word that stood beside a counter. Block 0 may be one
+// boundary ahead by now, and then this one let everybody pass.
+__device__ inline unsigned order_in(unsigned word, unsigned number) {
+  return word >> 2 == number ? word % 4 : kGo;
+}
+__device__ inline void put_order(unsigned* gate, unsigned number, unsigned order) {
+  static_cast<volatile unsigned*>(gate)[1] = number << 2 | order;
+}
+
+// Where all blocks, block 0 included, agree on what comes next: kRun, or why to leave (only block 0
+// knows). *order* is what block 0 foresaw.
+__device__ inline unsigned boundary(const Params& p, Desk& desk, rs::Meeting& m, unsigned order,
+                                    unsigned launched, Unsent& unsent) {
+  __shared__ unsigned settled;
+  const Control& c = p.control;
+  bool serves = blockIdx.x == 0;
+  if (serves && threadIdx.x == 0) put_order(c.gates + kBoundary, launched, order);
+  unsigned word;
+  if (!rs::meet(m, word)) return kAborted;
+  order = order_in(word, launched);
+  if (order == kHold && serves) {
+    unsigned reason = settle(c, p.slots, desk, m, launched, unsent);
+    if (threadIdx.x == 0) {
+      put_order(c.gates + kSettled, launched, reason == kRun ? kGo : kLeave);
+      rs::store_release_gpu(c.gates + kSettled, launched + 1);
+    }
+    return reason;
+  }
+  if (order == kHold) {
+    if (threadIdx.x == 0 &&
+        !rs::wait_reached(c.gates + kSettled, launched + 1, m.abort, m.limit_ns, settled))
+      settled = launched << 2 | kLeave;
+    __syncthreads();
+    order = order_in(settled, launched);
+  }
+  if (order != kLeave) return kRun;
+  return serves ? decide(c, desk, launched) : unsigned(kAsked);
+}
+
 // The last block to leave puts the words of the meetings back to zero.
 __device__ inline void leave(unsigned* gates) {
   __syncthreads();
   if (threadIdx.x) return;
   if (rs::add_acq_rel_gpu(gates + kLeft, 1) + 1 < gridDim.x) return;
-  for (int gate : {int(kArrived), int(kDirective), int(kPublished), int(kAbort), int(kLeft)})
-    rs::store_release_gpu(gates + gate, 0u);
+  for (int i = 0; i < kGateWords; ++i) rs::store_release_gpu(gates + i, 0u);
 }
 
 }  // namespace loop
@@ -113,45 +151,41 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     resident(const __grid_constant__ loop::Params p) {
   RS_DYNAMIC_SHARED(shared);
   __shared__ loop::Desk desk;
-  __shared__ unsigned directive;
   const loop::Control& c = p.control;
   bool serves = blockIdx.x == 0, works = !(serves && c.dedicated);
-  int workers = gridDim.x - (c.dedicated != 0);
-  rs::Meeting m{c.gates + loop::kArrived, c.gates + loop::kAbort, unsigned(workers), 0,
-                c.watchdog_ns};
-  loop::Worker w{int(blockIdx.x) - (c.dedicated != 0), workers, 0, shared, nullptr};
+  unsigned workers = gridDim.x - (c.dedicated != 0), *abort = c.gates + loop::kAbort;
+  rs::Meeting inside{c.gates + loop::kInside, abort, workers, 0, c.watchdog_ns};
+  rs::Meeting outside{c.gates + loop::kBoundary, abort, gridDim.x, 0, c.watchdog_ns};
+  loop::Worker w{int(blockIdx.x - (c.dedicated != 0)), int(workers), 0, shared, nullptr};
   loop::Unsent unsent{nullptr, nullptr};
-  unsigned reason = loop::kRun, first = c.counters[0];
-  if (serves) loop::open_desk(c, p.slots, desk);
+  unsigned reason = loop::kRun, order = loop::kGo, first = c.counters[0];
+  if (serves) {
+    loop::open_desk(c, p.slots, desk);
+    loop::serve_host(c, p.slots, desk, unsent);
+    order = loop::foresee(c, desk, 0);
+  }
   for (;; ++w.launched) {
-    m.target += workers;
-    __syncthreads();
-    if (works && threadIdx.x == 0) rs::arrive_release_gpu(m.arrived);
-    if (serves) {
-      reason = loop::boundary(c, p.slots, desk, m, w.launched, unsent);
-    } else {
-      if (threadIdx.x == 0) {
-        unsigned seen;
-        bool alive = rs::wait_reached(c.gates + loop::kDirective, (w.launched + 1) << 1, m.abort,
-                                      m.limit_ns, seen);
-        directive = alive ? seen & 1 : 1;
-      }
-      __syncthreads();
-      reason = directive ? loop::kAsked : loop::kRun;
-    }
+    reason = loop::boundary(p, desk, outside, order, w.launched, unsent);
     if (reason != loop::kRun) break;
     const loop::Step& step = p.steps[(first + w.launched) % p.sets];
-    unsent = {step.emitted, step.tokens};
-    if (works) {
-      bool traced = w.index == 0 && threadIdx.x == 0 && c.stamp_rows;
-      w.row = traced ? c.stamps + w.launched % c.stamp_rows * loop::kStamps : nullptr;
-      if (loop::run_step(p, step, m, w)) continue;
-      reason = loop::kAborted;
-      break;
+    if (serves) {
+      loop::serve_host(c, p.slots, desk, unsent);
+      if (c.dedicated && threadIdx.x == 0)
+        rs::store_release_gpu(c.gates + loop::kPublished, w.launched);
+      order = loop::foresee(c, desk, w.launched + 1);
+      unsent = {step.emitted, step.tokens};
     }
-    m.target += workers * (p.sparse ? 4 : 2);  // the meetings that a dedicated block 0 skips
+    if (!works) continue;
+    bool traced = w.index == 0 && threadIdx.x == 0 && c.stamp_rows;
+    w.row = traced ? c.stamps + w.launched % c.stamp_rows * loop::kStamps : nullptr;
+    if (loop::run_step(p, step, inside, w)) continue;
+    reason = loop::kAborted;
+    break;
   }
-  if (serves) loop::close_desk(c, desk, reason);
+  if (serves) {
+    if (reason != loop::kAborted) loop::publish(c, p.slots, desk, unsent);
+    loop::close_desk(c, desk, reason);
+  }
   loop::leave(c.gates);
 }
 
@@ -170,16 +204,15 @@ extern "C" __global__ void edit_slot(loop::Slots s, const int* page_pool, loop::
 // ---------------------------------------------------------------------------- probes
 extern "C" __global__ void probe_empty(int* unused) {}
 
-// *rounds* meetings and nothing else. words [128], zero; 0 the common barrier, 1 meet, 2 meet_spread.
+// *rounds* meetings and nothing else. words [128], zero; kind 0 the common barrier, 1 meet.
 extern "C" __global__ void probe_barrier(unsigned* words, int kind, int rounds,
                                          unsigned long long limit_ns) {
   unsigned* abort = words + 120;
   rs::Meeting m{words, abort, gridDim.x, 0, limit_ns};
   unsigned long long deadline = rs::global_ns() + limit_ns;
   for (int i = 1; i <= rounds; ++i) {
-    bool ok = kind == 0   ? rs::grid_barrier(words, gridDim.x, abort, deadline)
-              : kind == 1 ? rs::meet(m)
-                          : rs::meet_spread(words, 16, i, abort, limit_ns);
+    bool ok = kind == 0 ? rs::grid_barrier(words, gridDim.x, abort, deadline)
+                        : rs::meet(m);
     if (!ok) return;
   }
 }

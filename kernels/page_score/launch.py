@@ -22,8 +22,9 @@ PARAMS = layout(
     ("max_pages", "i4"),
 )
 DTYPES = {"bf16": "uint16", "fp16": "float16"}
-THREADS = 512
-BLOCKS_PER_SM = 1
+THREADS = 288
+"""Eight warps that multiply, one for each head of a unit, and one that fills the ring."""
+BARRIER_BYTES, RING_KB = 128, 195
 
 
 def page_scores(
@@ -51,14 +52,12 @@ def page_scores(
     head_dim, group = q.shape[3], q.shape[2] // minmax.shape[1]
     if reduce not in ("max", "sum"):
         raise ValueError(f"page_scores: reduce {reduce!r}, expected 'max' or 'sum'")
-    if threads % 32 or not 32 <= threads <= THREADS:
-        raise ValueError(f"page_scores: threads {threads}, expected a multiple of 32 up to 512")
-    kernel = backend.function(
-        "page_score", "page_score_pages", macros(head_dim, group, page_tokens, element, reduce)
-    )
-    requests, kv_heads, max_pages = scores.shape
-    tasks = requests * kv_heads * -(-max_pages * head_dim // (16 * 128))
-    grid = blocks or min(tasks, BLOCKS_PER_SM * backend.sms)
+    if threads % 32 or not 64 <= threads <= 512:
+        raise ValueError(f"page_scores: threads {threads}, expected a multiple of 32, 64 to 512")
+    names = (*macros(head_dim, group, page_tokens, element, reduce), f"THREADS={threads}")
+    kernel = backend.function("page_score", "page_score_pages", names)
+    requests, _, max_pages = scores.shape
+    grid = blocks or min(requests * max_pages, backend.sms)
     kernel(grid, threads, (struct,), shared=shared_bytes(requests))
 
 
@@ -76,8 +75,8 @@ def macros(
 
 
 def shared_bytes(requests: int) -> int:
-    """Dynamic shared memory of the stage."""
-    return (requests + 1) * 4
+    """Dynamic shared memory of the stage: barriers, ring, first pages of the requests."""
+    return BARRIER_BYTES + RING_KB * 1024 + (requests + 1) * 4
 
 
 def params(

@@ -2,10 +2,12 @@
 //
 //   score(page, q) = sum over channels of max(q kmax, q kmin) = q- . kmin + q+ . kmax
 //
-// with q- = min(q, 0) and q+ = max(q, 0), exact in the queries' own type. A task is one KV head of
-// kPages pages: 16 pages are the rows of an mma.m16n8k16, [kmin | kmax] its K = 2 HEAD_DIM, and 8
-// query rows of the head's group its columns. Pages go from HBM to registers: all 16 loads of 16
-// bytes that a lane needs are in flight before the first is used.
+// with q- = min(q, 0) and q+ = max(q, 0), exact in the queries' own type: 16 pages are the rows of an
+// mma.m16n8k16, [kmin | kmax] its K = 2 HEAD_DIM, and 8 query rows of a KV head's group its columns.
+//
+// All pages of all requests are one list, of which each block takes an equal piece, so a batch of
+// unequal requests costs what an even one does. One warp walks the piece and keeps a ring of bulk
+// copies full, a slot being kUnit pages of up to kPartHeads heads; the others multiply.
 //
 //   q        [requests, tokens, kv_heads * GROUP, HEAD_DIM] ELEMENT, rotary embedding applied
 //   minmax   [physical page, kv_heads, 2, HEAD_DIM] ELEMENT: minimum, maximum over the page's tokens
@@ -18,6 +20,7 @@
 // scores behind them and those of idle slots are left as they were. No atomics: the same input
 // gives the same bits on any grid.
 #pragma once
+#include "page_score/inline.cuh"
 
 #ifndef ELEMENT
 #define ELEMENT __nv_bfloat16
@@ -34,6 +37,12 @@
 #ifndef REDUCE_SUM
 #define REDUCE_SUM 0
 #endif
+#ifndef PART_HEADS
+#define PART_HEADS 8
+#endif
+#ifndef RING_KB
+#define RING_KB 195
+#endif
 
 struct PageScoreParams {
   const ELEMENT* q;
@@ -46,37 +55,46 @@ struct PageScoreParams {
 
 namespace page_score {
 
-static_assert(HEAD_DIM == 64 || HEAD_DIM == 128, "16 loads of 16 bytes a lane");
-constexpr int kTiles = 128 / HEAD_DIM;  // 16-page tiles of a task: a task is always 8 KB
-constexpr int kPages = 16 * kTiles;
+static_assert(HEAD_DIM == 64 || HEAD_DIM == 128, "rows of 4 or 8 times 64 bytes");
+constexpr int kTiles = 128 / HEAD_DIM;  // 16-page tiles of a unit: 8 KB a head
+constexpr int kUnit = 16 * kTiles;
 constexpr int kLoads = HEAD_DIM / 32;  // 16-byte loads a lane makes of HEAD_DIM elements
+constexpr int kPartHeads = PART_HEADS;
+constexpr int kHeadBytes = 4 * HEAD_DIM;  // minima and maxima of a page's head
+// Rows of a slot are 64 bytes longer than their data: two rows then share no bank.
+constexpr int kPad = 64;
+constexpr int kRingBytes = RING_KB * 1024;
+constexpr int kMostSlots = 8;
+constexpr int kBarrierBytes = 128;
+static_assert(2 * kMostSlots * 8 <= kBarrierBytes, "a full and an empty barrier a slot");
+static_assert(kUnit * (kPartHeads * kHeadBytes + kPad) * 2 <= kRingBytes, "two slots at least");
 
-// Where a warp stands in the list of tasks.
-struct Task {
-  int request, head, first, pages;  // first page of the task, pages of the request
-};
+// Dynamic shared memory of the stage: barriers, ring, first pages of the requests.
+constexpr int shared_bytes(int requests) {
+  return kBarrierBytes + kRingBytes + (requests + 1) * 4;
+}
 
 __device__ __forceinline__ int pages_of(const PageScoreParams& p, int request) {
   int length = p.lengths[request];
   return length < 0 ? 0 : (length + p.tokens + PAGE_TOKENS - 1) / PAGE_TOKENS;
 }
 
-// starts[r] = page groups of the requests before r, for r <= requests. By warp 0; the loads of 8
-// times 32 requests are in flight together.
+// starts[r] = pages of the requests before r, for r <= requests. By warp 0; the loads of 8 times 32
+// requests are in flight together.
 __device__ __forceinline__ void find_starts(const PageScoreParams& p, int* starts) {
   int lane = threadIdx.x % 32, before = 0;
   for (int base = 0; base < p.requests; base += 256) {
-    int groups[8];
+    int pages[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       int r = base + i * 32 + lane;
-      groups[i] = r < p.requests ? (pages_of(p, r) + kPages - 1) / kPages : 0;
+      pages[i] = r < p.requests ? pages_of(p, r) : 0;
     }
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       int r = base + i * 32 + lane;
       if (base + i * 32 >= p.requests) break;
-      int sum = groups[i];
+      int sum = pages[i];
       for (int step = 1; step < 32; step *= 2) {
         int other = __shfl_up_sync(0xffffffffu, sum, step);
         if (lane >= step) sum += other;
@@ -88,40 +106,63 @@ __device__ __forceinline__ void find_starts(const PageScoreParams& p, int* start
   if (lane == 0) starts[0] = 0;
 }
 
-// The task numbered *index*; *task* holds one that does not come later, or request 0.
-__device__ __forceinline__ void go_to(const PageScoreParams& p, const int* starts, int index,
-                                      Task& task) {
-  int group = index / p.kv_heads;
-  task.head = index - group * p.kv_heads;
-  if (starts[task.request + 1] <= group) {
-    int low = task.request + 1, high = p.requests - 1;  // the answer lies in [low, high]
+// The units of a block's piece of the list, and its ring; every warp walks them alike.
+struct Walk {
+  const int* starts;
+  int requests, kv_heads, slots;
+  int at, end;                          // pages of the list, over all requests
+  int request, first, count;            // the unit: pages first .. first + count - 1 of a request
+  int head, heads;                      // its part: heads head .. head + heads - 1
+  int slot;
+  unsigned parity;
+
+  __device__ __forceinline__ Walk(const PageScoreParams& p, const int* starts, int block,
+                                  int blocks)
+      : starts(starts), requests(p.requests), kv_heads(p.kv_heads), head(0), slot(0), parity(0) {
+    long long total = starts[p.requests];
+    at = static_cast<int>(total * block / blocks);
+    end = static_cast<int>(total * (block + 1) / blocks);
+    int low = 0, high = p.requests - 1;  // the request of page *at* lies in [low, high]
     while (low < high) {
       int middle = (low + high) / 2;
-      if (starts[middle + 1] <= group) low = middle + 1;
+      if (starts[middle + 1] <= at) low = middle + 1;
       else high = middle;
     }
-    task.request = low;
-    task.pages = pages_of(p, low);
+    request = low;
+    slots = min(kMostSlots, kRingBytes / (kUnit * row_bytes()));
+    find_unit();
   }
-  task.first = (group - starts[task.request]) * kPages;
-}
+  __device__ __forceinline__ bool ended() const { return at >= end; }
+  __device__ __forceinline__ int row_bytes() const {
+    return min(kPartHeads, kv_heads) * kHeadBytes + kPad;
+  }
+  __device__ __forceinline__ void find_unit() {
+    heads = min(kPartHeads, kv_heads - head);
+    if (ended()) return;
+    while (starts[request + 1] <= at) ++request;
+    first = at - starts[request];
+    count = min(kUnit, min(end, starts[request + 1]) - at);
+  }
+  __device__ __forceinline__ void next() {
+    head += heads;
+    if (head == kv_heads) {
+      head = 0;
+      at += count;
+    }
+    find_unit();
+    if (++slot == slots) {
+      slot = 0;
+      parity ^= 1;
+    }
+  }
+};
 
-// Physical pages of the rows that this lane holds: lane / 4 and lane / 4 + 8 of each tile. Rows
-// behind the last page repeat it; their scores are dropped.
-__device__ __forceinline__ void find_pages(const PageScoreParams& p, const Task& task,
-                                           int (&ids)[2 * kTiles]) {
-  const int* row = p.table + (long long)task.request * p.max_pages;
-#pragma unroll
-  for (int i = 0; i < 2 * kTiles; ++i)
-    ids[i] = row[min(task.first + static_cast<int>(threadIdx.x % 32 / 4) + 8 * i, task.pages - 1)];
-}
-
-// Query row first + lane / 4 of the head, in the order in which the lanes hold a page's row.
-__device__ __forceinline__ void load_query(const PageScoreParams& p, const Task& task, int first,
-                                           uint4 (&q)[kLoads]) {
+// Query row first + lane / 4 of the head; lanes hold a row in the order in which they hold a page's.
+__device__ __forceinline__ void load_query(const PageScoreParams& p, int request, int kv_head,
+                                           int first, uint4 (&q)[kLoads]) {
   int lane = threadIdx.x % 32, rows = GROUP * p.tokens, row = first + lane / 4;
-  int token = min(row, rows - 1) / GROUP, head = task.head * GROUP + min(row, rows - 1) % GROUP;
-  long long at = ((long long)task.request * p.tokens + token) * p.kv_heads * GROUP + head;
+  int token = min(row, rows - 1) / GROUP, head = kv_head * GROUP + min(row, rows - 1) % GROUP;
+  long long at = ((long long)request * p.tokens + token) * p.kv_heads * GROUP + head;
   const uint4* source = reinterpret_cast<const uint4*>(p.q + at * HEAD_DIM) + lane % 4;
 #pragma unroll
   for (int i = 0; i < kLoads; ++i) {
@@ -169,74 +210,118 @@ __device__ __forceinline__ float reduced(float a, float b) {
 #endif
 }
 
-constexpr int shared_bytes(int requests) { return (requests + 1) * 4; }
+// Fills the ring with the units of *w*. By one warp.
+__device__ __forceinline__ void produce(const PageScoreParams& p, Walk w, unsigned char* ring,
+                                        rs::Barrier* full, rs::Barrier* empty) {
+  int lane = threadIdx.x % 32;
+  const char* source = reinterpret_cast<const char*>(p.minmax);
+  auto page_of_lane = [&] {
+    if (w.ended()) return 0;
+    int page = w.first + min(lane, w.count - 1);
+    return p.table[(long long)w.request * p.max_pages + page];
+  };
+  int row_bytes = w.row_bytes(), next = page_of_lane();
+  while (!w.ended()) {
+    int id = next, count = w.count, slot = w.slot;
+    unsigned bytes = w.heads * kHeadBytes, parity = w.parity;
+    long long head = w.head;
+    w.next();
+    next = page_of_lane();
+    rs::barrier_wait(empty + slot, parity ^ 1);
+    rs::fill_begin(full + slot, count * bytes);
+    unsigned char* target = ring + slot * kUnit * row_bytes;
+    for (int i = 0; i < count; ++i) {
+      long long page = __shfl_sync(0xffffffffu, id, i);
+      rs::fill_piece(target + i * row_bytes, source + (page * p.kv_heads + head) * kHeadBytes,
+                     bytes, full + slot);
+    }
+    rs::fill_end(full + slot);
+  }
+}
+
+// Scores of one head of the unit in *rows*; frees the slot as soon as the data is in registers.
+__device__ __forceinline__ void score(const PageScoreParams& p, const Walk& w, int head,
+                                      const unsigned char* rows, uint4 (&q)[kLoads], int& held) {
+  int lane = threadIdx.x % 32, queries = GROUP * p.tokens, row_bytes = w.row_bytes();
+  if (queries <= 8 && held != w.request * p.kv_heads + head) {
+    load_query(p, w.request, head, 0, q);  // while the pages are under way
+    held = w.request * p.kv_heads + head;
+  }
+  const unsigned char* at =
+      rows + lane / 4 * row_bytes + (head - w.head) * kHeadBytes + lane % 4 * 16;
+  uint4 v[2 * kTiles][2 * kLoads];
+#pragma unroll
+  for (int i = 0; i < 2 * kTiles; ++i)
+#pragma unroll
+    for (int j = 0; j < 2 * kLoads; ++j)
+      v[i][j] = *reinterpret_cast<const uint4*>(at + 8 * i * row_bytes + 64 * j);
+  float best[2 * kTiles];
+  for (int first = 0; first < queries; first += 8) {
+    if (queries > 8) load_query(p, w.request, head, first, q);
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      float d[2][4] = {};
+      multiply(d, v[2 * tile], v[2 * tile + 1], q);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float found = reduced(d[0][2 * i] + d[1][2 * i], d[0][2 * i + 1] + d[1][2 * i + 1]);
+        float& kept = best[2 * tile + i];
+        kept = first ? reduced(kept, found) : found;
+      }
+    }
+  }
+  // All four lanes of a row learn its result; lane i of the four writes row i * 8 + lane / 4.
+#pragma unroll
+  for (int i = 0; i < 2 * kTiles; ++i) {
+    best[i] = reduced(best[i], __shfl_xor_sync(0xffffffffu, best[i], 1));
+    best[i] = reduced(best[i], __shfl_xor_sync(0xffffffffu, best[i], 2));
+  }
+  float mine = lane % 2 ? best[1] : best[0];
+  if (lane % 4 > 1) mine = lane % 2 ? best[2 * kTiles - 1] : best[2 * kTiles - 2];
+  int row = lane / 4 + lane % 4 * 8;
+  if (lane % 4 < 2 * kTiles && row < w.count)
+    p.scores[((long long)w.request * p.kv_heads + head) * p.max_pages + w.first + row] = mine;
+}
+
+// Multiplies the units of *w*; *consumer* of *consumers* warps, which take the heads in turn.
+__device__ __forceinline__ void consume(const PageScoreParams& p, Walk w, unsigned char* ring,
+                                        rs::Barrier* full, rs::Barrier* empty, int consumer,
+                                        int consumers) {
+  uint4 q[kLoads];
+  int held = -1, turn = consumer;  // request and head that q belongs to; heads until it is our turn
+  for (; !w.ended(); w.next()) {
+    const unsigned char* rows = ring + w.slot * kUnit * w.row_bytes();
+    rs::barrier_wait(full + w.slot, w.parity);
+    for (; turn < w.heads; turn += consumers) score(p, w, w.head + turn, rows, q, held);
+    turn -= w.heads;
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) rs::barrier_arrive(empty + w.slot);
+  }
+}
 
 }  // namespace page_score
 
-// Any grid, any block of whole warps; shared memory page_score::shared_bytes(requests). Blocks take
-// equal shares of all tasks, neighbours in memory, and the warps of a block take turns.
+// Any grid, any block of two whole warps or more; shared memory page_score::shared_bytes(requests).
 __device__ __forceinline__ void page_score_stage(const PageScoreParams& p, int block, int blocks,
                                                  unsigned char* shared) {
   using namespace page_score;
-  int* starts = reinterpret_cast<int*>(shared);
-  if (threadIdx.x < 32) find_starts(p, starts);
+  rs::Barrier* full = reinterpret_cast<rs::Barrier*>(shared);
+  rs::Barrier* empty = full + kMostSlots;
+  unsigned char* ring = shared + kBarrierBytes;
+  int* starts = reinterpret_cast<int*>(ring + kRingBytes);
+  int consumers = blockDim.x / 32 - 1, warp = threadIdx.x / 32;
+  if (warp == 0) find_starts(p, starts);
+  if (threadIdx.x == 32) {
+    for (int i = 0; i < kMostSlots; ++i) {
+      rs::barrier_init(full + i, 1);
+      rs::barrier_init(empty + i, consumers);
+    }
+    rs::barrier_init_fence();
+  }
   __syncthreads();
-  int lane = threadIdx.x % 32, warps = blockDim.x / 32, rows = GROUP * p.tokens;
-  long long total = (long long)starts[p.requests] * p.kv_heads;
-  int end = static_cast<int>(total * (block + 1) / blocks);
-  int index = static_cast<int>(total * block / blocks) + threadIdx.x / 32;
-  Task task = {0, 0, 0, pages_of(p, 0)};
-  int ids[2 * kTiles];
-  if (index < end) {
-    go_to(p, starts, index, task);
-    find_pages(p, task, ids);
-  }
-  uint4 q[kLoads];
-  int held = -1;  // request and head that q belongs to
-  while (index < end) {
-    uint4 v[2 * kTiles][2 * kLoads];
-#pragma unroll
-    for (int i = 0; i < 2 * kTiles; ++i) {
-      const ELEMENT* row =
-          p.minmax + ((long long)ids[i] * p.kv_heads + task.head) * (2 * HEAD_DIM) + lane % 4 * 8;
-#pragma unroll
-      for (int j = 0; j < 2 * kLoads; ++j) v[i][j] = rs::load_stream(row + 32 * j);
-    }
-    Task now = task;
-    index += warps;
-    if (index < end) {
-      go_to(p, starts, index, task);
-      find_pages(p, task, ids);
-    }
-    float best[2 * kTiles];
-    for (int first = 0; first < rows; first += 8) {
-      if (rows > 8 || held != now.request * p.kv_heads + now.head) {
-        load_query(p, now, first, q);
-        held = now.request * p.kv_heads + now.head;
-      }
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        float d[2][4] = {};
-        multiply(d, v[2 * tile], v[2 * tile + 1], q);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          float found = reduced(d[0][2 * i] + d[1][2 * i], d[0][2 * i + 1] + d[1][2 * i + 1]);
-          float& kept = best[2 * tile + i];
-          kept = first ? reduced(kept, found) : found;
-        }
-      }
-    }
-    // All four lanes of a row learn its result; lane i of the four writes row i * 8 + lane / 4.
-#pragma unroll
-    for (int i = 0; i < 2 * kTiles; ++i) {
-      best[i] = reduced(best[i], __shfl_xor_sync(0xffffffffu, best[i], 1));
-      best[i] = reduced(best[i], __shfl_xor_sync(0xffffffffu, best[i], 2));
-    }
-    float mine = lane % 2 ? best[1] : best[0];
-    if (lane % 4 > 1) mine = lane % 2 ? best[2 * kTiles - 1] : best[2 * kTiles - 2];
-    int page = now.first + lane / 4 + lane % 4 * 8;
-    if (lane % 4 < 2 * kTiles && page < now.pages)
-      p.scores[((long long)now.request * p.kv_heads + now.head) * p.max_pages + page] = mine;
-  }
+  Walk walk(p, starts, block, blocks);
+  if (warp == consumers) produce(p, walk, ring, full, empty);
+  else consume(p, walk, ring, full, empty, warp, consumers);
   __syncthreads();  // the next stage may reuse the shared memory
+  if (threadIdx.x < 2 * kMostSlots) page_score::barrier_forget(full + threadIdx.x);
 }

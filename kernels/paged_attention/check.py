@@ -92,7 +92,11 @@ class RandomCache:
         self.k[..., 3] *= 4  # an outlier channel, as real keys have
         q_shape = (len(lengths), tokens, kv_heads * shape.group, shape.head_dim)
         self.q = encode(2 * rng.standard_normal(q_shape, np.float32), shape.element)
-        self.selected, self.counts = self._select(rng) if sparse else (None, None)
+        self.selected: Array | None = None
+        self.counts: Array | None = None
+        if sparse:
+            self.selected, self.counts = self._select(rng)
+        self.tail: Array | None = None
         self._pack()
 
     def _values(self, rng: np.random.Generator, size: tuple[int, ...]) -> Array:
@@ -117,7 +121,7 @@ class RandomCache:
         shape = self.shape
         if shape.kv_bits == 16:
             k, v = (encode(x, shape.element) for x in (self.k, self.v))
-            self.cache, self.tail = cache_layout.pack(k, v, 16), None
+            self.cache = cache_layout.pack(k, v, 16)
         else:
             self.cache = cache_layout.pack(self.k, self.v, shape.kv_bits)
         size = (shape.page_tokens, shape.head_dim)
@@ -128,7 +132,6 @@ class RandomCache:
             self._restore_tail(*exact)
         elif shape.kv_bits == 8:
             self.k, self.v = cache_layout.unpack(self.cache, *size, 8)
-            self.tail = None
         if shape.kv_bits != 4:
             self._poison()
         used = np.unique(np.concatenate([self.table[b, :n] for b, n in enumerate(self.pages)]))
@@ -162,13 +165,13 @@ class RandomCache:
         shape = self.shape
         page_bytes = cache_layout.page_bytes(shape.page_tokens, shape.head_dim, 16)
         size = (len(self.lengths), 2, self.kv_heads, page_bytes)
-        self.tail = np.full(size, 0xFF, np.uint8)
+        tail = self.tail = np.full(size, 0xFF, np.uint8)
         for b, page in self._tail_pages():
             at = self.table[b, page]
             k, v = (encode(x[at], shape.element).view(np.uint16) for x in (self.k, self.v))
             used = self.lengths[b] + shape.tokens - page * shape.page_tokens
             k[:, used:], v[:, used:] = 0xFFFF, 0xFFFF
-            self.tail[b, page % 2] = cache_layout.pack16(k, v)
+            tail[b, page % 2] = cache_layout.pack16(k, v)
 
     def _restore_tail(self, k: Array, v: Array) -> None:
         for b, page in self._tail_pages():

@@ -1,4 +1,4 @@
-"""Launcher of paged decode attention: checks arrays by name, knows sizes of builds, makes buffers."""
+"""Launcher of paged decode attention: checks arrays by name, knows the sizes of builds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class Shape:
     @property
     def launch(self) -> tuple[int, int, int]:
         """Warps of a block, KiB of shared memory for its rings, blocks of an SM."""
-        workers, shared_kb, blocks = (8, 220, 1) if self.kv_bits == 16 else (16, 220, 1)
+        few = self.kv_bits == 16 or (self.kv_bits == 8 and self.rows > 8)
+        workers, shared_kb, blocks = (8, 220, 1) if few else (16, 220, 1)
         return self.workers or workers, self.shared_kb or shared_kb, self.blocks_per_sm or blocks
 
     @property
@@ -101,7 +102,7 @@ class Shape:
         return backend.sms * self.launch[2]
 
     def buffers(self, backend: Backend, requests: int, kv_heads: int) -> tuple[Array, Array]:
-        """Space for partial results (any contents) and tickets (zero); launches in turn share it."""
+        """Partial results (any contents) and tickets (zero); launches in turn may share them."""
         xp = backend.xp
         partial = xp.empty((self.blocks(backend), 2, self.piece_floats), np.float32)
         return partial, xp.zeros((requests, kv_heads), np.uint32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from .style import COLOURS, MARKS, empty, handle, log_axes
+from .style import COLOURS, MARKS, empty, handle, size_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,13 +43,18 @@ def records(evidence: Evidence, name: str, **axes: Any) -> list[Record]:
 
 def draw_copies(figure: Figure, evidence: Evidence) -> None:
     """GB/s of each mover: single copies over size, then shuffled pages over page size."""
-    top, low = figure.subplots(2, 2, sharey=True)
+    top, low = figure.subplots(2, 2, sharey="row")
     for axes, way in zip(top, ("h2d", "d2h"), strict=True):
         _over_size(axes, evidence, way)
     for axes, way in zip(low, ("h2d", "d2h"), strict=True):
         _over_pages(axes, evidence, way)
+    for axes, names in ((top[0], ("copy_engine",)), (low[0], tuple(MOVERS)[1:])):
+        every = [rate(r) / 1e9 for name in names for r in records(evidence, name)]
+        axes.set_ylim(0, 1.25 * max(every, default=1.0))
     top[0].set_ylabel("GB/s")
     low[0].set_ylabel("GB/s")
+    handles, labels = low[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
     figure.suptitle("Copies between pinned DRAM and HBM, measured (medians); lines in the upper "
                     "panels are fitted")  # fmt: skip
 
@@ -62,21 +67,21 @@ def _over_size(axes: Axes, evidence: Evidence, way: str) -> None:
                       key=lambda r: r["bytes"])  # fmt: skip
         if mine:
             shown = True
-            axes.plot([r["bytes"] / KIB for r in mine], [rate(r) / 1e9 for r in mine],
+            axes.plot([r["bytes"] for r in mine], [rate(r) / 1e9 for r in mine],
                       MARKS[number], color=COLOURS[number], markersize=5, label=label)  # fmt: skip
             _alpha_beta(axes, evidence, way, mine, calls)
     if way == "d2h":
         both = sorted(records(evidence, "copy_engine", direction="both"), key=lambda r: r["bytes"])
         if both:
-            axes.plot([r["bytes"] / 2 / KIB for r in both], [rate(r) / 1e9 for r in both],
+            axes.plot([r["bytes"] / 2 for r in both], [rate(r) / 1e9 for r in both],
                       MARKS[2], color=COLOURS[2], markersize=5,
                       label="both ways at once, sum")  # fmt: skip
     if not shown:
         empty(axes, "no records")
         return
-    axes.set_ylim(bottom=0)
-    log_axes(axes, "size of a copy (KiB)")
-    axes.legend(loc="upper left")
+    axes.set_xlabel("size of a copy")
+    size_ticks(axes.xaxis, 4 * KIB, 1 << 30)
+    axes.legend(loc="upper left", ncols=2, fontsize=7)
 
 
 def _alpha_beta(
@@ -92,7 +97,7 @@ def _alpha_beta(
     seconds = latency["value"] + size / speed["value"]
     label = f"{latency['kind']}: {latency['value'] * 1e6:.2f} us + size / "
     label += f"{speed['value'] / 1e9:.1f} GB/s"
-    axes.plot(size / KIB, size / seconds / 1e9, color=COLOURS[0], linewidth=1.2, label=label)
+    axes.plot(size, size / seconds / 1e9, color=COLOURS[0], linewidth=1.2, label=label)
 
 
 def _over_pages(axes: Axes, evidence: Evidence, way: str) -> None:
@@ -112,14 +117,11 @@ def _over_pages(axes: Axes, evidence: Evidence, way: str) -> None:
         empty(axes, "no records")
         return
     for number, (name, mine) in enumerate(series):
-        axes.plot([r["page_bytes"] / KIB for r in mine], [rate(r) / 1e9 for r in mine],
+        axes.plot([r["page_bytes"] for r in mine], [rate(r) / 1e9 for r in mine],
                   marker=MARKS[number % 8], color=COLOURS[number % 8], markersize=5,
                   linewidth=1.0, label=name)  # fmt: skip
-    axes.set_ylim(bottom=0)
-    log_axes(axes, "page (KiB)")
-    axes.set_xticks([size / KIB for size in PAGES], [f"{size // KIB:,}" for size in PAGES])
-    if way == "h2d":
-        axes.legend(loc="lower right", fontsize=7)
+    axes.set_xlabel("page")
+    size_ticks(axes.xaxis, PAGES[0], PAGES[-1])
 
 
 def _largest(mine: Sequence[Record]) -> list[Record]:
@@ -183,8 +185,8 @@ def _slowdowns(axes: Axes, found: list[Record]) -> None:
             handle(victim, color=COLOURS[number], marker="s", linestyle="", markersize=6)
             for number, victim in enumerate(victims)
         ],
-        loc="lower right",
-    )
+        loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(victims),
+    )  # fmt: skip
 
 
 def _disk(axes: Axes, evidence: Evidence) -> None:
@@ -206,10 +208,11 @@ def _disk(axes: Axes, evidence: Evidence) -> None:
             mine = [r for r in found if r["name"] == name and r["depth"] == depth]
             mine.sort(key=lambda record: record["bytes"])
             rates = [r["bytes"] * r["operations"] / r["wall_seconds"] / 1e9 for r in mine]
-            axes.plot([r["bytes"] / KIB for r in mine], rates, line, marker=MARKS[number],
+            axes.plot([r["bytes"] for r in mine], rates, line, marker=MARKS[number],
                       color=COLOURS[number], markersize=4, linewidth=1.2,
                       label=f"{name.removeprefix('file_')}, {depth} at once")  # fmt: skip
-    log_axes(axes, "size of an operation (KiB)")
+    axes.set_xlabel("size of an operation")
+    size_ticks(axes.xaxis, 4 * KIB, 64 << 20)
     axes.set_ylabel("GB/s")
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper left")

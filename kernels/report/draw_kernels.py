@@ -79,7 +79,7 @@ def _times(
         span = np.array([family.x(point) for _, mine in series for point in mine])
         ends = np.geomspace(span.min(), span.max(), 50)
         axes.plot(ends, evidence.floor(ends * 1e6) * 1e6, "--", color="black", linewidth=1.0)
-    # Below a tenth of the least time the floor says nothing.
+    # Far below the least time the floor says nothing.
     least = min(point.median for _, mine in series for point in mine) * 1e6
     most = max(point.median for _, mine in series for point in mine) * 1e6
     axes.set_ylim(least * 0.4, most * 1.6)
@@ -165,7 +165,10 @@ def _roofline(axes: Axes, family: Family, evidence: Evidence, points: Sequence[P
             axes.axhline(rate, color="black", linewidth=1.0, linestyle=":")
             axes.text(intensity.min(), rate, f" {rate:.0f} TFLOP/s, fitted", va="bottom",
                       fontsize=8)  # fmt: skip
-    axes.set_ylim(top=axes.get_ylim()[1] * 1.5)
+    rates = [point.flops / point.median * 1e-12 for point in points]
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(min(rates) * 0.5, 2.0 * max(rates))
     log_axes(axes, "flops a byte", "TFLOP/s")
 
 
@@ -239,26 +242,22 @@ def draw_streams(figure: Figure, evidence: Evidence) -> None:
             empty(axes, "no points")
             continue
         unit, scale = ("GB/s", 1e-9) if level == "one_block" else ("TB/s", 1e-12)
-        rates = [point.bytes / point.median * scale for point in points]
-        names = [_setting(point) for point in points]
-        colours = ["#56b4e9" if p.axes["op"] == "read_bulk" else "#0072b2" for p in points]
-        bars = axes.barh(range(len(points)), rates, color=colours)
-        axes.bar_label(bars, [f"{rate:.3g}" for rate in rates], padding=2, fontsize=7)
-        axes.set_yticks(range(len(points)), names, fontsize=7)
+        bars = [(point.bytes / point.median * scale, _setting(point),
+                 "#56b4e9" if point.axes["op"] == "read_bulk" else "#0072b2")
+                for point in points]  # fmt: skip
+        library = [(point.bytes / float(np.median(times)) * scale, f"{name}, library")
+                   for point in points for name, times in point.baselines.items()]  # fmt: skip
+        bars += [(*max(library), "#999999")] if library else []
+        bars.sort()
+        rates = [rate for rate, _, _ in bars]
+        drawn = axes.barh(range(len(bars)), rates, color=[colour for _, _, colour in bars])
+        axes.bar_label(drawn, [f"{rate:.3g}" for rate in rates], padding=2, fontsize=7)
+        axes.set_yticks(range(len(bars)), [name for _, name, _ in bars], fontsize=7)
         axes.set_xlim(0, 1.22 * max(rates))
         axes.set_xlabel(unit)
         axes.grid(visible=False)
-        for point in points:
-            for name, times in point.baselines.items():
-                rate = point.bytes / float(np.median(times)) * scale
-                axes.axvline(rate, color="black", linestyle=":", linewidth=1.0)
-                axes.text(rate, -0.9, f"{name} {rate:.2f} ", fontsize=7, ha="right", va="center")
-                break
-            else:
-                continue
-            break
     figure.suptitle("Ceilings of this GPU, measured: plain loads dark, bulk copies to shared "
-                    "memory light")  # fmt: skip
+                    "memory light, library grey")  # fmt: skip
 
 
 def _setting(point: Point) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .inputs import Evidence
 
 ROWS, BUDGET = 128, 128
+TARGET_US = 4.0
 MODEL = "topk_select"
 PUBLIC_OP, PUBLIC_MODES = "topk_transform", (("v2_top_last", "peaked"), ("v2_flat", "flat"))
 
@@ -25,9 +26,9 @@ def draw_topk(figure: Figure, evidence: Evidence) -> None:
     every = [p for p in evidence.samples.of("topk_select") if not p.axes.get("cold")]
     names = _distributions(every)
     first, second, third, fourth = figure.subplots(1, 4)
-    _bars(first, evidence, every, names)
+    _shapes(first, every, names)
     _over(second, every, names, "pages", "rows", ROWS, evidence)
-    pages = _most_common(every, "pages", names, rows=None)
+    pages = _most_common(every, "pages")
     _over(third, every, names, "rows", "pages", pages, None)
     _residuals(fourth, evidence, names)
     figure.suptitle(
@@ -44,7 +45,10 @@ def draw_topk(figure: Figure, evidence: Evidence) -> None:
         for (_, word), line in zip(PUBLIC_MODES, (":", "-."), strict=True)
     ]  # fmt: skip
     shown = public if any(_public(evidence, mode) for mode, _ in PUBLIC_MODES) else []
-    legend_below(figure, shapes + kinds("training", *held) + shown, 5)
+    target = handle(f"target {TARGET_US:g} us, 2k to 8k pages", color="black", linestyle="--")
+    torch = handle("torch.topk, same run, not sorted by page", color="black", marker="^",
+                   linestyle="", markerfacecolor="white", markersize=4)  # fmt: skip
+    legend_below(figure, shapes + kinds("training", *held) + [torch, target, *shown], 5)
 
 
 def _distributions(points: list[Point]) -> list[str]:
@@ -55,37 +59,31 @@ def _distributions(points: list[Point]) -> list[str]:
     return sorted(times, key=lambda name: (float(np.median(times[name])), name))
 
 
-def _bars(axes: Axes, evidence: Evidence, points: list[Point], names: list[str]) -> None:
-    """Time at the target's shapes, one group of bars a page count; torch as triangles."""
+def _shapes(axes: Axes, points: list[Point], names: list[str]) -> None:
+    """Time at the target's shapes, a column a page count; torch.topk as triangles."""
     axes.set_title(f"{ROWS} rows (16 requests x 8 heads)")
     mine = [p for p in points if p.axes["rows"] == ROWS and p.axes["budget"] == BUDGET]
     counts = sorted({int(p.axes["pages"]) for p in mine})
-    counts = [n for n in counts if sum(p.axes["pages"] == n for p in mine) >= len(names) - 1]
     if not counts:
         empty(axes, "no points")
         return
-    width = 0.85 / len(names)
-    for index, (name, colour, _) in enumerate(looks(names)):
-        for place, count in enumerate(counts):
-            for point in mine:
-                if point.axes["pages"] == count and point.axes["scores"] == name:
-                    at = place + (index - (len(names) - 1) / 2) * width
-                    axes.bar(at, point.median * 1e6, width * 0.92, color=colour)
-                    for times in point.baselines.values():
-                        axes.plot(at, float(np.median(times)) * 1e6, "^", color="black",
-                                  markersize=4, markerfacecolor="white")  # fmt: skip
-    axes.axhline(4.0, color="black", linestyle="--", linewidth=1.0)
-    axes.text(0.99, 4.0, "target 4 us ", transform=axes.get_yaxis_transform(), ha="right",
-              va="bottom", fontsize=8)  # fmt: skip
+    step = 0.8 / len(names)
+    for index, (name, colour, mark) in enumerate(looks(names)):
+        for point in mine:
+            if point.axes["scores"] == name:
+                at = counts.index(point.axes["pages"]) + (index - (len(names) - 1) / 2) * step
+                axes.plot(at, point.median * 1e6, mark, color=colour, markersize=5)
+                for times in point.baselines.values():
+                    axes.plot(at, float(np.median(times)) * 1e6, "^", color="black",
+                              markersize=4, markerfacecolor="white")  # fmt: skip
+    axes.axhline(TARGET_US, color="black", linestyle="--", linewidth=1.0)
     axes.set_xticks(range(len(counts)), [f"{count:,}" for count in counts])
-    axes.set_xlabel("pages a row (triangle: torch.topk, same run)")
-    axes.set_ylabel("time of a call (us)")
-    axes.set_yscale("log")
+    axes.set_xlabel("pages a row")
     log_axes(axes, y="time of a call (us)")
     axes.grid(visible=False, axis="x")
 
 
-def _most_common(points: list[Point], axis: str, names: list[str], rows: int | None) -> int:
+def _most_common(points: list[Point], axis: str) -> int:
     """The value of *axis* with the most different other axis values."""
     seen: dict[int, set[int]] = {}
     for point in points:
@@ -122,6 +120,9 @@ def _over(
                       color="black", linewidth=1.0, markersize=4)  # fmt: skip
     log_axes(axes, f"{x} a row" if x == "pages" else "rows (requests x heads)",
              "time of a call (us)")  # fmt: skip
+    seen = sorted({int(p.axes[x]) for p in points if p.axes[fixed] == value})
+    axes.set_xticks(seen, [f"{place:,}" for place in seen], minor=False)
+    axes.set_xticks([], minor=True)
 
 
 def _public(evidence: Evidence, mode: str) -> list[tuple[float, float]]:

@@ -49,9 +49,10 @@ class Family:
         return [p for p in evidence.samples.of(self.folder) if self.where(p.axes)]
 
     def fits(self, evidence: Evidence) -> list[Fit]:
-        """The fitted kernels that hold points of this picture."""
+        """The fitted kernels that hold points of this picture, at those points."""
         keys = {point.key for point in self.points(evidence)}
-        return [f for f in evidence.fits.values() if any(p.key in keys for p in f.points)]
+        mine = [fit.only(keys) for fit in evidence.fits.values()]
+        return [fit for fit in mine if fit.points]
 
 
 def is_like(axes: Axes, **wanted: Any) -> bool:
@@ -80,6 +81,28 @@ def _library_series(point: Point) -> str:
     return f"{name[0]} {name[1]}, {axes['n']}x{axes['k']}" if name in wanted else ""
 
 
+def _narrow_series(point: Point) -> str:
+    axes = point.axes
+    wanted = (("8b", "o"), ("8b", "gate_up"), ("70b", "gate_up"), ("70b", "lm_head"))
+    name = (axes["model"], axes["matrix"])
+    return f"{axes['op']}, {name[0]} {name[1]}" if name in wanted else ""
+
+
+def _narrow_public(table: PublicTable, point: Point) -> Public | None:
+    axes = point.axes
+    if axes["op"] != "fp8":
+        return None
+    return table.best("gemm", "fp8", m=axes["m"], n=axes["n"], k=axes["k"])
+
+
+def _tokens(point: Point) -> float:
+    return float(point.axes["m"])
+
+
+def _weights(point: Point) -> tuple[float, ...]:
+    return (float(point.axes["n"] * point.axes["k"]),)
+
+
 def _library_public(table: PublicTable, point: Point) -> Public | None:
     axes = point.axes
     return table.best("gemm", "bfloat16", m=axes["m"], n=axes["n"], k=axes["k"])
@@ -96,6 +119,53 @@ def _batch(point: Point) -> tuple[float, ...]:
     return (float(point.axes.get("batch", 0)),)
 
 
+def _requests(point: Point) -> tuple[float, ...]:
+    axes = point.axes
+    return (-float(axes["bits"]), float(axes["page"]), float(axes["requests"]))
+
+
+def _dense_series(point: Point) -> str:
+    axes = point.axes
+    plain = axes["heads"] == "32/8/128" and axes["page"] == 16
+    return f"batch {axes['requests']}" if plain and axes["requests"] in (1, 4, 16, 64, 256) else ""
+
+
+def _quantised_series(point: Point) -> str:
+    axes = point.axes
+    plain = axes["heads"] == "32/8/128" and axes["page"] == 16
+    return f"{axes['bits']}-bit, batch {axes['requests']}" if plain else ""
+
+
+def _sparse_series(point: Point) -> str:
+    axes = point.axes
+    plain = axes["bits"] == 16 and axes["length"] == 32768
+    return f"page {axes['page']}, batch {axes['requests']}" if plain else ""
+
+
+def _attention_public(table: PublicTable, point: Point) -> Public | None:
+    axes = point.axes
+    if axes["budget"] or axes["tokens"] != 1 or axes["skew"] != "none" or axes["bits"] == 4:
+        return None
+    heads, kv_heads, head_dim = (float(part) for part in axes["heads"].split("/"))
+    return table.best(
+        "decode_attention",
+        "bfloat16" if axes["bits"] == 16 else "fp8",
+        heads=heads, kv_heads=kv_heads, head_dim=head_dim,
+        batch=float(axes["requests"]), ctx=float(axes["length"]),
+    )  # fmt: skip
+
+
+def _plain_attention(axes: Axes) -> bool:
+    return bool(axes["tokens"] == 1 and axes["skew"] == "none")
+
+
+def _uneven_series(point: Point) -> str:
+    axes = point.axes
+    if axes["skew"] != "none":
+        return f"{axes['skew']}, {axes['bits']}-bit, batch {axes['requests']}"
+    return f"{axes['tokens']} new tokens, batch {axes['requests']}" if axes["tokens"] > 4 else ""
+
+
 def _verify_series(point: Point) -> str:
     axes = point.axes
     element = axes["element"]
@@ -106,6 +176,43 @@ def _verify_series(point: Point) -> str:
 
 
 FAMILIES = (
+    Family(
+        "attention",
+        "Paged decode attention, bf16, dense: heads 32/8/128, 16 tokens a page; grey: other shapes",
+        "paged_attention",
+        _dense_series,
+        where=lambda axes: axes["bits"] == 16 and not axes["budget"] and _plain_attention(axes),
+        order=_requests,
+        public=_attention_public,
+        note="Public: the fastest of three frameworks at the same shape, bf16, paged.",
+    ),
+    Family(
+        "attention-quantised",
+        "Paged decode attention, 8-bit and 4-bit cache, dense: heads 32/8/128, 16 tokens a page",
+        "paged_attention",
+        _quantised_series,
+        where=lambda axes: axes["bits"] < 16 and not axes["budget"] and _plain_attention(axes),
+        order=_requests,
+        public=_attention_public,
+        note="Public: fp8 caches, against our 8-bit integers; for 4 bits there is none.",
+    ),
+    Family(
+        "attention-sparse",
+        "Paged decode attention over selected pages: 512 to 8,192 of 32,768 tokens, bf16",
+        "paged_attention",
+        _sparse_series,
+        where=lambda axes: bool(axes["budget"]) and _plain_attention(axes),
+        order=lambda p: (p.axes["page"], p.axes["requests"]),
+        note="Pages are chosen at random and listed in ascending order.",
+    ),
+    Family(
+        "attention-uneven",
+        "Paged decode attention: unequal lengths, and several new tokens a request",
+        "paged_attention",
+        _uneven_series,
+        where=lambda axes: not _plain_attention(axes),
+        order=lambda p: (p.axes["skew"] == "none", *_requests(p)),
+    ),
     Family(
         "gemv",
         "Products of few tokens: our kernel with 4-bit and 16-bit weights",
@@ -120,11 +227,34 @@ FAMILIES = (
         "Products by the library (cuBLAS through PyTorch), bf16",
         "gemm_library",
         _library_series,
-        where=lambda axes: "m" in axes and "n" in axes,
-        x=lambda p: float(p.axes["m"]),
+        where=lambda axes: axes["op"] == "bf16",
+        x=_tokens,
         x_label="tokens (M)",
-        order=lambda p: (p.axes["n"] * p.axes["k"],),
+        order=_weights,
         public=_library_public,
+        roofline=True,
+    ),
+    Family(
+        "gemm-8bit",
+        "Products by the library, fp8 and int8 (scales of one, no conversion of activations)",
+        "gemm_library",
+        _narrow_series,
+        where=lambda axes: axes["op"] in ("fp8", "int8"),
+        x=_tokens,
+        x_label="tokens (M)",
+        order=lambda p: (p.axes["op"] == "int8", *_weights(p)),
+        public=_narrow_public,
+        roofline=True,
+    ),
+    Family(
+        "prefill",
+        "Causal prefill attention by PyTorch, bf16, one request: a chunk behind cached tokens",
+        "gemm_library",
+        lambda p: f"head {p.axes['head_dim']}, {p.axes['offset']:,} cached",
+        where=lambda axes: axes["op"] == "sdpa",
+        x=lambda p: float(p.axes["chunk"]),
+        x_label="tokens of the chunk",
+        order=lambda p: (-p.axes["head_dim"], p.axes["offset"]),
         roofline=True,
     ),
     Family(
@@ -143,6 +273,13 @@ FAMILIES = (
         where=lambda axes: axes["mode"] != "commit",
         order=lambda p: (p.axes["mode"] != "greedy", p.axes["element"] == "fp32"),
         note="Bytes of a rejection are those of the rows that it must read once.",
+    ),
+    Family(
+        "small",
+        "Small stages of a layer, bf16: cold in L2; grey: hot",
+        "small_ops",
+        lambda p: str(p.axes["op"]) if p.axes["cold"] else "",
+        order=lambda p: (p.axes["op"] in ("greedy", "sampled"),),
     ),
 )
 """The pictures with three panels, in the report's order."""

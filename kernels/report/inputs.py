@@ -7,7 +7,7 @@ counts as held out by the same draw that the fit used.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +57,18 @@ class Fit:
     def error(self) -> FloatArray:
         """Predicted over measured, less one."""
         return self.predicted / self.measured - 1.0
+
+    def only(self, keys: set[tuple[str, str]]) -> Fit:
+        """The same fit at those of its points whose keys are in *keys*."""
+        at = np.array([point.key in keys for point in self.points], bool)
+        return replace(
+            self,
+            points=[point for point in self.points if point.key in keys],
+            predicted=self.predicted[at],
+            measured=self.measured[at],
+            held=self.held[at],
+            far=self.far[at],
+        )
 
     def agrees(self) -> bool:
         """Whether the profile's residuals on the hold-out are those of these samples."""

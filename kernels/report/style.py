@@ -6,6 +6,7 @@ a cross is public, a triangle is a library timed beside us, a dashed line is a f
 
 from __future__ import annotations
 
+from math import log10
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
 }
 DPI = 100
-Drawing = "Callable[[Figure], None]"
 
 
 def save(path: Path, size: tuple[float, float], draw: Callable[[Figure], None]) -> None:
@@ -56,18 +56,40 @@ def looks(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 def plain_ticks(axis: Axis) -> None:
     """Plain numbers on a log axis: every step for a short span, powers of ten for a long one."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    decades = 0.0
-    if low > 0.0:
-        from math import log10
-
-        decades = log10(high / low)
+    decades = log10(high / low) if low > 0.0 else 0.0
     subs = (1.0,) if decades > 3.0 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0)
+    if decades < 0.8:
+        subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
     axis.set_major_locator(LogLocator(subs=subs, numticks=12))
-    axis.set_major_formatter("{x:,g}")
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def plain(value: float) -> str:
+    """A tick without powers."""
+    return f"{value:,.0f}" if value >= 100.0 else f"{value:g}"
+
+
+def size_ticks(axis: Axis, low: float, high: float) -> None:
+    """Ticks at powers of two on a log axis over bytes from *low* to *high*."""
+    from matplotlib.ticker import NullLocator
+
+    places = [1 << shift for shift in range(10, 41, 2) if low <= 1 << shift <= high]
+    places = places[:: max(1, -(-len(places) // 7))]
+    axis.axes.set_xscale("log")
+    axis.set_ticks(places, [binary(place) for place in places])
+    axis.set_minor_locator(NullLocator())
+
+
+def binary(nbytes: int) -> str:
+    """Bytes in the largest binary unit."""
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if nbytes >> shift:
+            return f"{nbytes >> shift} {unit}"
+    return f"{nbytes} B"
 
 
 def log_axes(axes: Axes, x: str = "", y: str = "") -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .draw_copies import MOVERS, WORDS, mover_label, rate, records, slowdown
+from .style import binary
 from .words import NONE, fixed, number, percent, table
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def copies(evidence: Evidence) -> list[str]:
         for way in ("h2d", "d2h"):
             by_size = {int(r["bytes"]): r for r in single if r["direction"] == way}
             rows.append([WORDS[way], *(_gb(by_size.get(n)) for n in sizes)])
-        lines += table(("single copies, GB/s", *(_binary(n) for n in sizes)), rows, "l")
+        lines += table(("single copies, GB/s", *(binary(n) for n in sizes)), rows, "l")
     rows = []
     for way in ("h2d", "d2h"):
         for name in ("copy_engine_pages", "copy_batch", "gather"):
@@ -206,13 +207,6 @@ def _gb(record: Mapping[str, Any] | None) -> str:
 def _best_at(found: Sequence[dict[str, Any]], page_bytes: int) -> str:
     mine = [record for record in found if record.get("page_bytes") == page_bytes]
     return _gb(max(mine, key=lambda record: float(record["bytes"]), default=None))
-
-
-def _binary(nbytes: int) -> str:
-    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if nbytes >> shift:
-            return f"{nbytes >> shift} {unit}"
-    return f"{nbytes} B"
 
 
 # ------------------------------------------------------------------------------ a family in words

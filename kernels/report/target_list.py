@@ -31,10 +31,11 @@ def read_stream(evidence: Evidence) -> Found | None:
                  note="the read ceiling of this report")  # fmt: skip
 
 
-def attention(**axes: Any) -> Callable[[Evidence], Found | None]:
-    """Decode attention at heads 32/8/128, bf16, one new token, equal lengths."""
-    usual = {"kv_heads": 8, "group": 4, "head_dim": 128, "tokens": 1, "kv_bits": 16}
-    return best("paged_attention", **{**usual, **axes})
+def attention(requests: int, length: int, **axes: Any) -> Callable[[Evidence], Found | None]:
+    """Decode attention at heads 32/8/128, bf16, dense, one new token, equal lengths."""
+    usual = {"heads": "32/8/128", "bits": 16, "tokens": 1, "budget": 0, "skew": "none"}
+    pick = "" if "page" in axes else "page"
+    return best("paged_attention", pick, requests=requests, length=length, **{**usual, **axes})
 
 
 def scoring(batch: int, pages: int) -> Callable[[Evidence], Found | None]:
@@ -60,7 +61,7 @@ def slowest_selection(evidence: Evidence) -> Found | None:
         return None
     text = " / ".join(f"{one.value:.2f}" for one in known)
     slowest = max(known, key=lambda one: one.value)
-    return replace(slowest, note=f"2k / 4k / 8k pages: {text}; torch.topk finds, ours also sorts")
+    return replace(slowest, note=f"{slowest.note}; 2k / 4k / 8k pages: {text}")
 
 
 def worst_distribution(evidence: Evidence) -> Found | None:
@@ -94,7 +95,7 @@ def rejection(evidence: Evidence) -> Found | None:
         return None
     found = of_point(evidence, points[-1])
     shares = ", ".join(f"{p.axes['acceptance']:g}: {p.median * 1e6:.1f}" for p in points)
-    return replace(found, note=f"slowest acceptance; us by acceptance: {shares}")
+    return replace(found, note=f"{found.note}; slowest acceptance; us by acceptance: {shares}")
 
 
 def constant(name: str, scale: float = 1e6) -> Callable[[Evidence], Found | None]:
@@ -182,15 +183,15 @@ def _file_rate(record: dict[str, Any]) -> float:
 ATTENTION = {"heads": 32.0, "kv_heads": 8.0, "head_dim": 128.0}
 
 
-def _row11(n: int, k: int, bar: float, stretch: float) -> Target:
+def _row11(number: str, n: int, k: int, bar: float, stretch: float) -> Target:
     return Target(
-        "11", f"W4A16 product, M 1, {n}x{k}", "us", bar, gemv(n, k, 1, 4),
+        number, f"W4A16 product, M 1, {n}x{k}", "us", bar, gemv(n, k, 1, 4),
         public("gemm", dtype="int4_wo", m=1.0, n=float(n), k=float(k)), stretch=stretch,
     )  # fmt: skip
 
 
-DENSE_LONG = attention(batch=16, context=32768, budget=0)
-SPARSE_LONG = attention(batch=16, context=32768, budget=128)
+DENSE_LONG = attention(16, 32768, page=16)
+SPARSE_LONG = attention(16, 32768, page=16, budget=2048)
 CHAIN = total(scoring(16, 2048), selection(2048), SPARSE_LONG)
 TARGETS: tuple[Target, ...] = (
     Target(
@@ -199,12 +200,12 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target(
         "2", "paged decode bf16, B 64, L 8k, heads 32/8/128", "us", 495.0,
-        attention(batch=64, context=8192, budget=0),
+        attention(64, 8192),
         public("decode_attention", dtype="bfloat16", batch=64.0, ctx=8192.0, **ATTENTION),
         stretch=483.0,
     ),
     Target(
-        "3", "the same, B 1, L 2k", "us", 12.0, attention(batch=1, context=2048, budget=0),
+        "3", "the same, B 1, L 2k", "us", 12.0, attention(1, 2048),
         public("decode_attention", dtype="bfloat16", batch=1.0, ctx=2048.0, **ATTENTION),
         stretch=9.0,
     ),
@@ -216,7 +217,7 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target(
         "4b", "the same over our dense kernel at L 2k: penalty of the gather", "%", 5.0,
-        ratio(SPARSE_LONG, attention(batch=16, context=2048, budget=0), percent=True),
+        ratio(SPARSE_LONG, attention(16, 2048, page=16), percent=True),
     ),
     Target(
         "5", "page scoring, B 16, L 32k, page 16", "us", 36.0, scoring(16, 2048),
@@ -245,22 +246,22 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target(
         "9", "decode with 8-bit cache, B 16, L 32k", "us", 300.0,
-        attention(batch=16, context=32768, budget=0, kv_bits=8),
+        attention(16, 32768, bits=8),
         public("decode_attention", "(fp8)", dtype="fp8", batch=16.0, ctx=32768.0, **ATTENTION),
         stretch=265.0,
     ),
     Target(
         "10", "decode with 4-bit cache, B 16, L 32k", "us", 210.0,
-        attention(batch=16, context=32768, budget=0, kv_bits=4), said("none on this GPU"),
+        attention(16, 32768, bits=4), said("none on this GPU"),
     ),
     Target(
         "10b", "the same: speed-up over our bf16 cache", "x", 2.3,
-        ratio(DENSE_LONG, attention(batch=16, context=32768, budget=0, kv_bits=4)),
+        ratio(DENSE_LONG, attention(16, 32768, bits=4)),
         better="more",
     ),
-    _row11(16384, 4096, 12.0, 10.5),
-    _row11(4096, 12288, 10.0, 8.5),
-    _row11(4096, 4096, 6.5, 5.5),
+    _row11("11", 16384, 4096, 12.0, 10.5),
+    _row11("11b", 4096, 12288, 10.0, 8.5),
+    _row11("11c", 4096, 4096, 6.5, 5.5),
     Target(
         "12", "W4A16 product, M 16, 16384x4096", "us", 14.0, gemv(16384, 4096, 16, 4),
         public("gemm", dtype="int4_wo", m=16.0, n=16384.0, k=4096.0),

@@ -99,7 +99,10 @@ class Row:
         """How far beyond the bar a missed row is, as a ratio less one."""
         if self.verdict != "missed" or self.found is None or not self.target.bar:
             return 0.0
-        ratio = self.found.value / self.target.bar
+        value, bar = self.found.value, self.target.bar
+        if self.target.unit == "%":  # of a whole, which both exceed
+            value, bar = 100.0 + value, 100.0 + bar
+        ratio = value / bar
         if self.target.better == "more":
             ratio = 1.0 / ratio if ratio > 0.0 else float("inf")
         return ratio - 1.0
@@ -131,7 +134,8 @@ def best(folder: str, pick: str = "", **axes: Any) -> Callable[[Evidence], Found
 
 def of_point(evidence: Evidence, point: Point, pick: str = "") -> Found:
     """One point in microseconds; *pick* names an axis that was chosen for speed."""
-    note = f"{pick} {point.axes[pick]}, the fastest" if pick else ""
+    note = f"error {point.error:.1e}" if point.error else "exact"
+    note += f"; {pick} {point.axes[pick]}, the fastest" if pick else ""
     return Found(
         value=point.median * 1e6,
         bytes=point.bytes,

@@ -28,7 +28,8 @@ def cases(small: bool) -> Iterator[Case]:
         for rows, width in wide:
             for op in ("rmsnorm", "rmsnorm_add", "silu_mul", "add"):
                 yield {"op": op, "rows": rows, "width": width, "element": element}
-    for size, q_heads, k_heads in [(64, 3, 1), (128, 8, 2)] if small else [(64, 32, 8), (128, 64, 8)]:
+    heads = [(64, 3, 1), (128, 8, 2)] if small else [(64, 32, 8), (128, 64, 8)]
+    for size, q_heads, k_heads in heads:
         for rows in (1, 5) if small else (1, 64, 4096):
             yield {
                 "op": "rope", "rows": rows, "size": size, "q_heads": q_heads, "k_heads": k_heads,

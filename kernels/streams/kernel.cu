@@ -59,8 +59,9 @@ extern "C" __global__ void __launch_bounds__(1024) read_stream(ReadStream p) {
 }
 
 // ---------------------------------------------------------------------------- read_bulk
-// Warp 0 fills the ring; the others take landed slots in turn, a warp a slot, so that small slots do
-// not pay for a meeting of warps. Shared memory: 2 * slots barriers, padded to 128 bytes, then
+// Warp 0 fills the ring; each slot belongs to one of the other warps, so that small slots do not pay
+// for a meeting of warps, and no warp can be two fills late at a slot (a parity has but two values).
+// Shared memory: 2 * slots barriers, padded to 128 bytes, then
 // slots * slot_words words.
 extern "C" __global__ void __launch_bounds__(1024) read_bulk(ReadStream p) {
   RS_DYNAMIC_SHARED(shared);
@@ -75,11 +76,11 @@ extern "C" __global__ void __launch_bounds__(1024) read_bulk(ReadStream p) {
   __syncthreads();
   long long tiles = (p.words + p.slot_words - 1) / p.slot_words;
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, consumers = blockDim.x / 32 - 1;
-  int slot = 0, turn = 1;
+  int slot = 0;
   unsigned parity = 0, sum = 0;
   for (int pass = 0; pass < p.passes; ++pass)
     for (long long tile = (blockIdx.x + pass) % gridDim.x; tile < tiles; tile += gridDim.x) {
-      if (warp == 0 || warp == turn) {
+      if (warp == 0 || warp == 1 + slot % consumers) {
         long long at = tile * p.slot_words;
         int words = static_cast<int>(min(static_cast<long long>(p.slot_words), p.words - at));
         uint4* landed = ring + (long long)slot * p.slot_words;
@@ -96,7 +97,6 @@ extern "C" __global__ void __launch_bounds__(1024) read_bulk(ReadStream p) {
           if (lane == 0) rs::barrier_arrive(empty + slot);
         }
       }
-      if (++turn > consumers) turn = 1;
       if (++slot == p.slots) {
         slot = 0;
         parity ^= 1;

@@ -1,6 +1,7 @@
 """How long reads and writes of a file take past the page cache, by size and queue depth.
 
-One rule: what is read is checked. Every 4 KiB block of the file carries its own number.
+One rule: what is read is checked, by the number that every 4 KiB block carries; the last few reads
+of each thread, after the timing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ SIZES = (4096, 16384, 65536, 131072, 262144, 1 << 20, 4 << 20, 16 << 20, 64 << 2
 DEPTHS = (1, 4, 16)
 POINT_S, LEAST = 0.25, 4
 """A point lasts this long, and does at least so many operations."""
-MOST = 1000
+MOST = 4000
+RING_BYTES = 16 << 20
+"""Buffers of a thread, so that not one piece of memory is always in the cache."""
 Buffer = np.ndarray[Any, Any]
 
 
@@ -66,7 +69,6 @@ class Target:
     def __init__(self, path: Path, nbytes: int) -> None:
         self.path, self.blocks = path, nbytes // BLOCK
         self.rng = np.random.default_rng(3)
-        self.lock = threading.Lock()
 
     def __enter__(self) -> Target:
         flags = os.O_RDWR | os.O_CREAT
@@ -88,7 +90,8 @@ class Target:
             part = buffer[: min(count, self.blocks - first)]
             stamp(part, first)
             start = time.perf_counter()
-            _whole(os.pwritev(self.file, [part.data], first * BLOCK), part)
+            if os.pwritev(self.file, [part.data], first * BLOCK) != part.nbytes:
+                raise OSError(f"{self.path}: short write; is the disk full?")
             seconds.append(time.perf_counter() - start)
         os.fsync(self.file)
         wall = time.perf_counter() - begin
@@ -103,28 +106,9 @@ class Target:
 
     def run(self, write: bool, size: int, depth: int, point_s: float) -> dict[str, Any]:
         """Operations of *size* bytes from *depth* threads for about *point_s*."""
-        count = size // BLOCK
-        places = max(1, self.blocks // count)
-        buffers = [self.buffer(count) for _ in range(depth)]
-        seeds = self.rng.spawn(depth)
-        seconds: list[float] = []
-        errors: list[BaseException] = []
+        workers = [Worker(self, write, size // BLOCK, rng) for rng in self.rng.spawn(depth)]
         end = time.perf_counter() + point_s
-
-        def worker(buffer: Buffer, rng: np.random.Generator) -> None:
-            mine: list[float] = []
-            try:
-                while len(mine) < MOST and (time.perf_counter() < end or len(mine) < LEAST):
-                    first = int(rng.integers(places)) * count
-                    mine.append(self._one(write, buffer, first))
-            except BaseException as error:
-                errors.append(error)
-            with self.lock:
-                seconds.extend(mine)
-
-        threads = [
-            threading.Thread(target=worker, args=pair) for pair in zip(buffers, seeds, strict=True)
-        ]
+        threads = [threading.Thread(target=worker.work, args=(end,)) for worker in workers]
         begin = time.perf_counter()
         for thread in threads:
             thread.start()
@@ -133,31 +117,62 @@ class Target:
         if write:
             os.fdatasync(self.file)
         wall = time.perf_counter() - begin
-        if errors:
-            raise errors[0]
+        for worker in workers:
+            if worker.error:
+                raise worker.error
+            if not write:
+                worker.verify()
+        seconds = [taken for worker in workers for taken in worker.seconds]
         return {"seconds": seconds, "wall_seconds": wall, "operations": len(seconds)}
 
-    def _one(self, write: bool, buffer: Buffer, first: int) -> float:
-        view = [buffer.data]
-        if write:
-            stamp(buffer, first)
-            start = time.perf_counter()
-            done = os.pwritev(self.file, view, first * BLOCK)
-            taken = time.perf_counter() - start
-            _whole(done, buffer)
-            return taken
-        buffer[:, 0] = 0
-        start = time.perf_counter()
-        done = os.preadv(self.file, view, first * BLOCK)
-        taken = time.perf_counter() - start
-        _whole(done, buffer)
-        verify(buffer, first)
-        return taken
+
+class Worker:
+    """One thread's operations: buffers and places are made before, and checked after the timing.
+
+    Little Python runs between two operations, since all threads share one interpreter.
+    """
+
+    def __init__(self, target: Target, write: bool, blocks: int, rng: np.random.Generator) -> None:
+        self.file, self.write = target.file, write
+        ring = max(1, min(256, RING_BYTES // (blocks * BLOCK)))
+        self.buffers = [target.buffer(blocks) for _ in range(ring)]
+        places = rng.integers(0, max(1, target.blocks // blocks), ring if write else MOST)
+        self.firsts = (places * blocks).tolist()
+        self.seconds: list[float] = []
+        self.error: BaseException | None = None
+        for buffer, first in zip(self.buffers, self.firsts, strict=False):
+            stamp(buffer, first if write else -1 - len(buffer))
+
+    def work(self, end: float) -> None:
+        """Operates until *end* (of `time.perf_counter`), or for `MOST` operations."""
+        ring, count = len(self.buffers), len(self.firsts)
+        views = [[buffer.data] for buffer in self.buffers]
+        operate, clock = os.pwritev if self.write else os.preadv, time.perf_counter
+        size = self.buffers[0].nbytes
+        try:
+            now = clock()
+            for index in range(MOST):
+                if now > end and index >= LEAST:
+                    break
+                start = clock()
+                done = operate(self.file, views[index % ring], self.firsts[index % count] * BLOCK)
+                now = clock()
+                self.seconds.append(now - start)
+                if done != size:
+                    raise OSError(f"moved {done} of {size} bytes")
+        except BaseException as error:
+            self.error = error
+
+    def verify(self) -> None:
+        """Raises `CheckError` unless the last reads brought what their places hold."""
+        done, ring = len(self.seconds), len(self.buffers)
+        for index in range(max(0, done - ring), done):
+            verify(self.buffers[index % ring], self.firsts[index])
 
 
 def stamp(buffer: Buffer, first: int) -> None:
     """Writes the numbers of the blocks from *first* on into *buffer*."""
-    numbers = np.arange(first, first + len(buffer), dtype=np.uint64)
+    numbers = np.arange(first, first + len(buffer)).astype(np.uint64)
     buffer[:, 0] = numbers + np.uint64(1)
     buffer[:, -1] = ~numbers
 
@@ -168,11 +183,6 @@ def verify(buffer: Buffer, first: int) -> None:
     wrong = (buffer[:, 0] != numbers + np.uint64(1)) | (buffer[:, -1] != ~numbers)
     if wrong.any():
         raise CheckError(f"file: block {first + int(wrong.argmax())} holds another's bytes")
-
-
-def _whole(done: int, buffer: Buffer) -> None:
-    if done != buffer.nbytes:
-        raise OSError(f"moved {done} of {buffer.nbytes} bytes")
 
 
 def disk_of(folder: Path, root: Path = Path("/")) -> dict[str, str]:

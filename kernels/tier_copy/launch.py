@@ -59,9 +59,11 @@ def move_pages(
     kernel(blocks, threads, (params,))
 
 
-def _mover(backend: Backend, defines: tuple[str, ...]) -> Function:
-    function = backend.function("tier_copy", "move_pages", defines)
-    return function if backend.name == "cpu" else _beside_others(backend, defines)
+def _mover(backend: Any, defines: tuple[str, ...]) -> Function:
+    if backend.name != "cpu":
+        return _beside_others(backend, defines)
+    function: Function = backend.function("tier_copy", "move_pages", defines)
+    return function
 
 
 @cache
@@ -74,9 +76,7 @@ def _beside_others(gpu: Any, defines: tuple[str, ...]) -> Function:
     raw = gpu.raw("tier_copy", "move_pages", defines)
     raw.preferred_shared_memory_carveout = 100
 
-    def call(
-        grid: int | tuple[int, ...], block: int, args: Sequence[Any], shared: int = 0
-    ) -> None:
+    def call(grid: int | tuple[int, ...], block: int, args: Sequence[Any], shared: int = 0) -> None:
         sizes = (grid,) if isinstance(grid, int) else grid
         raw(sizes, (block,), tuple(a.value for a in args), shared_mem=shared)
 

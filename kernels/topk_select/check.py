@@ -92,8 +92,9 @@ def check(backend: Backend, case: dict[str, Any], rng: np.random.Generator) -> f
     new, budget = case["new_tokens"], case["budget"]
     max_pages = -(-pages // 4) * 4
     scores = scores_like(case["scores"], (batch, heads, max_pages), rng)
-    lengths = rng.integers(pages * tokens // 2, pages * tokens - new + 1, batch).astype(np.int32)
-    lengths[0] = pages * tokens - new
+    most = max(0, pages * tokens - new)
+    lengths = rng.integers(min(pages * tokens // 2, most), most + 1, batch).astype(np.int32)
+    lengths[0] = most
     if batch > 2:
         lengths[1], lengths[2] = -1, 1
     selected = poisoned(backend, (batch, heads, budget + 3), np.int32)

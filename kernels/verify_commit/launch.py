@@ -182,7 +182,8 @@ def _params(
         raise ValueError(f"commit: ring of {capacity} pages, expected a power of two")
     values |= {field.name: getattr(slots, field.name) for field in fields(slots)}
     values |= {"tokens": tokens, "emitted": emitted, "batch": batch, "new_tokens": new_tokens}
-    return Struct(backend, PARAMS, **values, max_pages=max_pages, ring_capacity=capacity)
+    values |= {"max_pages": max_pages, "ring_capacity": capacity}
+    return Struct(backend, PARAMS, **values)
 
 
 def _check(name: str, array: Array, shape: tuple[int, ...], dtype: Any) -> None:

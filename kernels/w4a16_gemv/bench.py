@@ -24,17 +24,15 @@ SAMPLE_STRIPS = 32
 
 def points() -> list[dict[str, Any]]:
     """The grid: (N, K), tokens, bits."""
-    grid = []
+    grid: list[dict[str, Any]] = []
     for model, shapes in SHAPES.items():
         named = [*shapes.items()]
         if model == "8b":
             named += [("target", shape) for shape in TARGETS]
         for name, (n, k) in named:
             for tokens in (1, 2, 4, 8, 16) if model == "8b" else (1, 4, 16):
-                for bits in (4, 16):
-                    grid.append(
-                        {"model": model, "matrix": name, "n": n, "k": k, "m": tokens, "bits": bits}
-                    )
+                shape = {"model": model, "matrix": name, "n": n, "k": k, "m": tokens}
+                grid += [{**shape, "bits": bits} for bits in (4, 16)]
     return grid
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..backend import Backend
 
+LIMIT = launch.SHARED_LIMIT
 TOLERANCE = {"bf16": 4e-3, "fp16": 1e-3}
 """The output's own rounding is 2^-9 and 2^-12 at most; the rest is accumulation."""
 
@@ -24,12 +25,17 @@ def cases(small: bool) -> Iterator[dict[str, Any]]:
 
     `pieces` 0 leaves the cut to the launcher; `blocks` 0 takes one block an SM.
     """
-    shapes = [(16, 128, 1, 1), (40, 640, 1, 1), (400, 1024, 4, 3), (48, 512, 1, 7)]
-    tokens = (1, 5, 16)
+    shapes: list[tuple[int, int, int, int]] = [
+        (16, 128, 1, 1),
+        (40, 640, 1, 1),
+        (400, 1024, 4, 3),
+        (48, 512, 1, 7),
+    ]
+    tokens = [1, 5, 16]
     if not small:
         shapes = [(2048, 2048, 0, 0), (3072, 2048, 0, 0), (4096, 14336, 0, 0), (6144, 4096, 2, 0)]
         shapes += [(16384, 4096, 0, 0), (8200, 8320, 0, 264), (128256, 2048, 3, 131)]
-        tokens = (1, 2, 3, 4, 8, 9, 16)
+        tokens = [1, 2, 3, 4, 8, 9, 16]
     for bits in (4, 16):
         for n, k, pieces, blocks in shapes:
             for m in tokens:
@@ -84,8 +90,10 @@ def check(backend: Backend, case: dict[str, Any], rng: np.random.Generator) -> f
 
 def forced(cut: launch.Plan, pieces: int, tokens: int, bits: int, k: int) -> launch.Plan:
     """*cut* with k in *pieces*, as deep as fits."""
-    units = -(-(-(-k // pack.UNIT_K[bits])) // pieces)
-    depth = cut.depth
-    while depth and launch.shared_bytes(tokens, bits, 16, depth, units) > launch.SHARED_LIMIT:
+    units = -(-k // pack.UNIT_K[bits])
+    each, depth = -(-units // pieces), cut.depth
+    while depth and launch.shared_bytes(tokens, bits, launch.THREADS, depth, each) > LIMIT:
         depth -= 1
-    return launch.Plan(pieces, depth, launch.shared_bytes(tokens, bits, 16, depth, units))
+    return launch.Plan(
+        pieces, depth, launch.shared_bytes(tokens, bits, launch.THREADS, depth, each)
+    )

@@ -29,8 +29,10 @@ PARAMS = layout(
 SHARED_LIMIT = 232448
 """Bytes of shared memory that a block of sm_90 may have."""
 RING_BYTES = 64 * 1024
-"""What the rings of a block need to cover the latency of memory, with some to spare."""
-OPEN_ITEMS, TOKEN_STRIDE = 4, 20
+"""What the ring of a block needs to cover the latency of memory, with some to spare."""
+THREADS = 544
+"""16 warps that compute and one that copies."""
+TOKEN_STRIDE = 20
 SPLIT_BYTES, ITEM_BYTES = 60_000, 2_000
 """What a cut of k, and an item, cost: about as much time as an SM takes to stream these bytes."""
 
@@ -51,7 +53,13 @@ def padded_tokens(tokens: int) -> int:
 
 
 def plan(
-    n: int, k: int, tokens: int, bits: int, blocks: int, warps: int = 16, limit: int = SHARED_LIMIT
+    n: int,
+    k: int,
+    tokens: int,
+    bits: int,
+    blocks: int,
+    threads: int = THREADS,
+    limit: int = SHARED_LIMIT,
 ) -> Plan:
     """The cut that gives the fullest block the least to read; raises `ValueError` if none fits."""
     units, strips = -(-k // UNIT_K[bits]), -(-n // 16)
@@ -60,12 +68,13 @@ def plan(
         piece_units = -(-units // pieces)
         if -(-units // piece_units) != pieces:
             continue
-        fixed = shared_bytes(tokens, bits, warps, 0, piece_units)
-        slot = warps * (UNIT_BYTES[bits] + 8)
-        depth = min(8, (limit - fixed) // slot, -(-strips * units // (blocks * warps)) + 1)
-        if limit - fixed < slot * min(depth, max(1, RING_BYTES // slot)) or depth < 1:
-            continue
         items = -(-strips * pieces // blocks)
+        fixed = shared_bytes(tokens, bits, threads, 0, piece_units)
+        slot = (threads // 32 - 1) * (UNIT_BYTES[bits] + 16)
+        enough = -(-items * piece_units // (threads // 32 - 1))
+        depth = min((limit - fixed) // slot, enough)
+        if depth < min(max(1, RING_BYTES // slot), enough):
+            continue
         staged = (items // strips + 1 + (pieces > 1)) * tokens * piece_units * UNIT_K[bits]
         cost = items * (piece_units * UNIT_BYTES[bits] + ITEM_BYTES) + staged
         if pieces > 1:
@@ -77,14 +86,14 @@ def plan(
     return best
 
 
-def shared_bytes(tokens: int, bits: int, warps: int, depth: int, piece_units: int) -> int:
+def shared_bytes(tokens: int, bits: int, threads: int, depth: int, piece_units: int) -> int:
     """Twin of `gemv::shared_bytes`."""
     padded, piece_k = padded_tokens(tokens), piece_units * UNIT_K[bits]
     sums = piece_k // GROUP * 8 * -(-padded // 8) * 4 if bits == 4 else 0
     x = padded * (piece_k * 2 + 16)
-    partial = OPEN_ITEMS * warps * padded * TOKEN_STRIDE * 4
-    ring = warps * depth * (UNIT_BYTES[bits] + 8)
-    return ring + x + sums + partial + OPEN_ITEMS * 8
+    warps, open_items = threads // 32 - 1, 2 if padded > 4 else 4
+    partial = open_items * (warps * padded * TOKEN_STRIDE * 4 + 8)
+    return warps * depth * (UNIT_BYTES[bits] + 16) + x + sums + partial + 8
 
 
 def defines(tokens: int, bits: int, element: str) -> tuple[str, ...]:
@@ -148,7 +157,7 @@ def gemv(
     cut: Plan | None = None,
     space: tuple[Array, Array] | None = None,
     blocks: int = 0,
-    threads: int = 512,
+    threads: int = THREADS,
 ) -> None:
     """y [tokens, n] = x [tokens, k] times the transpose of W, packed by `pack4` or `pack16`.
 
@@ -158,7 +167,7 @@ def gemv(
     tokens, k = x.shape
     n = y.shape[1]
     blocks = blocks or backend.sms
-    cut = cut or plan(n, k, tokens, bits, blocks, threads // 32)
+    cut = cut or plan(n, k, tokens, bits, blocks, threads)
     space = space or workspace(backend, n, tokens, cut.pieces)
     kernel = backend.function("w4a16_gemv", "w4a16_gemv", defines(tokens, bits, element))
     kernel(blocks, threads, (params(backend, x, weights, y, bits, cut, space),), cut.shared)

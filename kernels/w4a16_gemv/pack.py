@@ -1,8 +1,8 @@
 """Weights in the order in which the kernel reads them, and back.
 
-A unit is 16 rows by 256 columns (4 bits) or 64 columns (16 bits). Within 64 columns, lane 4 g + t of
-a warp holds rows g and g + 8, columns 16 t to 16 t + 15; of these, step j of the tensor core takes
-columns 4 j to 4 j + 3. All functions take NumPy or CuPy arrays.
+A unit is 16 rows by 256 columns (4 bits) or 64 columns (16 bits). Within 64 columns, lane 4 g + t
+of a warp holds rows g and g + 8, columns 16 t to 16 t + 15; of these, step j of the tensor core
+takes columns 4 j to 4 j + 3. All functions take NumPy or CuPy arrays.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def pack4(xp: Any, nibbles: Array, scales: Array, zeros: Array) -> Array:
     """
     n, k = nibbles.shape
     if k % GROUP or scales.shape != (n, k // GROUP) or zeros.shape != scales.shape:
-        raise ValueError(f"pack4: nibbles {nibbles.shape}, scales {scales.shape}, groups of {GROUP}")
+        raise ValueError(f"pack4: nibbles {nibbles.shape}, scales {scales.shape}; {GROUP}")
     lanes = _to_lanes(xp, _padded(xp, nibbles, 4).astype(xp.uint32))
     shift = 4 * xp.arange(4, dtype=xp.uint32)[:, None] + 16 * xp.arange(2, dtype=xp.uint32)
     # [strip, 64 columns, lane, step, register, half] -> one word a step

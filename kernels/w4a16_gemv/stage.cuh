@@ -8,11 +8,11 @@
 // partials  [strips, pieces, 16 * TOKENS] float, used if pieces > 1
 // tickets   [strips], zero before and after
 //
-// Work: an item is one strip over one of `pieces` ranges of k; a block takes a run of items, and its
-// warps deal the units of the run among themselves. Each warp streams its units through a ring of
-// its own, so no warp ever waits for another one's data and the copies start before x is there.
-// Warps add up an item in shared memory, blocks add up a strip's pieces in `partials`; the last one
-// to arrive sums in a fixed order, so that results never depend on timing.
+// Work: an item is one strip over one of `pieces` ranges of k; a block takes a run of items. Its last
+// warp streams the units of the run through a ring in shared memory and does nothing else, because a
+// copy that finds the queue full holds its warp up; the other warps take the units in turn. Warps
+// add up an item in shared memory, blocks add up a strip's pieces in `partials`; the last one to
+// arrive sums in a fixed order, so that results never depend on timing.
 #pragma once
 #include "common/cuda.cuh"
 #include "w4a16_gemv/inline.cuh"
@@ -35,32 +35,29 @@ struct W4a16GemvParams {
   unsigned* tickets;
   int tokens, n, k;
   int pieces;  // ranges of k; each but the last spans ceil(units / pieces) units
-  int depth;   // ring slots of a warp
+  int depth;   // ring slots of a consumer
 };
 
 namespace gemv {
-
-constexpr int kUnitK = WEIGHT_BITS == 4 ? 256 : 64;
-#ifndef GEMV_PAD
-#define GEMV_PAD 0
-#endif
 #ifdef GEMV_TRACE
-#define TRACE(i) do { if (lane == 0 && (i) < 40) reinterpret_cast<long long*>(p.partials)[((long long)block * 16 + warp) * 40 + (i)] = clock64(); } while (0)
+#define TRACE(i) do { if (threadIdx.x % 32 == 0 && (i) < 40) reinterpret_cast<long long*>(p.partials)[((long long)blockIdx.x * 17 + threadIdx.x / 32) * 40 + (i)] = clock64(); } while (0)
 #else
 #define TRACE(i)
 #endif
-constexpr int kUnitBytes = WEIGHT_BITS == 4 ? 2128 + GEMV_PAD : 2048;
+
+constexpr int kUnitK = WEIGHT_BITS == 4 ? 256 : 64;
+constexpr int kUnitBytes = WEIGHT_BITS == 4 ? 2128 : 2048;
 constexpr int kSides = (TOKENS + 7) / 8;  // MMAs a weight fragment feeds
 constexpr int kSums = 8 * kSides;         // floats of one group's sums of x
-constexpr int kOpenItems = 4;             // items that a block may be adding up at once
+constexpr int kOpenItems = TOKENS > 4 ? 2 : 4;  // items that a block may be adding up at once
 constexpr int kTokenStride = 20;          // floats; 16 rows, and no bank conflict
 
 __host__ __device__ constexpr int x_stride(int piece_k) { return piece_k * 2 + 16; }
-// Bytes of dynamic shared memory for a block of *warps* warps.
+// Bytes of dynamic shared memory for a block of *warps* consumers.
 __host__ __device__ constexpr int shared_bytes(int warps, int depth, int piece_k) {
-  return warps * depth * kUnitBytes + TOKENS * x_stride(piece_k) +
+  return warps * depth * (kUnitBytes + 16) + TOKENS * x_stride(piece_k) +
          (WEIGHT_BITS == 4 ? piece_k / 128 * kSums * 4 : 0) +
-         kOpenItems * warps * TOKENS * kTokenStride * 4 + (warps * depth + kOpenItems) * 8;
+         kOpenItems * (warps * TOKENS * kTokenStride * 4 + 8) + 8;
 }
 
 // Position of a warp in its block's run of items.
@@ -86,38 +83,44 @@ struct Plan {
 };
 
 struct Shared {
-  unsigned char* ring;  // this warp's
+  unsigned char* ring;  // [warps][depth]: a slot has one owner, who is never a phase ahead
   unsigned char* x;
-  float* sums;  // [group][kSums]: sums of x over a group, in fp32
-  float* partial;  // [kOpenItems][warps][TOKENS][kTokenStride]
-  rs::Barrier* full;  // this warp's ring
-  unsigned* arrived;  // [kOpenItems]: shares of the open item that have come
-  unsigned* summed;  // [kOpenItems]: items that are through with this place
+  float* sums;         // [group][kSums]: sums of x over a group, in fp32
+  float* partial;      // [kOpenItems][warps][TOKENS][kTokenStride]
+  rs::Barrier* full;   // [warps][depth]
+  rs::Barrier* empty;  // [warps][depth]
+  unsigned* arrived;   // [kOpenItems]: shares of the open item that have come
+  unsigned* summed;    // [kOpenItems]: items that are through with this place
+  unsigned* met;       // arrivals at meetings of the consumers
 
-  __device__ Shared(unsigned char* base, int warps, int warp, int depth, int piece_k) {
-    ring = base + warp * depth * kUnitBytes;
+  __device__ Shared(unsigned char* base, int warps, int depth, int piece_k) {
+    ring = base;
     x = base + warps * depth * kUnitBytes;
     sums = reinterpret_cast<float*>(x + TOKENS * x_stride(piece_k));
     partial = sums + (WEIGHT_BITS == 4 ? piece_k / 128 * kSums : 0);
-    rs::Barrier* barriers =
-        reinterpret_cast<rs::Barrier*>(partial + kOpenItems * warps * TOKENS * kTokenStride);
-    full = barriers + warp * depth;
-    arrived = reinterpret_cast<unsigned*>(barriers + warps * depth);
+    full = reinterpret_cast<rs::Barrier*>(partial + kOpenItems * warps * TOKENS * kTokenStride);
+    empty = full + warps * depth;
+    arrived = reinterpret_cast<unsigned*>(empty + warps * depth);
     summed = arrived + kOpenItems;
+    met = summed + kOpenItems;
   }
 };
 
 // ---------------------------------------------------------------------------- x
 // Columns [k0, k0 + piece_k) of x into shared memory, zeros beyond k, and their sums by group of 128.
-__device__ inline void stage_x(const W4a16GemvParams& p, const Shared& s, int k0, int piece_k) {
+// Each block starts at another place, so that they do not all ask the same part of L2 at once.
+__device__ inline void stage_x(const W4a16GemvParams& p, const Shared& s, int k0, int piece_k,
+                               int threads, int block) {
   const int row_chunks = piece_k / 8, chunks = p.tokens * row_chunks;
+  const int turn = block * 11 % max(1, chunks / 32) * 32;
   auto place = [&](int chunk, int& token, int& column) {
+    chunk += chunk + turn < chunks ? turn : turn - chunks;
     token = chunk / row_chunks;
     column = chunk - token * row_chunks;
     return s.x + token * x_stride(piece_k) + column * 16;
   };
   int token, column;
-  for (int chunk = threadIdx.x; chunk < chunks; chunk += blockDim.x) {  // all at once in flight
+  for (int chunk = threadIdx.x; chunk < chunks; chunk += threads) {  // all at once in flight
     unsigned char* to = place(chunk, token, column);
     const int k = k0 + column * 8;
     if (k < p.k)
@@ -128,7 +131,7 @@ __device__ inline void stage_x(const W4a16GemvParams& p, const Shared& s, int k0
   rs::copy_commit();
   rs::copy_wait<0>();
   if (WEIGHT_BITS == 4)
-    for (int chunk = threadIdx.x; chunk < chunks; chunk += blockDim.x) {  // a thread's own copies
+    for (int chunk = threadIdx.x; chunk < chunks; chunk += threads) {  // a thread's own copies
       uint4 raw = *reinterpret_cast<const uint4*>(place(chunk, token, column));
       ELEMENT v[8];
       memcpy(v, &raw, 16);
@@ -258,7 +261,7 @@ __device__ inline void add_share(const W4a16GemvParams& p, const Shared& s, cons
                                  const float (&total)[kSides][4], int share, int shares) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int open = at.index % kOpenItems, use = at.index / kOpenItems;
-  const int warps = blockDim.x / 32, warp_floats = TOKENS * kTokenStride;
+  const int warps = blockDim.x / 32 - 1, warp_floats = TOKENS * kTokenStride;
   rs::wait_count(s.summed + open, use);
   float* rows = s.partial + open * warps * warp_floats;
   float* mine = rows + share * warp_floats;
@@ -280,15 +283,80 @@ __device__ inline void add_share(const W4a16GemvParams& p, const Shared& s, cons
   if (lane == 0) atomicAdd(s.summed + open, 1);
 }
 
+// The producer's warp: the units of this block's run in order, as slots become free.
+__device__ inline void produce(const W4a16GemvParams& p, const Shared& s, const Plan& plan,
+                               Cursor at, int consumers) {
+  const unsigned char* unit = p.weights;
+  int owner = 0, slot = 0, round = 0;
+  for (; at.index < plan.count; plan.advance(at, 1)) {
+    if (at.unit == 0)
+      unit = p.weights + ((long long)at.strip * plan.units + at.piece * plan.piece_units) *
+                             kUnitBytes;
+    const int place = owner * p.depth + slot;
+    if (round > 0) rs::barrier_wait(s.empty + place, (round - 1) & 1);
+    rs::fill_begin(s.full + place, kUnitBytes);
+    rs::fill_piece(s.ring + place * kUnitBytes, unit, kUnitBytes, s.full + place);
+    rs::fill_end(s.full + place);
+    unit += kUnitBytes;
+    if (++owner < consumers) continue;
+    owner = 0;
+    if (++slot == p.depth) slot = 0, ++round;
+  }
+}
+
+// All consumers meet; the *count*th meeting of the stage.
+__device__ __forceinline__ void meet(const Shared& s, int consumers, int count) {
+  __threadfence_block();
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) atomicAdd(s.met, 1);
+  rs::wait_count(s.met, count * consumers);
+}
+
+// One of the *consumers* warps: every so manieth unit of the run, from *warp* on.
+__device__ inline void consume(const W4a16GemvParams& p, const Shared& s, const Plan& plan,
+                               Cursor at, int consumers, int block) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int piece_k = plan.piece_units * kUnitK, stride = x_stride(piece_k);
+  const int first_piece = at.piece, last_item = at.piece * plan.strips + at.strip + plan.count - 1;
+  const int last_piece = last_item / plan.strips;
+  int place = warp * p.depth, slot = 0, round = 0, meetings = 0;
+  plan.advance(at, warp);
+  for (int piece = first_piece; piece <= last_piece; ++piece) {
+    if (piece > first_piece) meet(s, consumers, ++meetings);  // nobody reads the x before any more
+    int tr = 5;
+    stage_x(p, s, piece * piece_k, piece_k, consumers * 32, block);
+    TRACE(2);
+    meet(s, consumers, ++meetings);
+    TRACE(3);
+    const int shares = min(plan.units_of(piece), consumers);
+    while (at.index < plan.count && at.piece == piece) {
+      const Cursor item = at;  // item.unit < shares: the warp's first unit names its share
+      float total[kSides][4] = {};
+      do {
+        rs::barrier_wait(s.full + place + slot, round & 1);
+        TRACE(tr); ++tr;
+        multiply_unit(total, p, s, s.ring + (place + slot) * kUnitBytes, at.unit * kUnitK,
+                      stride);
+        TRACE(tr); ++tr;
+        __syncwarp();
+        if (lane == 0) rs::barrier_arrive(s.empty + place + slot);
+        if (++slot == p.depth) slot = 0, ++round;
+        plan.advance(at, consumers);
+      } while (at.index == item.index);
+      add_share(p, s, item, total, item.unit, shares);
+      TRACE(tr); ++tr;
+    }
+  }
+}
+
 }  // namespace gemv
 
 // ---------------------------------------------------------------------------- stage
 __device__ inline void w4a16_gemv_stage(const W4a16GemvParams& p, int block, int blocks,
                                         unsigned char* shared) {
   using namespace gemv;
-  const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   TRACE(0);
-  int tr = 5;
+  const int consumers = blockDim.x / 32 - 1;
   Plan plan;
   plan.strips = (p.n + 15) / 16;
   plan.units = (p.k + kUnitK - 1) / kUnitK;
@@ -296,71 +364,24 @@ __device__ inline void w4a16_gemv_stage(const W4a16GemvParams& p, int block, int
   const long long items = (long long)plan.strips * p.pieces;
   const int first = items * block / blocks;
   plan.count = items * (block + 1) / blocks - first;
-  const int piece_k = plan.piece_units * kUnitK, stride = x_stride(piece_k);
-  const Shared s(shared, warps, warp, p.depth, piece_k);
+  const Shared s(shared, consumers, p.depth, plan.piece_units * kUnitK);
 
-  if (lane == 0) {
-    for (int i = 0; i < p.depth; ++i) rs::barrier_init(s.full + i, 1);
-    if (warp == 0)
-      for (int i = 0; i < kOpenItems; ++i) s.arrived[i] = s.summed[i] = 0;
+  if (plan.count > 0) {
+    const int barriers = 2 * consumers * p.depth;
+    for (int i = threadIdx.x; i < barriers; i += blockDim.x) rs::barrier_init(s.full + i, 1);
+    if (threadIdx.x < 2 * kOpenItems + 1) s.arrived[threadIdx.x] = 0;
     rs::barrier_init_fence();
-  }
-  __syncwarp();
-
-  Cursor at = {0, first % plan.strips, first / plan.strips, 0};
-  plan.advance(at, warp);
-  Cursor ahead = at;
-  int filled = 0;
-  auto fill = [&] {
-    if (ahead.index < plan.count) {
-      long long unit =
-          (long long)ahead.strip * plan.units + ahead.piece * plan.piece_units + ahead.unit;
-      rs::fill_begin(s.full + filled, kUnitBytes);
-      rs::fill_piece(s.ring + filled * kUnitBytes, p.weights + unit * kUnitBytes, kUnitBytes,
-                     s.full + filled);
-      rs::fill_end(s.full + filled);
-      plan.advance(ahead, warps);
-    }
-    if (++filled == p.depth) filled = 0;
-  };
-  for (int i = 0; i < p.depth; ++i) fill();
-  TRACE(1);
-
-  const int last_piece = (first + plan.count - 1) / plan.strips;
-  int slot = 0, parity = 0;
-  for (int piece = first / plan.strips; plan.count > 0 && piece <= last_piece; ++piece) {
-    __syncthreads();  // nobody reads the x of the piece before; publishes the counts
-    TRACE(2);
-#ifndef GEMV_NOX
-    stage_x(p, s, piece * piece_k, piece_k);
-#endif
-    TRACE(3);
     __syncthreads();
-    TRACE(4);
-    const int shares = min(plan.units_of(piece), warps);
-    while (at.index < plan.count && at.piece == piece) {
-      const Cursor item = at;  // item.unit < shares: the warp's first unit names its share
-      float total[kSides][4] = {};
-      do {
-        rs::barrier_wait(s.full + slot, parity);
-        TRACE(tr); ++tr;
-#ifndef GEMV_NOMUL
-        multiply_unit(total, p, s, s.ring + slot * kUnitBytes, at.unit * kUnitK, stride);
-#endif
-        TRACE(tr); ++tr;
-        __syncwarp();
-        fill();
-        if (++slot == p.depth) slot = 0, parity ^= 1;
-        plan.advance(at, warps);
-      } while (at.index == item.index);
-      add_share(p, s, item, total, item.unit, shares);
-      TRACE(tr); ++tr;
-    }
+    const Cursor start = {0, first % plan.strips, first / plan.strips, 0};
+    TRACE(1);
+    if (threadIdx.x / 32 == consumers)
+      produce(p, s, plan, start, consumers);
+    else
+      consume(p, s, plan, start, consumers, block);
+    TRACE(38);
+    __syncthreads();
+    TRACE(39);
+    for (int i = threadIdx.x; i < barriers; i += blockDim.x) rs::barrier_inval(s.full + i);
+    __syncthreads();
   }
-  TRACE(38);
-  __syncthreads();
-  TRACE(39);
-  if (lane == 0)
-    for (int i = 0; i < p.depth; ++i) rs::barrier_inval(s.full + i);
-  __syncthreads();
 }
