@@ -14,6 +14,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from multiprocessing.connection import Connection
 
 SAMPLES = 30
@@ -29,7 +30,7 @@ BASELINE_SAMPLES = 10
 POOL_BYTES = 40e9
 """Freed memory that CuPy may keep for the next point; PyTorch's baselines need room too."""
 DIGITS = 5
-MEASURE_S = 120.0
+MEASURE_S = 170.0
 """How long one `measure_*` function may take, where it can be told."""
 RECORD_SAMPLES = 60
 
@@ -165,7 +166,7 @@ def do(machine: Machine, module: Any, folder: str, job: Job, deadline: float) ->
     """What the samples file keeps of one job."""
     start = time.perf_counter()
     if job.point is None:
-        answer = recorded(machine, getattr(module, job.measure), deadline)
+        answer = recorded(machine, module, job.measure, deadline)
     else:
         answer = timed(machine, module, folder, job.point)
     answer["took"] = round(time.perf_counter() - start, 3)
@@ -173,15 +174,21 @@ def do(machine: Machine, module: Any, folder: str, job: Job, deadline: float) ->
     return found
 
 
-def recorded(machine: Machine, measure: Callable[..., Any], deadline: float) -> dict[str, Any]:
-    """The records that *measure* yields; `incomplete` says why there are no more."""
+def recorded(machine: Machine, module: Any, name: str, deadline: float) -> dict[str, Any]:
+    """The records that the function *name* yields; `incomplete` says why there are no more."""
+    measure: Callable[..., Any] = getattr(module, name)
     limit = min(deadline, time.time() + MEASURE_S)
-    takes_limit = "deadline" in inspect.signature(measure).parameters
+    takes = inspect.signature(measure).parameters
+    options: dict[str, Any] = {"deadline": limit} if "deadline" in takes else {}
+    if "points" in takes:  # a table of cells, on the clock of its own loop
+        options = {"points": module.points(), "deadline": limit - time.time() + time.monotonic()}
     found: list[dict[str, Any]] = []
     try:
-        for record in measure(machine.gpu, **({"deadline": limit} if takes_limit else {})):
-            kept = {key: _thinned(value) for key, value in dict(record).items()}
-            found.append(kept)  # one by one: what came before an exception stays
+        answer = measure(machine.gpu, **options)
+        if isinstance(answer, Mapping):
+            answer = [{"name": name, "data": data} for name, data in answer.items()]
+        for record in answer:
+            found.append(_thinned(dict(record)))  # one by one: what came before a fault stays
     except Exception as error:
         if not found:
             raise
@@ -191,9 +198,13 @@ def recorded(machine: Machine, measure: Callable[..., Any], deadline: float) -> 
 
 
 def _thinned(value: Any) -> Any:
-    """A long list of samples as `RECORD_SAMPLES` of them, evenly over time and rounded."""
+    """*value* with long lists of samples cut to `RECORD_SAMPLES`, evenly over time, and rounded."""
+    if isinstance(value, Mapping):
+        return {key: _thinned(entry) for key, entry in value.items()}
     if not isinstance(value, list | tuple | np.ndarray):
         return value
+    if any(isinstance(entry, Mapping | list | tuple | str) for entry in value):
+        return [_thinned(entry) for entry in value]
     values = np.asarray(value)
     if values.dtype.kind != "f" or values.ndim != 1:
         return values.tolist()

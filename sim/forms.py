@@ -139,6 +139,48 @@ def attention_flops(heads: float, head_dim: float, chunk: float, offset: float) 
 
 
 @dataclass(frozen=True, slots=True)
+class RampedScores:
+    """t = t0 + scores * (4 head_dim/F + score) * (1 + half_tokens/context), causal attention.
+
+    A score is one product of a query and a key; *score_s* is what it costs beside its flops, the
+    exponential most of all.
+    """
+
+    t0_s: float
+    flops_per_s: float
+    score_s: float
+    half_tokens: float
+
+    def seconds(self, heads: float, head_dim: float, chunk: float, offset: float) -> float:
+        """Duration for *chunk* >= 1 new tokens behind *offset* tokens that are already cached."""
+        scores = heads * (chunk * offset + chunk * (chunk + 1.0) / 2.0)
+        each = 4.0 * head_dim / self.flops_per_s + self.score_s
+        ramp = 1.0 + self.half_tokens / (chunk + offset)
+        return self.t0_s + scores * each * ramp
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkedPrefill:
+    """A prompt's first chunk takes *fresh*, a chunk behind cached tokens *cached*.
+
+    # Model: libraries run another kernel when the mask's corner is moved, with its own times.
+    """
+
+    fresh: RampedScores
+    cached: RampedScores
+
+    @property
+    def t0_s(self) -> float:
+        """The part of a launch that does not grow with the work."""
+        return self.fresh.t0_s
+
+    def seconds(self, heads: float, head_dim: float, chunk: float, offset: float) -> float:
+        """Duration for *chunk* >= 1 new tokens behind *offset* tokens that are already cached."""
+        form = self.cached if offset > 0.0 else self.fresh
+        return form.seconds(heads, head_dim, chunk, offset)
+
+
+@dataclass(frozen=True, slots=True)
 class LinearBytes:
     """t = t0 + bytes/bw: small elementwise nodes (norm, rotary, append, activation, add)."""
 
@@ -148,6 +190,25 @@ class LinearBytes:
     def seconds(self, bytes_moved: float) -> float:
         """Duration of one node that moves *bytes_moved* bytes, read plus written."""
         return self.t0_s + bytes_moved / self.bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class CachedBytes:
+    """t = t0 + bytes/bw, where a share of the bytes that falls to 0 at *l2_bytes* comes from L2.
+
+    # Model: a small stage finds what the stage before has just written in the cache.
+    """
+
+    t0_s: float
+    bytes_per_s: float
+    l2_bytes_per_s: float
+    l2_bytes: float
+
+    def seconds(self, bytes_moved: float) -> float:
+        """Duration of one node that moves *bytes_moved* bytes, read plus written."""
+        hits = max(0.0, 1.0 - bytes_moved / self.l2_bytes)
+        each = hits / self.l2_bytes_per_s + (1.0 - hits) / self.bytes_per_s
+        return self.t0_s + bytes_moved * each
 
 
 @dataclass(frozen=True, slots=True)

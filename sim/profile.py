@@ -16,13 +16,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, shown
-from .forms import LinearBytes, RampedFlops, Roofline, SplitKv, StreamRows, Waves
-from .profile_check import Finder
+from .forms import (
+    CachedBytes,
+    ChunkedPrefill,
+    LinearBytes,
+    RampedFlops,
+    RampedScores,
+    Roofline,
+    SplitKv,
+    StreamRows,
+    Waves,
+)
+from .profile_check import SCORES, Finder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Form = Roofline | SplitKv | RampedFlops | LinearBytes | StreamRows | Waves
+Prefill = RampedFlops | ChunkedPrefill
+Small = LinearBytes | CachedBytes
+Form = Roofline | SplitKv | Prefill | Small | StreamRows | Waves
 STANDS_FOR = {"decode_attention.int8": "decode_attention.fp8"}
 STANDS_FOR |= {other: name for name, other in STANDS_FOR.items()}
 
@@ -120,16 +132,16 @@ class Profile:
         assert isinstance(form, SplitKv)
         return form
 
-    def prefill_attention(self) -> RampedFlops:
+    def prefill_attention(self) -> Prefill:
         """Causal attention of a prefill chunk, bf16."""
         form = self.kernel("prefill_attention.bf16").form
-        assert isinstance(form, RampedFlops)
+        assert isinstance(form, Prefill)
         return form
 
-    def elementwise(self) -> LinearBytes:
+    def elementwise(self) -> Small:
         """One small node: norm, rotary embedding, append, activation, residual add."""
         form = self.kernel("elementwise").form
-        assert isinstance(form, LinearBytes)
+        assert isinstance(form, Small)
         return form
 
     def estimated(self) -> list[str]:
@@ -246,6 +258,12 @@ def build_form(form: str, parameters: Mapping[str, float]) -> Form:
             return SplitKv(**p)
         case "ramped_flops":
             return RampedFlops(**p)
+        case "chunked_prefill":
+            own = (p[key] for key in SCORES)
+            cached = (p[f"cached_{key}"] for key in SCORES)
+            return ChunkedPrefill(RampedScores(*own), RampedScores(*cached))
+        case "cached_bytes":
+            return CachedBytes(**p)
         case "stream_rows":
             return StreamRows(**p)
         case "waves":

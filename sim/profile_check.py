@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 SCHEMA = 1
 KINDS = ("measured", "fitted", "estimated")
 ROOFLINE = ("t0_s", "bytes_per_s", "flops_per_s", "q")
+SCORES = ("t0_s", "flops_per_s", "score_s", "half_tokens")
 FORMS = {
     "roofline": ROOFLINE,
     "roofline_gemv": (*ROOFLINE, "gemv_t0_s", "gemv_bytes_per_s", "gemv_flops_per_s"),
     "split_kv": ("t0_s", "bytes_per_s", "ramp_s", "cta_s", "kv_bytes"),
     "ramped_flops": ("t0_s", "flops_per_s", "half_tokens"),
+    "chunked_prefill": (*SCORES, *(f"cached_{key}" for key in SCORES)),
     "linear_bytes": ("t0_s", "bytes_per_s"),
+    "cached_bytes": ("t0_s", "bytes_per_s", "l2_bytes_per_s", "l2_bytes"),
     "stream_rows": ("t0_s", "bytes_per_s", "ramp_s", "row_s"),
     "waves": ("t0_s", "row_s", "entry_s", "slots"),
 }
@@ -31,8 +34,8 @@ FORMS = {
 FAMILIES = {
     "gemm": ("roofline", "roofline_gemv"),
     "decode_attention": ("split_kv",),
-    "prefill_attention": ("ramped_flops",),
-    "elementwise": ("linear_bytes",),
+    "prefill_attention": ("ramped_flops", "chunked_prefill"),
+    "elementwise": ("linear_bytes", "cached_bytes"),
     "page_score": ("stream_rows",),
     "topk_select": ("waves",),
     "verify_commit": ("stream_rows",),
@@ -64,7 +67,7 @@ CONSTANTS = (
     "device_schedule_s",
     "device_schedule_per_request_s",
 )
-POSITIVE = ("q", "kv_bytes", "slots")
+POSITIVE = ("q", "kv_bytes", "slots", "l2_bytes")
 KERNELS = ("gemm.bf16", "decode_attention.bf16", "prefill_attention.bf16", "elementwise")
 
 
@@ -169,7 +172,8 @@ class Finder:
             place = f"{path}.parameters.{key}"
             positive = key.endswith("_per_s") or key in POSITIVE
             self.number(parameters, key, place, positive=positive)
-            self.range(parameters.get(key), key.removeprefix("gemv_"), place)
+            name = key.removeprefix("gemv_").removeprefix("cached_")
+            self.range(parameters.get(key), name, place)
         for key in parameters.keys() - set(FORMS[form]):
             self.add(f"{path}.parameters.{shown(key)}", f"no parameter of {form}; remove it")
 
@@ -243,7 +247,7 @@ class Finder:
             return  # said already, or a time of 0
         if key == "q":
             low, high = _EXPONENT
-        elif key.endswith("_per_s") or key == "slots":
+        elif key.endswith("_per_s") or key in ("slots", "l2_bytes"):
             low, high = _SLOWEST, math.inf
         elif key.endswith("_s"):
             low, high = 0.0, _LONGEST

@@ -30,6 +30,7 @@ from sim.profile_check import FORMS as PARAMETERS
 
 SIZE = st.floats(1.0, 1e12)
 COUNT = st.integers(1, 10**6).map(float)
+OFFSET = st.integers(0, 2).map(float)
 TIME, RATE = st.floats(1e-9, 1e-3), st.floats(1e6, 1e15)
 
 
@@ -37,9 +38,10 @@ def parameters(form):
     """Any physical parameters of *form*."""
     kinds = {"q": st.floats(1.0, 12.0), "kv_bytes": st.floats(0.25, 4.0)}
     kinds |= {"slots": st.floats(1.0, 1e4), "half_tokens": st.floats(0.0, 1e5)}
+    kinds |= {"l2_bytes": st.floats(1e6, 1e9)}
 
     def kind(key):
-        name = key.removeprefix("gemv_")
+        name = key.removeprefix("gemv_").removeprefix("cached_")
         return kinds.get(name, RATE if name.endswith("_per_s") else TIME)
 
     return st.fixed_dictionaries({key: kind(key) for key in PARAMETERS[form]})
@@ -50,7 +52,9 @@ AXES = {
     "roofline_gemv": {"bytes": SIZE, "flops": SIZE},
     "split_kv": dict.fromkeys(("batch", "total_context", "heads", "kv_heads", "head_dim"), COUNT),
     "ramped_flops": dict.fromkeys(("heads", "head_dim", "chunk", "offset"), COUNT),
+    "chunked_prefill": dict.fromkeys(("heads", "head_dim", "chunk"), COUNT) | {"offset": OFFSET},
     "linear_bytes": {"bytes": SIZE},
+    "cached_bytes": {"bytes": SIZE},
     "stream_rows": {"bytes": SIZE, "rows": COUNT},
     "waves": {"rows": COUNT, "entries": COUNT},
 }

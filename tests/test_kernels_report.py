@@ -30,7 +30,8 @@ DEVICE = {
     "name": "NVIDIA H200", "sms": 132, "driver": "580.0", "cuda": "13.0", "cpu": "made up",
     "cores": 16, "packages": {"numpy": "2"}, "python": "3.12",
 }  # fmt: skip
-FOLDERS = ("streams", "topk_select", "w4a16_gemv", "gemm_library", "page_score", "verify_commit")
+FOLDERS = ("streams", "paged_attention", "page_score", "topk_select", "kv_append", "verify_commit",
+           "w4a16_gemv", "gemm_library", "small_ops")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------ made-up samples
@@ -50,6 +51,14 @@ def moved(folder: str, a: dict[str, Any]) -> float:
             return (2 if a["op"] == "bf16" else 1) * float(a["n"] * a["k"] + a["m"] * a["k"])
         case "page_score":
             return 4.0 * a["batch"] * a["pages"] * a["kv_heads"] * a["head_dim"]
+        case "paged_attention":
+            heads, width = int(a["heads"].split("/")[1]), int(a["heads"].split("/")[2])
+            tokens = a["requests"] * (a["budget"] or a["length"])
+            return tokens * heads * width * a["bits"] / 4 + 4e3 * a["requests"]
+        case "kv_append":
+            return 8e3 * a["batch"] * a["tokens"]
+        case "small_ops":
+            return 2.0 * a["rows"] * (128256 if "logits" in a else 8192)
         case "verify_commit":
             wide = 4 if a["element"] == "fp32" else 2
             return float(a["batch"] * (a["drafts"] + 1) * a["vocabulary"] * wide)
@@ -95,6 +104,7 @@ def made(names: tuple[str, ...] = FOLDERS, every: int = 1) -> Iterator[dict[str,
         "kind": "failed", "kernel": "page_score", "point": {"batch": 7}, "again": False,
         "reason": "ValueError: no room",
     }  # fmt: skip
+    yield _records("loop_control", "measure_steps", list(steps()))
     for measure, records in (("measure_copies", copies()), ("measure_files", files()),
                              ("measure_interference", interference())):  # fmt: skip
         yield _records("tier_copy", measure, list(records))
@@ -103,6 +113,24 @@ def made(names: tuple[str, ...] = FOLDERS, every: int = 1) -> Iterator[dict[str,
 def _records(folder: str, measure: str, found: list[dict[str, Any]]) -> dict[str, Any]:
     line = {"kind": "records", "kernel": folder, "measure": measure, "again": False}
     return {**line, "records": found, "incomplete": "", "took": 1.0}
+
+
+def steps() -> Iterator[dict[str, Any]]:
+    """Records of whole steps of `loop_control`."""
+    over = {"resident": 7e-6, "graph": 14e-6, "host-c": 20e-6, "host-python": 40e-6}
+    for sparse in (False, True):
+        for batch in (1, 4, 16, 64):
+            for context in (1024, 4096, 16384, 65536):
+                work = 6e-6 + 4096.0 * batch * (context if not sparse else context / 8) / 4.2e12
+                for mode, extra in {**over, "graph-steady": 3e-6}.items():
+                    slower = 1.05 if mode == "resident" else 1.0
+                    record = {"slots": batch, "context": context, "mode": mode, "sparse": sparse}
+                    record |= {"samples_s": [slower * work + extra] * 5, "touched_bytes": 1 << 40}
+                    if mode == "resident":
+                        cycles = {"attend": int(2e9 * work), "attend_wait": 2000, "verify": 4000,
+                                  "verify_wait": 3000}  # fmt: skip
+                        record["stage_cycles"] = {name: [n] * 3 for name, n in cycles.items()}
+                    yield record
 
 
 def copies() -> Iterator[dict[str, Any]]:
@@ -157,7 +185,9 @@ def made_profile(samples: Samples) -> dict[str, Any]:
     constants = {
         name: {"value": value, **constant}
         for name, value in (("grid_barrier_s", 1e-6), ("graph_node_s", 1.1e-6),
-                            ("graph_launch_s", 6e-6), ("mailbox_round_trip_s", 2e-6),
+                            ("host_sync_s", 9e-6), ("host_copyback_s", 5e-6),
+                            ("host_c_submit_s", 2e-6), ("host_python_submit_s", 4e-6),
+                            ("launch_latency_s", 3e-6), ("graph_launch_s", 6e-6), ("mailbox_round_trip_s", 2e-6),
                             ("h2d_latency_s", 4e-6), ("d2h_latency_s", 4e-6))
     }  # fmt: skip
     for way in ("h2d", "d2h"):

@@ -50,9 +50,38 @@ def ramped_flops(p: Parameters, x: Axes) -> FloatArray:
     return time
 
 
+def chunked_prefill(p: Parameters, x: Axes) -> FloatArray:
+    """t0 + scores * (4 head_dim/F + score) * (1 + half_tokens/context), one set for offset 0.
+
+    The other set, `cached_*`, is for a chunk behind cached tokens, where libraries run another
+    kernel. *score_s* is the exponential and its company, whatever the head size.
+    """
+    cached = {key.removeprefix("cached_"): value for key, value in p.items() if "cached_" in key}
+    return np.where(x["offset"] > 0.0, _scores(cached, x), _scores(p, x))
+
+
+def _scores(p: Parameters, x: Axes) -> FloatArray:
+    chunk, offset = x["chunk"], x["offset"]
+    scores = x["heads"] * (chunk * offset + chunk * (chunk + 1.0) / 2.0)
+    each = 4.0 * x["head_dim"] / p["flops_per_s"] + p["score_s"]
+    ramp = 1.0 + p["half_tokens"] / (chunk + offset)
+    time: FloatArray = p["t0_s"] + scores * each * ramp
+    return time
+
+
 def linear_bytes(p: Parameters, x: Axes) -> FloatArray:
     """t0 + bytes/bw: small stages."""
     time: FloatArray = p["t0_s"] + x["bytes"] / p["bytes_per_s"]
+    return time
+
+
+def cached_bytes(p: Parameters, x: Axes) -> FloatArray:
+    """t0 + bytes/bw, where a share of the bytes that falls to 0 at *l2_bytes* comes from L2."""
+    moved = x["bytes"]
+    hits = np.maximum(0.0, 1.0 - moved / p["l2_bytes"])
+    time: FloatArray = p["t0_s"] + moved * (
+        hits / p["l2_bytes_per_s"] + (1.0 - hits) / p["bytes_per_s"]
+    )
     return time
 
 
@@ -76,7 +105,9 @@ FORMS: dict[str, Callable[[Parameters, Axes], FloatArray]] = {
     "roofline_gemv": roofline_gemv,
     "split_kv": split_kv,
     "ramped_flops": ramped_flops,
+    "chunked_prefill": chunked_prefill,
     "linear_bytes": linear_bytes,
+    "cached_bytes": cached_bytes,
     "stream_rows": stream_rows,
     "waves": waves,
 }

@@ -12,16 +12,13 @@ import numpy as np
 
 from .forms import FORMS, FloatArray
 from .judge import at_frontier, is_held_out, ratios, repeatability, residuals
-from .solve import fit
+from .solve import STARTS, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from .recipe import Recipe
     from .samples import Point, Samples
-
-LEAST_POINTS = 8
-"""Fewer training points than this make no kernel."""
 
 
 def points_of(recipe: Recipe, samples: Samples) -> list[Point]:
@@ -33,7 +30,7 @@ def fitted(recipe: Recipe, samples: Samples, second: Samples | None) -> dict[str
     """The profile's entry of *recipe*; None if too few of its points are measured."""
     points = points_of(recipe, samples)
     held = [is_held_out(point.kernel, point.axes) for point in points]
-    if held.count(False) < LEAST_POINTS:
+    if held.count(False) < recipe.least:
         return None
     table = Table(recipe, points)
     train = [not out for out in held]
@@ -42,7 +39,7 @@ def fitted(recipe: Recipe, samples: Samples, second: Samples | None) -> dict[str
     near = [not out for out in far]
     found: dict[str, Any] = {
         "holdout": table.judged(parameters, held),
-        "left_out_shapes": _shapes(recipe, table),
+        "left_out_shapes": _shapes(recipe, table, parameters),
         "frontier": table.judged(table.fit(near), far),
         "training": table.judged(parameters, train),
         "repeatability": repeatability(points, samples),
@@ -74,11 +71,15 @@ class Table:
         self.axes = {name: np.array([row[name] for row in rows], np.float64) for name in names}
         self.seconds = np.array([point.median for point in points], np.float64)
 
-    def fit(self, mask: Sequence[bool]) -> dict[str, float]:
-        """Parameters fitted on the points in *mask*."""
+    def fit(
+        self, mask: Sequence[bool], near: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
+        """Parameters fitted on the points in *mask*; *near* a fit that is known, twice as fast."""
         at, recipe = np.array(mask, bool), self.recipe
         axes = {name: values[at] for name, values in self.axes.items()}
-        return fit(recipe.form, recipe.start, recipe.free, axes, self.seconds[at], recipe.bounds)
+        start, starts = (recipe.start, STARTS) if near is None else (near, 2)
+        seconds = self.seconds[at]
+        return fit(recipe.form, start, recipe.free, axes, seconds, recipe.bounds, starts)
 
     def predict(self, parameters: Mapping[str, float]) -> FloatArray:
         """Seconds of every point."""
@@ -95,7 +96,7 @@ class Table:
         return {axis: [float(span.min()), float(span.max())] for axis, span in spans.items()}
 
 
-def _shapes(recipe: Recipe, table: Table) -> dict[str, float]:
+def _shapes(recipe: Recipe, table: Table, near: Mapping[str, float]) -> dict[str, float]:
     """Each shape predicted by a fit that saw none of its points; all shapes together."""
     labels = [recipe.shape(point.axes) for point in table.points]
     if len(set(labels)) < 2:
@@ -103,7 +104,7 @@ def _shapes(recipe: Recipe, table: Table) -> dict[str, float]:
     predicted = np.empty_like(table.seconds)
     for shape in sorted(set(labels)):
         out = np.array([label == shape for label in labels], bool)
-        predicted[out] = table.predict(table.fit((~out).tolist()))[out]
+        predicted[out] = table.predict(table.fit((~out).tolist(), near))[out]
     return residuals(predicted, table.seconds)
 
 

@@ -38,5 +38,7 @@ class Recipe:
     fixed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Kind and note of each parameter that is not fitted."""
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    least: int = 8
+    """Fewer training points than this make no kernel."""
     borrow: Callable[[Fitted], Mapping[str, float]] | None = None
     """Parameters that follow from kernels fitted before this one; they replace those of `start`."""

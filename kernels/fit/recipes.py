@@ -9,7 +9,7 @@ from .kernel import by_threshold
 from .recipe import Axes, Fitted, Inputs, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from .samples import Point
 
@@ -148,24 +148,25 @@ def _decoded(point: Point) -> Inputs:
     }
 
 
-KV_BYTES = {16: 2.0, 8: 132.0 / 128.0, 4: 160.0 / 256.0}
-"""Of one element of the cache with its scales, at head size 128."""
+KV_BYTES = {"bf16": 2.0, "int8": 132.0 / 128.0, "int4": 0.6875, "int4.page64": 0.625}
+"""Of one element of the cache with its scales: head size 128, pages of 16 tokens or as named."""
+KV_NOTE = "an element of the cache with its share of scales (head size 128), from the layout"
 
 
-def decode(name: str, bits: int) -> Recipe:
-    """Decode attention over a paged cache of *bits* bits, dense and sparse."""
+def decode(name: str, where: Callable[[Axes], bool]) -> Recipe:
+    """Decode attention over a paged cache, dense and sparse."""
     return Recipe(
         name=f"decode_attention.{name}",
         folder="paged_attention",
         form="split_kv",
-        where=lambda axes: axes["bits"] == bits and axes["tokens"] == 1,
+        where=lambda axes: axes["tokens"] == 1 and where(axes),
         inputs=_decoded,
         start={
             "t0_s": 5e-6,
             "bytes_per_s": 4.2e12,
-            "ramp_s": 2e-6,
+            "ramp_s": 4e-6,
             "cta_s": 5e-9,
-            "kv_bytes": KV_BYTES[bits],
+            "kv_bytes": KV_BYTES[name],
         },
         free=("t0_s", "bytes_per_s", "ramp_s", "cta_s"),
         shape=lambda axes: str(axes["heads"]),
@@ -175,22 +176,39 @@ def decode(name: str, bits: int) -> Recipe:
             "tokens": lambda axes: "selected" if axes["budget"] else "all",
             "skew": lambda axes: str(axes["skew"]),
         },
-        fixed={
-            "kv_bytes": {
-                "kind": "measured",
-                "note": "of the cache's layout: an element with its share of scales, head size 128",
-            }
-        },
+        fixed={"kv_bytes": {"kind": "measured", "note": KV_NOTE}},
         note=REPLAY + "Our kernel over a shuffled page table, one new token a request; dense, and "
-        "over a sorted list of selected pages, where total_context counts the selected tokens.",
+        "over a sorted list of selected pages, where total_context counts the selected tokens. "
+        "Skewed batches are among the points: only the sum of the contexts counts.",
     )
 
 
-DECODE = (decode("bf16", 16), decode("int8", 8), decode("int4", 4))
+DECODE = (
+    decode("bf16", lambda axes: axes["bits"] == 16),
+    decode("int8", lambda axes: axes["bits"] == 8),
+    decode("int4", lambda axes: axes["bits"] == 4 and axes["page"] == 16),
+    decode("int4.page64", lambda axes: axes["bits"] == 4 and axes["page"] == 64),
+)
+VERIFIED = replace(
+    DECODE[0],
+    name="verify_attention.bf16",
+    where=lambda axes: axes["bits"] == 16 and axes["tokens"] > 1,
+    inputs=lambda point: {
+        **_decoded(point),
+        "heads": heads_of(point.axes)[0] * float(point.axes["tokens"]),
+        "tokens": float(point.axes["tokens"]),
+    },
+    shape=lambda axes: f"{axes['tokens']} tokens",
+    domain=("batch", "context", "tokens", "kv_heads", "head_dim"),
+    groups={"new tokens": lambda axes: str(axes["tokens"])},
+    note=REPLAY
+    + "The same kernel with 2 to 8 new tokens a request: heads counts the query rows of "
+    "a request, heads times new tokens.",
+)
 PREFILL = Recipe(
     name="prefill_attention.bf16",
     folder="gemm_library",
-    form="ramped_flops",
+    form="chunked_prefill",
     where=lambda axes: axes["op"] == "sdpa",
     inputs=lambda point: {
         "heads": float(point.axes["q_heads"]),
@@ -199,8 +217,26 @@ PREFILL = Recipe(
         "offset": float(point.axes["offset"]),
         "context": float(point.axes["chunk"] + point.axes["offset"]),
     },
-    start={"t0_s": 8e-6, "flops_per_s": 6e14, "half_tokens": 1000.0},
-    free=("t0_s", "flops_per_s", "half_tokens"),
+    start={
+        "t0_s": 5e-6,
+        "flops_per_s": 7e14,
+        "score_s": 3e-13,
+        "half_tokens": 500.0,
+        "cached_t0_s": 1e-5,
+        "cached_flops_per_s": 4e14,
+        "cached_score_s": 3e-13,
+        "cached_half_tokens": 50.0,
+    },
+    free=(
+        "t0_s",
+        "flops_per_s",
+        "score_s",
+        "half_tokens",
+        "cached_t0_s",
+        "cached_flops_per_s",
+        "cached_score_s",
+        "cached_half_tokens",
+    ),
     shape=lambda axes: f"{axes['q_heads']}/{axes['kv_heads']}/{axes['head_dim']}",
     domain=("chunk", "context", "heads", "head_dim"),
     groups={"offset": by_threshold("offset", 0, 8192)},
@@ -209,20 +245,66 @@ PREFILL = Recipe(
 
 
 # ------------------------------------------------------------------------------ small stages
-SMALL = ("rmsnorm", "rmsnorm_add", "silu_mul", "add", "rope")
-ELEMENTWISE = Recipe(
-    name="elementwise",
-    folder="small_ops",
-    form="linear_bytes",
-    where=lambda axes: axes["op"] in SMALL,
-    inputs=lambda point: {"bytes": point.bytes},
-    start={"t0_s": 2e-6, "bytes_per_s": 3.5e12},
-    free=("t0_s", "bytes_per_s"),
-    shape=lambda axes: str(axes["op"]),
-    domain=("bytes",),
-    groups={"op": lambda axes: str(axes["op"])},
-    note="Times come from CUDA-graph replay, so t0 includes the gap between nodes. Norm, residual "
-    "add, rotary embedding and activation, bytes read plus written.",
+SMALL = {
+    "norm": ("rmsnorm", "rmsnorm_add"),
+    "rope": ("rope",),
+    "silu_mul": ("silu_mul",),
+    "add": ("add",),
+}
+LARGE_BYTES = 32e6
+"""From here on a stage's arrays are timed cold: they do not stay in the L2 cache until it runs."""
+WIDTHS = {"rmsnorm": 4096, "rmsnorm_add": 4096, "silu_mul": 28672, "add": 4096, "rope": 5120}
+
+
+def _as_in_a_step(ops: Sequence[str]) -> Callable[[Axes], bool]:
+    """Points of *ops*: small arrays just written and so warm, large ones cold."""
+
+    def where(axes: Axes) -> bool:
+        if axes["op"] not in ops:
+            return False
+        large = 2.0 * float(axes["rows"]) * WIDTHS[str(axes["op"])] >= LARGE_BYTES / 2.0
+        return bool(axes["cold"]) == large
+
+    return where
+
+
+def small(name: str, ops: Sequence[str], what: str) -> Recipe:
+    """A small stage, or all of them."""
+    return Recipe(
+        name=name,
+        folder="small_ops",
+        form="cached_bytes",
+        where=_as_in_a_step(ops),
+        inputs=lambda point: {"bytes": point.bytes},
+        start={"t0_s": 2e-6, "bytes_per_s": 3.9e12, "l2_bytes_per_s": 6e12, "l2_bytes": 3e7},
+        free=("t0_s", "bytes_per_s", "l2_bytes_per_s", "l2_bytes"),
+        shape=lambda axes: f"{axes['op']} {axes['rows']}",
+        domain=("bytes",),
+        groups={"op": lambda axes: str(axes["op"])},
+        bounds={"l2_bytes": (8e6, 6e7), "l2_bytes_per_s": (1e12, 1e14)},
+        note=f"{what}, bytes read plus written. Times come from CUDA-graph replay, so t0 includes "
+        "the gap between nodes. Small arrays are warm in L2, as the stage before leaves them; "
+        "arrays of 16 MB and more are cold.",
+    )
+
+
+def small_alone(name: str, ops: Sequence[str]) -> Recipe:
+    """One small stage: a fixed cost of its own, the rates of all."""
+    lent = ("bytes_per_s", "l2_bytes_per_s", "l2_bytes")
+    said = {"kind": "fitted", "note": "of all small stages together, see elementwise"}
+    return replace(
+        small(f"elementwise.{name}", ops, f"Stage {name}: a fixed cost of its own"),
+        free=("t0_s",),
+        fixed=dict.fromkeys(lent, said),
+        least=3,
+        borrow=lambda found: {key: found["elementwise"][key] for key in lent},
+    )
+
+
+EVERY_SMALL = [op for ops in SMALL.values() for op in ops]
+ELEMENTWISE = (
+    small("elementwise", EVERY_SMALL, "Norm, rotary embedding, activation and add together"),
+    *(small_alone(name, ops) for name, ops in SMALL.items()),
 )
 
 
@@ -284,7 +366,7 @@ def verify(name: str, where: Callable[[Axes], bool], what: str) -> Recipe:
         },
         start={"t0_s": 4e-6, "bytes_per_s": 4e12, "ramp_s": 1e-6, "row_s": 1e-9},
         free=("t0_s", "bytes_per_s", "ramp_s", "row_s"),
-        shape=lambda axes: f"{axes['vocabulary']} {axes['element']} {axes['batch']}",
+        shape=lambda axes: f"{axes['vocabulary']} {axes['element']}",
         domain=("batch", "drafts", "vocabulary", "bytes"),
         note=REPLAY
         + f"{what}; commit and page release are in it. Rows of the vocabulary are cold.",
@@ -306,5 +388,5 @@ VERIFY = (
 )
 
 RECIPES = (
-    LIBRARY, FP8, INT4, GEMV, *DECODE, PREFILL, ELEMENTWISE, TOPK, SCORE, *VERIFY,
+    LIBRARY, FP8, INT4, GEMV, *DECODE, VERIFIED, PREFILL, *ELEMENTWISE, TOPK, SCORE, *VERIFY,
 )  # fmt: skip

@@ -46,9 +46,16 @@ def check(backend: Backend, case: dict[str, Any], rng: np.random.Generator) -> f
 
 def append(backend: Backend, case: dict[str, Any], arrays: dict[str, Array]) -> None:
     """Launches *case* on what `State.on` returned."""
-    options = {key: case.get(key) for key in ("page_tokens", "element", "bits")}
-    options |= {"blocks": case.get("blocks"), "threads": case["threads"]}
-    launch.append(backend, **arrays, **options, most_tokens=case.get("most_tokens"))
+    launch.append(
+        backend,
+        **arrays,
+        page_tokens=case["page_tokens"],
+        element=case["element"],
+        bits=case["bits"],
+        most_tokens=case.get("most_tokens"),
+        blocks=case.get("blocks"),
+        threads=case["threads"],
+    )
 
 
 @dataclass

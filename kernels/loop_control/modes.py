@@ -12,7 +12,7 @@ from ..page_score.launch import shared_bytes as score_bytes
 from ..topk_select.launch import shared_bytes as select_bytes
 from ..verify_commit.launch import shared_bytes as verify_bytes
 from . import host_c
-from .inputs import Inputs
+from .constants import capture
 from .launch import Loop, edit_slot
 from .mailbox import ADMIT, Mailbox, pinned
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..backend import Array, Backend
+    from .inputs import Inputs
     from .record import Launch
-    from .state import State
 
 SPARSE, DENSE = (0, 1, 2, 3, 4), (0, 3, 4)
 """Which stages run, in the order of `launch.STAGES`."""
@@ -54,6 +54,7 @@ class Decoder:
         self.host: Array = pinned(backend, self.state.slab.shape, np.int32)
         self._done: Array = backend.xp.zeros(1, np.int32)
         self._request = np.zeros(0, np.int64)
+        self._graphs: list[Any] = []
 
     def rewind(self, request: Any) -> None:
         """Back to step zero, with *request* [slots] in the slots."""
@@ -81,9 +82,21 @@ class Decoder:
             seconds.append(time.perf_counter() - begin)
         return seconds
 
-    def schedule(
-        self, before: Any, waiting: list[tuple[int, int, int]], emitted: Emitted
-    ) -> None:
+    def c_steps(self, steps: int, stream: Any) -> list[float]:
+        """`host_steps`, launched from C."""
+        seconds = self.host_list(stream).launch(self.step, steps)[0]
+        self.step += steps
+        return [float(one) for one in seconds]
+
+    def graph_steps(self, steps: int, stream: Any) -> list[float]:
+        """`host_steps`, each a graph that is replayed."""
+        if not self._graphs:
+            self._graphs = [capture(stream, launches) for launches in self.launches]
+        seconds = self.host_list(stream).replay(self._graphs, self.step, steps)[0]
+        self.step += steps
+        return [float(one) for one in seconds]
+
+    def schedule(self, before: Any, waiting: list[tuple[int, int, int]], emitted: Emitted) -> None:
         """What a host does after a step: reads tokens, frees slots, admits from *waiting*.
 
         *before* are the slots' lengths when the step began; an entry is (request, length,

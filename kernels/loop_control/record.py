@@ -30,11 +30,11 @@ class Launch:
     args: tuple[Any, ...]
     raw: Any = None
     """CuPy's kernel; `None` on the CPU."""
+    values: tuple[Any, ...] = ()
+    """The arguments as NumPy values, as the driver takes them."""
 
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """The arguments as NumPy values, as the driver takes them."""
-        return tuple(_value(arg) for arg in self.args)
+    def __post_init__(self) -> None:
+        self.values = tuple(_value(arg) for arg in self.args)
 
     @property
     def handle(self) -> int:

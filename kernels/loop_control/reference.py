@@ -30,7 +30,7 @@ class Reference:
         self.new_tokens, self.page_tokens, self.max_pages = new_tokens, page_tokens, max_pages
 
     def serve(self) -> None:
-        """Admits waiting (request, length, remaining), first come first served, lowest slot first."""
+        """Admits who waits (request, length, remaining), in order, to the lowest idle slots."""
         for slot in np.flatnonzero(self.lengths == -1):
             if not self.waiting:
                 return

@@ -21,7 +21,7 @@ TOLERANCE = 2e-5
 
 def cases(small: bool) -> Iterator[dict[str, Any]]:
     """Shapes to check: *small* ones for the CPU, the models' own for the GPU."""
-    base = {"page_tokens": 16, "element": "bf16", "reduce": "max", "threads": 288}
+    base = {"page_tokens": 16, "element": "bf16", "reduce": "max", "threads": 384}
     names = ("requests", "tokens", "kv_heads", "group", "head_dim", "max_pages")
     if small:
         shapes = [(1, 1, 2, 4, 128, 9), (3, 3, 2, 4, 128, 40), (2, 1, 3, 8, 64, 70)]

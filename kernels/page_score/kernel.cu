@@ -3,7 +3,7 @@
 #include "page_score/stage.cuh"
 
 #ifndef THREADS
-#define THREADS 288
+#define THREADS 384
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS) page_score_pages(PageScoreParams p) {

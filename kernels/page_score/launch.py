@@ -22,8 +22,8 @@ PARAMS = layout(
     ("max_pages", "i4"),
 )
 DTYPES = {"bf16": "uint16", "fp16": "float16"}
-THREADS = 288
-"""Eight warps that multiply, one for each head of a unit, and one that fills the ring."""
+THREADS = 384
+"""Eight warps that multiply, one for each head of a unit, and four that fill the ring."""
 BARRIER_BYTES, RING_KB = 128, 195
 
 

@@ -6,8 +6,8 @@
 // mma.m16n8k16, [kmin | kmax] its K = 2 HEAD_DIM, and 8 query rows of a KV head's group its columns.
 //
 // All pages of all requests are one list, of which each block takes an equal piece, so a batch of
-// unequal requests costs what an even one does. One warp walks the piece and keeps a ring of bulk
-// copies full, a slot being kUnit pages of up to kPartHeads heads; the others multiply.
+// unequal requests costs what an even one does. A few warps walk the piece and keep a ring of
+// bulk copies full, a slot being kUnit pages of up to kPartHeads heads; the others multiply.
 //
 //   q        [requests, tokens, kv_heads * GROUP, HEAD_DIM] ELEMENT, rotary embedding applied
 //   minmax   [physical page, kv_heads, 2, HEAD_DIM] ELEMENT: minimum, maximum over the page's tokens
@@ -59,6 +59,7 @@ static_assert(HEAD_DIM == 64 || HEAD_DIM == 128, "rows of 4 or 8 times 64 bytes"
 constexpr int kTiles = 128 / HEAD_DIM;  // 16-page tiles of a unit: 8 KB a head
 constexpr int kUnit = 16 * kTiles;
 constexpr int kLoads = HEAD_DIM / 32;  // 16-byte loads a lane makes of HEAD_DIM elements
+constexpr int kBatch = 4;              // pages that a warp copies at a stretch
 constexpr int kPartHeads = PART_HEADS;
 constexpr int kHeadBytes = 4 * HEAD_DIM;  // minima and maxima of a page's head
 // Rows of a slot are 64 bytes longer than their data: two rows then share no bank.
@@ -74,88 +75,11 @@ constexpr int shared_bytes(int requests) {
   return kBarrierBytes + kRingBytes + (requests + 1) * 4;
 }
 
-__device__ __forceinline__ int pages_of(const PageScoreParams& p, int request) {
-  int length = p.lengths[request];
-  return length < 0 ? 0 : (length + p.tokens + PAGE_TOKENS - 1) / PAGE_TOKENS;
-}
+}  // namespace page_score
 
-// starts[r] = pages of the requests before r, for r <= requests. By warp 0; the loads of 8 times 32
-// requests are in flight together.
-__device__ __forceinline__ void find_starts(const PageScoreParams& p, int* starts) {
-  int lane = threadIdx.x % 32, before = 0;
-  for (int base = 0; base < p.requests; base += 256) {
-    int pages[8];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      int r = base + i * 32 + lane;
-      pages[i] = r < p.requests ? pages_of(p, r) : 0;
-    }
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      int r = base + i * 32 + lane;
-      if (base + i * 32 >= p.requests) break;
-      int sum = pages[i];
-      for (int step = 1; step < 32; step *= 2) {
-        int other = __shfl_up_sync(0xffffffffu, sum, step);
-        if (lane >= step) sum += other;
-      }
-      if (r < p.requests) starts[r + 1] = before + sum;
-      before += __shfl_sync(0xffffffffu, sum, 31);
-    }
-  }
-  if (lane == 0) starts[0] = 0;
-}
+#include "page_score/walk.cuh"
 
-// The units of a block's piece of the list, and its ring; every warp walks them alike.
-struct Walk {
-  const int* starts;
-  int requests, kv_heads, slots;
-  int at, end;                          // pages of the list, over all requests
-  int request, first, count;            // the unit: pages first .. first + count - 1 of a request
-  int head, heads;                      // its part: heads head .. head + heads - 1
-  int slot;
-  unsigned parity;
-
-  __device__ __forceinline__ Walk(const PageScoreParams& p, const int* starts, int block,
-                                  int blocks)
-      : starts(starts), requests(p.requests), kv_heads(p.kv_heads), head(0), slot(0), parity(0) {
-    long long total = starts[p.requests];
-    at = static_cast<int>(total * block / blocks);
-    end = static_cast<int>(total * (block + 1) / blocks);
-    int low = 0, high = p.requests - 1;  // the request of page *at* lies in [low, high]
-    while (low < high) {
-      int middle = (low + high) / 2;
-      if (starts[middle + 1] <= at) low = middle + 1;
-      else high = middle;
-    }
-    request = low;
-    slots = min(kMostSlots, kRingBytes / (kUnit * row_bytes()));
-    find_unit();
-  }
-  __device__ __forceinline__ bool ended() const { return at >= end; }
-  __device__ __forceinline__ int row_bytes() const {
-    return min(kPartHeads, kv_heads) * kHeadBytes + kPad;
-  }
-  __device__ __forceinline__ void find_unit() {
-    heads = min(kPartHeads, kv_heads - head);
-    if (ended()) return;
-    while (starts[request + 1] <= at) ++request;
-    first = at - starts[request];
-    count = min(kUnit, min(end, starts[request + 1]) - at);
-  }
-  __device__ __forceinline__ void next() {
-    head += heads;
-    if (head == kv_heads) {
-      head = 0;
-      at += count;
-    }
-    find_unit();
-    if (++slot == slots) {
-      slot = 0;
-      parity ^= 1;
-    }
-  }
-};
+namespace page_score {
 
 // Query row first + lane / 4 of the head; lanes hold a row in the order in which they hold a page's.
 __device__ __forceinline__ void load_query(const PageScoreParams& p, int request, int kv_head,
@@ -173,12 +97,6 @@ __device__ __forceinline__ void load_query(const PageScoreParams& p, int request
   }
 }
 
-// Both elements of *pair* that are negative, the others zero; pair & ~negative is the rest.
-__device__ __forceinline__ unsigned negative_mask(unsigned pair) {
-  unsigned signs = (pair & 0x80008000u) >> 15;
-  return (signs << 16) - signs;
-}
-
 // d[0] += rows * q- for minima, d[1] += rows * q+ for maxima; *low* and *high* are 16 bytes of rows
 // lane / 4 and lane / 4 + 8. The product's K order is the lanes' order, the same in both operands.
 __device__ __forceinline__ void multiply(float (&d)[2][4], const uint4 (&low)[2 * kLoads],
@@ -189,9 +107,8 @@ __device__ __forceinline__ void multiply(float (&d)[2][4], const uint4 (&low)[2 
     unsigned pairs[4] = {q[i].x, q[i].y, q[i].z, q[i].w}, parts[2][4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      unsigned mask = negative_mask(pairs[j]);
-      parts[0][j] = pairs[j] & mask;
-      parts[1][j] = pairs[j] & ~mask;
+      parts[0][j] = negative_part<ELEMENT>(pairs[j]);
+      parts[1][j] = positive_part<ELEMENT>(pairs[j]);
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -210,43 +127,61 @@ __device__ __forceinline__ float reduced(float a, float b) {
 #endif
 }
 
-// Fills the ring with the units of *w*. By one warp.
+// Fills the ring with the units of *w*, kBatch pages at a time: several warps take turns, because
+// one alone issues a copy in some 0.1 us, and an SM could take 4 KB in that time.
 __device__ __forceinline__ void produce(const PageScoreParams& p, Walk w, unsigned char* ring,
-                                        rs::Barrier* full, rs::Barrier* empty) {
-  int lane = threadIdx.x % 32;
-  const char* source = reinterpret_cast<const char*>(p.minmax);
+                                        rs::Barrier* full, rs::Barrier* empty, int producer,
+                                        int producers) {
+  int lane = threadIdx.x % 32, row_bytes = w.row_bytes();
+  long long page_bytes = (long long)p.kv_heads * kHeadBytes;
   auto page_of_lane = [&] {
     if (w.ended()) return 0;
     int page = w.first + min(lane, w.count - 1);
     return p.table[(long long)w.request * p.max_pages + page];
   };
-  int row_bytes = w.row_bytes(), next = page_of_lane();
+  int next = page_of_lane();
   while (!w.ended()) {
     int id = next, count = w.count, slot = w.slot;
     unsigned bytes = w.heads * kHeadBytes, parity = w.parity;
-    long long head = w.head;
+    const char* source = reinterpret_cast<const char*>(p.minmax) + w.head * kHeadBytes;
+    unsigned char* target = ring + slot * kUnit * row_bytes;
     w.next();
     next = page_of_lane();
+    int mine = 0;
+    for (int i = producer * kBatch; i < count; i += producers * kBatch) mine += min(kBatch, count - i);
     rs::barrier_wait(empty + slot, parity ^ 1);
-    rs::fill_begin(full + slot, count * bytes);
-    unsigned char* target = ring + slot * kUnit * row_bytes;
-    for (int i = 0; i < count; ++i) {
-      long long page = __shfl_sync(0xffffffffu, id, i);
-      rs::fill_piece(target + i * row_bytes, source + (page * p.kv_heads + head) * kHeadBytes,
-                     bytes, full + slot);
+    rs::fill_begin(full + slot, mine * bytes);
+    for (int first = producer * kBatch; first < count; first += producers * kBatch) {
+      const char* from[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i)
+        from[i] = source + __shfl_sync(0xffffffffu, id, first + i) * page_bytes;
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i)
+        if (first + i < count)
+          rs::fill_piece(target + (first + i) * row_bytes, from[i], bytes, full + slot);
     }
     rs::fill_end(full + slot);
   }
 }
 
-// Scores of one head of the unit in *rows*; frees the slot as soon as the data is in registers.
-__device__ __forceinline__ void score(const PageScoreParams& p, const Walk& w, int head,
-                                      const unsigned char* rows, uint4 (&q)[kLoads], int& held) {
-  int lane = threadIdx.x % 32, queries = GROUP * p.tokens, row_bytes = w.row_bytes();
-  if (queries <= 8 && held != w.request * p.kv_heads + head) {
-    load_query(p, w.request, head, 0, q);  // while the pages are under way
-    held = w.request * p.kv_heads + head;
+// Queries stay in registers from unit to unit as long as eight rows hold all of them.
+struct Queries {
+  uint4 rows[kLoads];
+  int held = -1;  // request and head
+
+  __device__ __forceinline__ void hold(const PageScoreParams& p, int request, int head) {
+    if (GROUP * p.tokens > 8 || held == request * p.kv_heads + head) return;
+    held = request * p.kv_heads + head;
+    load_query(p, request, head, 0, rows);
   }
+};
+
+// Scores of one head of the unit in *rows*.
+__device__ __forceinline__ void score(const PageScoreParams& p, const Walk& w, int head,
+                                      const unsigned char* rows, Queries& q) {
+  int lane = threadIdx.x % 32, queries = GROUP * p.tokens, row_bytes = w.row_bytes();
+  q.hold(p, w.request, head);
   const unsigned char* at =
       rows + lane / 4 * row_bytes + (head - w.head) * kHeadBytes + lane % 4 * 16;
   uint4 v[2 * kTiles][2 * kLoads];
@@ -257,11 +192,11 @@ __device__ __forceinline__ void score(const PageScoreParams& p, const Walk& w, i
       v[i][j] = *reinterpret_cast<const uint4*>(at + 8 * i * row_bytes + 64 * j);
   float best[2 * kTiles];
   for (int first = 0; first < queries; first += 8) {
-    if (queries > 8) load_query(p, w.request, head, first, q);
+    if (queries > 8) load_query(p, w.request, head, first, q.rows);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       float d[2][4] = {};
-      multiply(d, v[2 * tile], v[2 * tile + 1], q);
+      multiply(d, v[2 * tile], v[2 * tile + 1], q.rows);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         float found = reduced(d[0][2 * i] + d[1][2 * i], d[0][2 * i + 1] + d[1][2 * i + 1]);
@@ -287,12 +222,13 @@ __device__ __forceinline__ void score(const PageScoreParams& p, const Walk& w, i
 __device__ __forceinline__ void consume(const PageScoreParams& p, Walk w, unsigned char* ring,
                                         rs::Barrier* full, rs::Barrier* empty, int consumer,
                                         int consumers) {
-  uint4 q[kLoads];
-  int held = -1, turn = consumer;  // request and head that q belongs to; heads until it is our turn
+  Queries q;
+  int turn = consumer;  // heads until it is this warp's turn
   for (; !w.ended(); w.next()) {
     const unsigned char* rows = ring + w.slot * kUnit * w.row_bytes();
+    if (turn < w.heads) q.hold(p, w.request, w.head + turn);  // while the pages are under way
     rs::barrier_wait(full + w.slot, w.parity);
-    for (; turn < w.heads; turn += consumers) score(p, w, w.head + turn, rows, q, held);
+    for (; turn < w.heads; turn += consumers) score(p, w, w.head + turn, rows, q);
     turn -= w.heads;
     __syncwarp();
     if (threadIdx.x % 32 == 0) rs::barrier_arrive(empty + w.slot);
@@ -309,19 +245,20 @@ __device__ __forceinline__ void page_score_stage(const PageScoreParams& p, int b
   rs::Barrier* empty = full + kMostSlots;
   unsigned char* ring = shared + kBarrierBytes;
   int* starts = reinterpret_cast<int*>(ring + kRingBytes);
-  int consumers = blockDim.x / 32 - 1, warp = threadIdx.x / 32;
+  int warps = blockDim.x / 32, warp = threadIdx.x / 32;
+  int producers = warps >= 12 ? 4 : warps >= 6 ? 2 : 1, consumers = warps - producers;
   if (warp == 0) find_starts(p, starts);
   if (threadIdx.x == 32) {
     for (int i = 0; i < kMostSlots; ++i) {
-      rs::barrier_init(full + i, 1);
+      rs::barrier_init(full + i, producers);
       rs::barrier_init(empty + i, consumers);
     }
     rs::barrier_init_fence();
   }
   __syncthreads();
   Walk walk(p, starts, block, blocks);
-  if (warp == consumers) produce(p, walk, ring, full, empty);
-  else consume(p, walk, ring, full, empty, warp, consumers);
+  if (warp < consumers) consume(p, walk, ring, full, empty, warp, consumers);
+  else produce(p, walk, ring, full, empty, warp - consumers, producers);
   __syncthreads();  // the next stage may reuse the shared memory
   if (threadIdx.x < 2 * kMostSlots) page_score::barrier_forget(full + threadIdx.x);
 }

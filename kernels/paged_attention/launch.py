@@ -93,7 +93,7 @@ class Shape:
         if self.kv_bits == 4:
             slot = max(slot, 16 * self.head_dim * 2)
         piece = -(-self.piece_floats * 4 // 128) * 128
-        fixed = 1024 + (MAX_REQUESTS + 1) * 4 // 128 * 128 + 128 + teams * piece
+        fixed = 2048 + (MAX_REQUESTS + 1) * 4 // 128 * 128 + 128 + teams * piece
         slots = min(6, max(2, (shared_kb * 1024 - fixed) // (teams * slot)))
         return fixed + teams * max(slots * slot, piece)
 

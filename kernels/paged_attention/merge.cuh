@@ -111,7 +111,7 @@ __device__ __forceinline__ void merge_blocks(const PagedAttentionParams& p, cons
   for (int quad = threadIdx.x % span; quad < kQuads; quad += span) {
     Sum total;
     total.clear();
-    constexpr int kBatch = 4;  // loads in flight
+    constexpr int kBatch = 8;  // loads in flight
     for (int b = first + group; b <= last && group < groups; b += kBatch * groups) {
       Sum read[kBatch];
       for (int i = 0; i < kBatch; ++i) {

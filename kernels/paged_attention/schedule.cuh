@@ -45,43 +45,60 @@ __device__ __forceinline__ Units units_of(const PagedAttentionParams& p, int req
 
 // prefix[b] = units of the requests before b, for b = 0 .. requests. All threads; ends in a barrier.
 __device__ __forceinline__ void plan(const PagedAttentionParams& p, int* prefix) {
-  int heads = p.selected ? p.kv_heads : 1;
-  for (int b = threadIdx.x; b <= p.requests; b += blockDim.x) prefix[b] = 0;
-  __syncthreads();
+  if (p.selected) {
+    for (int b = threadIdx.x; b < p.requests; b += blockDim.x) prefix[b + 1] = 0;
+    __syncthreads();
 #pragma unroll 4
-  for (int i = threadIdx.x; i < p.requests * heads; i += blockDim.x) {
-    int n = units_of(p, i / heads, i % heads).all;
-    if (n) atomicAdd(&prefix[i / heads + 1], n * (p.kv_heads / heads));
+    for (int i = threadIdx.x; i < p.requests * p.kv_heads; i += blockDim.x) {
+      int n = units_of(p, i / p.kv_heads, i % p.kv_heads).all;
+      if (n) atomicAdd(&prefix[i / p.kv_heads + 1], n);
+    }
+    __syncthreads();
   }
-  __syncthreads();
   if (threadIdx.x < 32) {
     int sum = 0;
-    for (int base = 1; base <= p.requests; base += 32) {
-      int b = base + threadIdx.x, v = b <= p.requests ? prefix[b] : 0;
+#pragma unroll 4
+    for (int base = 0; base < p.requests; base += 32) {
+      int b = base + threadIdx.x, v = 0;
+      if (b < p.requests) v = p.selected ? prefix[b + 1] : units_of(p, b, 0).all * p.kv_heads;
       for (int d = 1; d < 32; d *= 2) {
         int below = __shfl_up_sync(kAllLanes, v, d);
         if (lane_id() >= d) v += below;
       }
-      if (b <= p.requests) prefix[b] = sum + v;
+      if (b < p.requests) prefix[b + 1] = sum + v;
       sum += __shfl_sync(kAllLanes, v, 31);
     }
+    if (threadIdx.x == 0) prefix[0] = 0;
   }
   __syncthreads();
 }
 
-// The line's cut over blocks: small work takes fewer blocks, so that each team has a unit.
+// The line's cut over blocks and, inside a block, over teams: shares differ by one unit at most.
+//
+// Small work takes fewer blocks, so that each team has a unit. So does work whose items, or equal
+// parts of items, would be a little larger than a share: taking up to kSpare of the blocks less
+// costs no bandwidth, and cuts that fall between items save their merging.
 struct Cut {
-  int units, blocks;
+  static constexpr int kSpare = 24;  // one block in so many
+  int units, blocks, share, longer;  // the first *longer* blocks take share + 1 units
 
-  __device__ Cut(int units, int blocks, int teams)
-      : units(units), blocks(max(1, min(blocks, units / teams))) {}
-  __device__ int begin(int block) const { return (long long)units * block / blocks; }
+  __device__ Cut(int units, int items, int blocks, int teams) : units(units) {
+    blocks = max(1, min(blocks, units / teams));
+    int even = max(1, ceil_div(units, blocks)), item = max(1, ceil_div(units, max(items, 1)));
+    int better = item > even ? ceil_div(item, item / even) : ceil_div(even, item) * item;
+    if (better - even <= even / kSpare) blocks = max(1, ceil_div(units, better));
+    this->blocks = blocks;
+    share = units / blocks;
+    longer = units - share * blocks;
+  }
+  __device__ int begin(int block) const { return share * block + min(block, longer); }
   __device__ int begin(int block, int team, int teams) const {
-    return (long long)units * (block * teams + team) / ((long long)blocks * teams);
+    return begin(block) + (share + (block < longer)) * team / teams;
   }
   // The block that holds *unit*.
   __device__ int block_of(int unit) const {
-    return (((long long)unit + 1) * blocks - 1) / units;
+    int edge = longer * (share + 1);
+    return unit < edge ? unit / (share + 1) : longer + (unit - edge) / share;
   }
 };
 

@@ -62,11 +62,13 @@ struct Owner {
 
 // Shared memory, in order: barriers, prefix sums, owners, first pieces, rings. A team's last piece
 // takes its ring, which is empty by then.
-constexpr int kFixedBytes = 1024 + (kMaxRequests + 1) * 4 / 128 * 128 + 128 + kTeams * kPieceBytes;
+constexpr int kControlBytes = 2048;  // barriers, owners and flags
+constexpr int kFixedBytes =
+    kControlBytes + (kMaxRequests + 1) * 4 / 128 * 128 + 128 + kTeams * kPieceBytes;
 constexpr int kFit = (SHARED_KB * 1024 - kFixedBytes) / (kTeams * kSlotBytes);
 constexpr int kSlots = kFit < 2 ? 2 : kFit > 6 ? 6 : kFit;
 constexpr int kRingBytes = kSlots * kSlotBytes > kPieceBytes ? kSlots * kSlotBytes : kPieceBytes;
-static_assert(kTeams * (kSlots * 16 + 24) + 16 <= 1024, "barriers and owners");
+static_assert(kTeams * (kSlots * 16 + 24) + 16 <= kControlBytes, "barriers and owners");
 
 struct Shared {
   unsigned char* base;
@@ -78,8 +80,8 @@ struct Shared {
   __device__ Owner* owners() const {  // [kTeams][2]
     return reinterpret_cast<Owner*>(base + kTeams * kSlots * 16);
   }
-  __device__ int* flag() const { return reinterpret_cast<int*>(base + 1024 - 16); }
-  __device__ int* prefix() const { return reinterpret_cast<int*>(base + 1024); }
+  __device__ int* flag() const { return reinterpret_cast<int*>(base + kControlBytes - 16); }
+  __device__ int* prefix() const { return reinterpret_cast<int*>(base + kControlBytes); }
   __device__ float* piece(int team, int which) const {
     unsigned char* pieces = base + kFixedBytes - kTeams * kPieceBytes;
     return reinterpret_cast<float*>(which ? ring(team) : pieces + team * kPieceBytes);

@@ -154,7 +154,7 @@ __device__ void paged_attention_stage(const PagedAttentionParams& p, int block, 
   rs::barrier_init_fence();
   plan(p, shared.prefix());
 
-  Cut cut(shared.prefix()[p.requests], blocks, teams);
+  Cut cut(shared.prefix()[p.requests], p.requests * p.kv_heads, blocks, teams);
   if (block < cut.blocks) {
     if (warp < teams * kTeam) {
       int member = warp % kTeam;

@@ -1,4 +1,4 @@
-"""Options of `python -m kernels report` and what they set going."""
+"""Options of `python -m kernels report`; what it needs is imported when it runs."""
 
 from __future__ import annotations
 
@@ -6,24 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..fit.samples import SamplesError, read
-from .document import build
-from .draw_copies import draw_copies, draw_interference
-from .draw_kernels import draw_family, draw_streams
-from .draw_topk import draw_topk
-from .families import FAMILIES
-from .inputs import gather, read_predicted, read_profile
-from .public import read_public
-from .style import save
-from .target_list import TARGETS
-from .targets import judge
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
-
-    from matplotlib.figure import Figure
-
-    from .inputs import Evidence
 
 PUBLIC = Path(__file__).parents[2] / "calibration" / "h200_public_refs.csv"
 
@@ -55,6 +40,11 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run_report(arguments: argparse.Namespace) -> int:
     """Writes the report; 0, or raises `SamplesError` in one line."""
+    # Here, for the other commands of this package do without SciPy and matplotlib.
+    from .inputs import gather, read_predicted, read_profile
+    from .make import write
+    from .public import read_public
+
     evidence = gather(
         read(arguments.samples),
         read_profile(arguments.profile),
@@ -70,40 +60,3 @@ def run_report(arguments: argparse.Namespace) -> int:
     for file in files:
         print(f"{file}: {file.stat().st_size / 1e3:.0f} kB")
     return 0
-
-
-def write(evidence: Evidence, out: Path) -> list[Path]:
-    """Draws what there is into *out* and writes the text; returns the files."""
-    files = []
-    for name, size, draw in _pictures(evidence):
-        path = out / f"{name}.png"
-        save(path, size, draw)
-        files.append(path)
-    rows = judge(TARGETS, evidence)
-    text = build(evidence, rows, [], {file.name for file in files})
-    document = out / "README.md"
-    document.write_text(text, encoding="utf-8")
-    return [document, *files]
-
-
-def _pictures(
-    evidence: Evidence,
-) -> list[tuple[str, tuple[float, float], Callable[[Figure], None]]]:
-    """(name, inches, drawing) of the pictures for which there are samples."""
-    samples = evidence.samples
-    found: list[tuple[str, tuple[float, float], Callable[[Figure], None]]] = [
-        (family.name, (12.0, 4.6), lambda figure, f=family: draw_family(figure, f, evidence))
-        for family in FAMILIES
-        if family.points(evidence)
-    ]
-    if any(not point.axes.get("cold") for point in samples.of("topk_select")):
-        found.append(("topk", (14.0, 4.6), lambda figure: draw_topk(figure, evidence)))
-    if samples.named("tier_copy", "copy_engine") or samples.named("tier_copy", "gather"):
-        found.append(("copies", (11.0, 7.0), lambda figure: draw_copies(figure, evidence)))
-    if samples.named("tier_copy", "interference") or samples.named("tier_copy", "file_read"):
-        found.append(
-            ("interference", (12.0, 5.0), lambda figure: draw_interference(figure, evidence))
-        )
-    if samples.of("streams"):
-        found.append(("streams", (13.0, 4.0), lambda figure: draw_streams(figure, evidence)))
-    return found

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import tables
+from . import attention_tables, tables
 from .families import FAMILIES
+from .loops import answer, gap_table, shown_places, step_table
 from .words import TARGET_ALIGN, TARGET_HEAD, listed, percent, table, target_cells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .inputs import Evidence
+    from .loops import Loops
     from .targets import Row
 
 WORST = 6
@@ -29,12 +31,27 @@ or `sheet` (the data sheet). *SOL score*: 1/(1 + (T - floor)/(library - floor)):
 1 the floor."""
 
 
-def build(evidence: Evidence, rows: Sequence[Row], loop: Sequence[str], pictures: set[str]) -> str:
-    """The whole document; *pictures* names the files that were drawn, *loop* is its section."""
+LOOP = """Every kind of control runs the same stages on the same inputs and gives the same tokens.
+*resident*: one kernel that stays on the GPU, a grid barrier after each stage, tokens through pinned
+memory. *graph*: one captured CUDA graph a step, synchronisation and copy-back. *host-c*, *host-python*:
+a launch a stage from C and from Python, synchronisation and copy-back. A step is one layer: append,
+with *sparse* page scores and selection, attention, verification with commit. *Graph, nobody waits*:
+the same graphs without synchronisation and copy-back, which is what the stages take and no way to
+serve. `(L2)`: all that the rotating inputs touch fits into the L2 cache."""
+
+
+GAPS = """Parts of *resident* are measured by the clock of one block: its stages, its waits for the
+others, and what follows the last stage (commit, output, messages). The other parts are put together
+from measured constants: *stages* is the graph that nobody waits for less its node gaps; *host and
+rest* is what remains, negative where the constants overlap."""
+
+
+def build(evidence: Evidence, rows: Sequence[Row], loops: Loops, pictures: set[str]) -> str:
+    """The whole document; *pictures* names the files that were drawn."""
     parts = [
         f"# Calibration report: {_device(evidence).get('name', 'unknown GPU')}",
         "",
-        *_answer(evidence, rows),
+        *_answer(evidence, rows, loops),
         *MARKS.format(ceiling=_ceiling(evidence)).split("\n"),
         "",
         "## Targets",
@@ -45,7 +62,7 @@ def build(evidence: Evidence, rows: Sequence[Row], loop: Sequence[str], pictures
         *_models(evidence),
         *_families(evidence, pictures),
         *_selection(evidence, pictures),
-        *loop,
+        *_loop(loops, pictures),
         *_tiers(evidence, pictures),
         "## Ceilings",
         "",
@@ -74,7 +91,7 @@ def _ceiling(evidence: Evidence) -> str:
     return f"{evidence.read.bytes_per_s / 1e12:.2f} TB/s, {evidence.read.note}"
 
 
-def _answer(evidence: Evidence, rows: Sequence[Row]) -> list[str]:
+def _answer(evidence: Evidence, rows: Sequence[Row], loops: Loops) -> list[str]:
     """Where and what, how many targets hold, which misses are worst, how good the models are."""
     device, samples = _device(evidence), evidence.samples
     dates = sorted({str(run.get("date", "")) for run in samples.runs if run.get("date")})
@@ -98,7 +115,9 @@ def _answer(evidence: Evidence, rows: Sequence[Row]) -> list[str]:
             for row in missed[:WORST]
         ]
         count += f"The worst misses: {'; '.join(worst)}."
-    return [where, "", count, "", _models_answer(evidence), ""]
+    lines = [where, "", count, "", _models_answer(evidence), ""]
+    told = answer(loops)
+    return [*lines, f"**The loop.** {told}", ""] if told else lines
 
 
 def _span(dates: Sequence[str]) -> str:
@@ -166,7 +185,28 @@ def _families(evidence: Evidence, pictures: set[str]) -> list[str]:
             continue
         lines += [*_picture(pictures, family.name, family.title), tables.summary(evidence, points)]
         lines += [family.note] * bool(family.note) + [""]
+        lines += _beside(family.name, evidence)
     return lines
+
+
+def _beside(name: str, evidence: Evidence) -> list[str]:
+    """Tables that belong to a picture."""
+    match name:
+        case "attention-sparse":
+            found = attention_tables.sparse(evidence)
+            chain = attention_tables.chain(evidence)
+            lines = ["Attention alone, us (speed-up over all tokens, of the ratio of bytes):", ""]
+            lines = [*lines, *found] if found else []
+            if chain:
+                lines += ["With page scores and selection, each timed alone, us, to 2,048 tokens:"]
+                lines += ["", *chain]
+            return lines
+        case "attention-uneven":
+            found = attention_tables.skew(evidence)
+            note = "*long*: one request holds half of all tokens. Equal lengths where not measured: "
+            note += "between half and twice the length, linear."
+            return [note, "", *found] if found else []
+    return []
 
 
 def _selection(evidence: Evidence, pictures: set[str]) -> list[str]:
@@ -177,6 +217,25 @@ def _selection(evidence: Evidence, pictures: set[str]) -> list[str]:
     lines += _picture(pictures, "topk", "page selection by distribution of the scores")
     lines += ["128 rows, 128 pages kept, scores warm in L2, microseconds:", ""]
     return lines + tables.selection(evidence)
+
+
+def _loop(loops: Loops, pictures: set[str]) -> list[str]:
+    """Steps under four kinds of control, and where the difference comes from."""
+    lines = ["## The loop: who decides the next step", ""]
+    if not loops.cells:
+        return [*lines, "No samples of whole steps in `loop_control`.", ""]
+    lines += [answer(loops), "", *LOOP.split("\n"), ""]
+    lines += _picture(pictures, "loop", "step times by batch and context for each kind of control")
+    for sparse in (False, True):
+        rows = step_table(loops, sparse)
+        if rows:
+            lines += [f"{'Sparse' if sparse else 'Dense'} steps, microseconds, medians:", "", *rows]
+    if "loop-predicted.png" in pictures:
+        lines += _picture(pictures, "loop-predicted", "the simulator's prediction of these steps")
+    if "loop-gaps.png" in pictures:
+        lines += _picture(pictures, "loop-gaps", "where the time of a step goes")
+        lines += GAPS.split("\n") + ["", *gap_table(loops, shown_places(loops))]
+    return lines
 
 
 def _tiers(evidence: Evidence, pictures: set[str]) -> list[str]:

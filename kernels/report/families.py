@@ -162,8 +162,14 @@ def _plain_attention(axes: Axes) -> bool:
 def _uneven_series(point: Point) -> str:
     axes = point.axes
     if axes["skew"] != "none":
-        return f"{axes['skew']}, {axes['bits']}-bit, batch {axes['requests']}"
-    return f"{axes['tokens']} new tokens, batch {axes['requests']}" if axes["tokens"] > 4 else ""
+        return f"lengths {axes['skew']}, {axes['bits']}-bit"
+    return f"{axes['tokens']} new tokens"
+
+
+def _append_series(point: Point) -> str:
+    axes = point.axes
+    plain = is_like(axes, page_tokens=16, head_dim=128, element="bf16")
+    return f"{axes['bits']}-bit, {axes['tokens']} new tokens" if plain else ""
 
 
 def _verify_series(point: Point) -> str:
@@ -264,6 +270,14 @@ FAMILIES = (
         _score_series,
         order=_batch,
         note="No public kernel does the same work, so there are no public marks.",
+    ),
+    Family(
+        "append",
+        "Append of new keys and values with page minima and maxima: 8 KV heads; grey: other shapes",
+        "kv_append",
+        _append_series,
+        order=lambda p: (-p.axes["bits"], p.axes["tokens"]),
+        note="A call moves little: its floor is a latency of about 2 us (estimated), not its bytes.",
     ),
     Family(
         "verify",

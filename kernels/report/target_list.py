@@ -241,7 +241,8 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target(
         "8", "append with page minima and maxima, B 64", "us", 3.0,
-        stated(best("kv_append", batch=64, kv_heads=8, head_dim=128, tokens=1), 2.0),
+        stated(best("kv_append", batch=64, tokens=1, bits=16, page_tokens=16, head_dim=128,
+                    element="bf16"), 2.0),
         said("none"),
     ),
     Target(

@@ -1,4 +1,4 @@
-"""Points of the small stages: 4 KB to 64 MB, from HBM or hot as right after a product."""
+"""Points of the small stages: 4 KB to 64 MB, hot as right after a product or, if large, cold."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def points() -> list[dict[str, Any]]:
             rows = max(1, round(size / (2 * width)))
             for cold in (True, False):
                 point = {"op": op, "rows": rows, "cold": cold}
-                if (cold or size in SIZES[1:4]) and point not in grid:
+                if size in (SIZES[2:] if cold else SIZES[:5]) and point not in grid:
                     grid.append(point)
     grid += [
         {"op": op, "rows": rows, "cold": True, "logits": "bf16"}

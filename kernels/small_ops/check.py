@@ -79,7 +79,8 @@ def check_pointwise(backend: Backend, case: Case, rng: np.random.Generator) -> f
     parts = [encode(3 * rng.standard_normal(y.shape, np.float32), element) for _ in range(2)]
     values = [decode(part, element) for part in parts]
     if case["op"] == "add":
-        launch.add(backend, *(on_device(backend, part) for part in parts), y, element=element)
+        a, b = (on_device(backend, part) for part in parts)
+        launch.add(backend, a, b, y, element=element)
         return close(decode(on_host(backend, y), element), values[0] + values[1], TOLERANCE)
     gate_up = np.concatenate(parts, axis=1)
     launch.silu_mul(backend, on_device(backend, gate_up), y, element=element)
@@ -92,7 +93,7 @@ def check_rope(backend: Backend, case: Case, rng: np.random.Generator) -> float:
     rows, size, element = case["rows"], case["size"], case["element"]
     heads = case["q_heads"] + case["k_heads"]
     both = encode(rng.standard_normal((rows, heads + 1, size), np.float32), element)
-    positions = rng.integers(0, 200_000, rows).astype(np.int32)
+    positions: Any = rng.integers(0, 200_000, rows).astype(np.int32)
     positions[1::4] = -1
     device = on_device(backend, both.copy())
     q, k = device[:, : case["q_heads"]], device[:, case["q_heads"] : heads]
@@ -115,10 +116,10 @@ def check_sample(backend: Backend, case: Case, rng: np.random.Generator) -> floa
         logits = np.round(logits)
     coded = encode(logits, "bf16") if case["element"] == "bf16" else logits
     values = decode(coded, "bf16") if case["element"] == "bf16" else logits
-    temperatures = rng.uniform(0.3, 1.5, rows).astype(np.float32)
+    temperatures = rng.uniform(0.3, 1.5, (rows,)).astype(np.float32)
     if op == "mixed":
         temperatures[::2] = 0
-    uniforms = rng.random(rows, np.float32)
+    uniforms: Any = rng.random(rows, np.float32)
     uniforms[: rows // 4] = 0
     tokens = poisoned(backend, rows, np.int32)
     space = launch.sample_space(backend, rows, case["vocabulary"])

@@ -3,7 +3,7 @@
 #include "small_ops/sample.cuh"
 #include "small_ops/stage.cuh"
 
-extern "C" __global__ void rmsnorm(RmsNormParams p) {
+extern "C" __global__ void __launch_bounds__(512, 2) rmsnorm(RmsNormParams p) {
   RS_DYNAMIC_SHARED(shared);
   rmsnorm_stage(p, blockIdx.x, gridDim.x, shared);
 }

@@ -168,7 +168,6 @@ def _threads(wanted: int, least: int, most: int) -> int:
 
 
 def _grid(backend: Backend, chunks: int) -> int:
-    """Blocks of 256 threads for *chunks* of 16 bytes, one each until every SM has four blocks."""
-    blocks = -(-chunks // 256)
-    full = 4 * backend.sms
-    return max(1, blocks if blocks <= full else min(max(full, -(-blocks // BATCH)), 2 * full))
+    """Blocks of 256 threads for *chunks* of 16 bytes: one a thread until every SM is full."""
+    blocks, full = -(-chunks // 256), 8 * backend.sms
+    return max(1, min(blocks, max(full, -(-blocks // BATCH))))

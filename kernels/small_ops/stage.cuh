@@ -5,7 +5,8 @@
 // add       y [count] = a + b
 // rope      q [rows, q_heads, HEAD_DIM], k [rows, k_heads, HEAD_DIM] rotated in place
 //
-// Every width is a multiple of 8, every pointer 16-byte aligned; any grid, blocks of 128 to 512.
+// Every width is a multiple of 8, every pointer 16-byte aligned, and an array has less than 2^33
+// elements; any grid, blocks of 128 to 512.
 #pragma once
 #include "common/cuda.cuh"
 #include "small_ops/inline.cuh"
@@ -74,67 +75,32 @@ __device__ __forceinline__ void store(ELEMENT* p, uint4 raw) {
 }  // namespace small_ops
 
 // ---------------------------------------------------------------------------- rmsnorm
-// One block a row at a time. A thread keeps its kBatch chunks of the row in registers, and the next
-// row's are on their way while the block adds up; chunks beyond are read twice.
+// One block a row at a time. A thread keeps its first kBatch chunks of the row in registers; chunks
+// beyond are read twice.
 __device__ inline void rmsnorm_stage(const RmsNormParams& p, int block, int blocks,
                                      unsigned char* shared) {
   using namespace small_ops;
   float* partial = reinterpret_cast<float*>(shared);  // [2][16]
   const int warps = blockDim.x / 32, chunks = p.width / 8, kept = blockDim.x * kBatch;
-  uint4 x[kBatch], r[kBatch], gain[kBatch];
-
-  auto load_row = [&](int row) {
-    for (int j = 0; j < kBatch; ++j) {
-      int i = threadIdx.x + j * blockDim.x;
-      if (row >= p.rows || i >= chunks) continue;
-      x[j] = rs::load_stream(p.x + (long long)row * p.width + i * 8);
-      if (p.residual) r[j] = rs::load_stream(p.residual + (long long)row * p.width + i * 8);
-    }
-  };
-  // A chunk of the row to be normalised: x, or x + residual as rounded and written back.
-  auto summed = [&](uint4 mine, uint4 other, ELEMENT* residual) {
-    if (!p.residual) return mine;
-    Eight a(mine), b(other);
-    for (int j = 0; j < 8; ++j) a.v[j] += b.v[j];
-    store(residual, a.rounded());
-    return a.rounded();
-  };
-
-#pragma unroll
-  for (int j = 0; j < kBatch; ++j) {
-    int i = threadIdx.x + j * blockDim.x;
-    if (i < chunks) gain[j] = rs::load_once(p.weight + i * 8);
-  }
-  load_row(block);
   int parity = 0;
   for (int row = block; row < p.rows; row += blocks, parity ^= 1) {
     const long long start = (long long)row * p.width;
-    uint4 kept_x[kBatch];
+    uint4 x[kBatch], other[kBatch];
     float sum = 0;
-    auto square = [&](uint4 raw) {
-      Eight a(raw);
+    // A chunk of what is normalised: x, or x + residual as rounded and written back.
+    auto take = [&](uint4 mine, uint4 theirs, int i) {
+      Eight a(mine);
+      if (p.residual) {
+        Eight b(theirs);
+        for (int j = 0; j < 8; ++j) a.v[j] += b.v[j];
+        mine = a.rounded();
+        a = Eight(mine);
+        store(p.residual + start + i * 8, mine);
+      }
       for (int j = 0; j < 8; ++j) sum += a.v[j] * a.v[j];
+      return mine;
     };
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
-      int i = threadIdx.x + j * blockDim.x;
-      if (i >= chunks) continue;
-      kept_x[j] = summed(x[j], r[j], p.residual + start + i * 8);
-      square(kept_x[j]);
-    }
-    for (int i = threadIdx.x + kept; i < chunks; i += blockDim.x) {
-      uint4 other = make_uint4(0, 0, 0, 0);
-      if (p.residual) other = rs::load_stream(p.residual + start + i * 8);
-      square(summed(rs::load_stream(p.x + start + i * 8), other, p.residual + start + i * 8));
-    }
-    load_row(row + blocks);
-    sum = rs::warp_sum(sum);
-    if (threadIdx.x % 32 == 0) partial[parity * 16 + threadIdx.x / 32] = sum;
-    __syncthreads();  // one a row is enough: the other half of `partial` is free by now
-    float total = 0;
-    for (int i = 0; i < warps; ++i) total += partial[parity * 16 + i];
-    const float scale = rsqrtf(total / p.width + p.epsilon);
-    auto write = [&](int i, uint4 raw, uint4 weight) {
+    auto write = [&](int i, uint4 raw, uint4 weight, float scale) {
       Eight a(raw), g(weight);
       for (int j = 0; j < 8; ++j) a.v[j] *= scale * g.v[j];
       store(p.y + start + i * 8, a.rounded());
@@ -142,61 +108,95 @@ __device__ inline void rmsnorm_stage(const RmsNormParams& p, int block, int bloc
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
       int i = threadIdx.x + j * blockDim.x;
-      if (i < chunks) write(i, kept_x[j], gain[j]);
+      if (i >= chunks) continue;
+      x[j] = rs::load_stream(p.x + start + i * 8);
+      if (p.residual) other[j] = rs::load_stream(p.residual + start + i * 8);
+    }
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      int i = threadIdx.x + j * blockDim.x;
+      if (i < chunks) x[j] = take(x[j], other[j], i);
+    }
+    for (int i = threadIdx.x + kept; i < chunks; i += blockDim.x)
+      take(rs::load_stream(p.x + start + i * 8),
+           p.residual ? rs::load_stream(p.residual + start + i * 8) : uint4(), i);
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {  // the gains, on their way while the block adds up
+      int i = threadIdx.x + j * blockDim.x;
+      if (i < chunks) other[j] = rs::load_once(p.weight + i * 8);
+    }
+    sum = rs::warp_sum(sum);
+    if (threadIdx.x % 32 == 0) partial[parity * 16 + threadIdx.x / 32] = sum;
+    __syncthreads();  // one a row is enough: the other half of `partial` is free by now
+    float total = 0;
+    for (int i = 0; i < warps; ++i) total += partial[parity * 16 + i];
+    const float scale = rsqrtf(total / p.width + p.epsilon);
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      int i = threadIdx.x + j * blockDim.x;
+      if (i < chunks) write(i, x[j], other[j], scale);
     }
     for (int i = threadIdx.x + kept; i < chunks; i += blockDim.x)
       write(i, rs::load_stream((p.residual ? p.residual : p.x) + start + i * 8),
-            rs::load_once(p.weight + i * 8));
+            rs::load_once(p.weight + i * 8), scale);
   }
   __syncthreads();
 }
 
 // ---------------------------------------------------------------------------- silu_mul, add
+// Chunks a thread takes at a time: kBatch where there are enough for all.
+__device__ __forceinline__ int batch_of(int chunks, int blocks) {
+  int threads = blocks * blockDim.x;
+  return min(small_ops::kBatch, (chunks + threads - 1) / threads);
+}
+
 __device__ inline void silu_mul_stage(const SiluMulParams& p, int block, int blocks,
                                       unsigned char*) {
   using namespace small_ops;
-  const int row_chunks = p.width / 8, step = blocks * blockDim.x;
-  const long long chunks = (long long)p.rows * row_chunks;
-  for (long long i = block * blockDim.x + threadIdx.x; i < chunks; i += step * kBatch) {
+  const int row_chunks = p.width / 8, chunks = p.rows * row_chunks;
+  const int batch = batch_of(chunks, blocks), tile = blockDim.x * batch;
+  for (int first = block * tile + threadIdx.x; first < chunks; first += blocks * tile) {
     uint4 gate[kBatch], up[kBatch];
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
-      long long at = i + (long long)j * step;
-      if (at >= chunks) continue;
-      // chunk `at` of y lies `row` rows of gates further on in gate_up
-      const ELEMENT* from = p.gate_up + (at + at / row_chunks * row_chunks) * 8;
+      int at = first + j * blockDim.x;
+      if (j >= batch || at >= chunks) continue;
+      // chunk `at` of y lies as many rows of gates further on in gate_up
+      const ELEMENT* from = p.gate_up + (long long)(at + at / row_chunks * row_chunks) * 8;
       gate[j] = rs::load_stream(from);
       up[j] = rs::load_stream(from + p.width);
     }
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
-      long long at = i + (long long)j * step;
-      if (at >= chunks) continue;
+      int at = first + j * blockDim.x;
+      if (j >= batch || at >= chunks) continue;
       Eight g(gate[j]), u(up[j]);
       for (int e = 0; e < 8; ++e)
         g.v[e] = __fdividef(g.v[e], 1 + rs::exp2_fast(g.v[e] * -1.44269504f)) * u.v[e];
-      store(p.y + at * 8, g.rounded());
+      store(p.y + (long long)at * 8, g.rounded());
     }
   }
 }
 
 __device__ inline void add_stage(const AddParams& p, int block, int blocks, unsigned char*) {
   using namespace small_ops;
-  const long long chunks = p.count / 8, step = blocks * blockDim.x;
-  for (long long i = block * blockDim.x + threadIdx.x; i < chunks; i += step * kBatch) {
+  const int chunks = p.count / 8, batch = batch_of(chunks, blocks), tile = blockDim.x * batch;
+  for (int first = block * tile + threadIdx.x; first < chunks; first += blocks * tile) {
     uint4 a[kBatch], b[kBatch];
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
-      if (i + j * step >= chunks) continue;
-      a[j] = rs::load_stream(p.a + (i + j * step) * 8);
-      b[j] = rs::load_stream(p.b + (i + j * step) * 8);
+      int at = first + j * blockDim.x;
+      if (j >= batch || at >= chunks) continue;
+      a[j] = rs::load_stream(p.a + (long long)at * 8);
+      b[j] = rs::load_stream(p.b + (long long)at * 8);
     }
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
-      if (i + j * step >= chunks) continue;
+      int at = first + j * blockDim.x;
+      if (j >= batch || at >= chunks) continue;
       Eight sum(a[j]), other(b[j]);
       for (int e = 0; e < 8; ++e) sum.v[e] += other.v[e];
-      store(p.y + (i + j * step) * 8, sum.rounded());
+      store(p.y + (long long)at * 8, sum.rounded());
     }
   }
 }
@@ -208,12 +208,11 @@ __device__ inline void rope_stage(const RopeParams& p, int block, int blocks, un
   using namespace small_ops;
   constexpr int kHalf = HEAD_DIM / 2, kChunks = kHalf / 8;
   const int heads = p.q_heads + p.k_heads, groups = (heads + kBatch - 1) / kBatch;
-  const long long items = (long long)p.rows * groups * kChunks;
-  for (long long item = block * blockDim.x + threadIdx.x; item < items;
+  const int items = p.rows * groups * kChunks;
+  for (int item = block * blockDim.x + threadIdx.x; item < items;
        item += blocks * blockDim.x) {
     const int chunk = item % kChunks, group = item / kChunks % groups;
     const int row = item / kChunks / groups, position = p.positions[row];
-    if (position < 0) continue;
     auto place = [&](int head) {
       ELEMENT* base = head < p.q_heads ? p.q + (long long)row * p.q_stride + head * HEAD_DIM
                                        : p.k + (long long)row * p.k_stride +
@@ -228,6 +227,7 @@ __device__ inline void rope_stage(const RopeParams& p, int block, int blocks, un
       low[j] = rs::load_stream(place(head));
       high[j] = rs::load_stream(place(head) + kHalf);
     }
+    if (position < 0) continue;
     float sine[8], cosine[8];
     for (int e = 0; e < 8; ++e) {
       float2 turn = p.turns[chunk * 8 + e];

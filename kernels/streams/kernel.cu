@@ -76,11 +76,11 @@ extern "C" __global__ void __launch_bounds__(1024) read_bulk(ReadStream p) {
   __syncthreads();
   long long tiles = (p.words + p.slot_words - 1) / p.slot_words;
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, consumers = blockDim.x / 32 - 1;
-  int slot = 0;
+  int slot = 0, owner = 1;
   unsigned parity = 0, sum = 0;
   for (int pass = 0; pass < p.passes; ++pass)
     for (long long tile = (blockIdx.x + pass) % gridDim.x; tile < tiles; tile += gridDim.x) {
-      if (warp == 0 || warp == 1 + slot % consumers) {
+      if (warp == 0 || warp == owner) {
         long long at = tile * p.slot_words;
         int words = static_cast<int>(min(static_cast<long long>(p.slot_words), p.words - at));
         uint4* landed = ring + (long long)slot * p.slot_words;
@@ -97,8 +97,10 @@ extern "C" __global__ void __launch_bounds__(1024) read_bulk(ReadStream p) {
           if (lane == 0) rs::barrier_arrive(empty + slot);
         }
       }
+      if (++owner > consumers) owner = 1;
       if (++slot == p.slots) {
         slot = 0;
+        owner = 1;
         parity ^= 1;
       }
     }

@@ -26,10 +26,18 @@ if TYPE_CHECKING:
 SAMPLES = 15
 SAMPLE_S = 4e-3
 PAGE_BYTES = 16 << 10
-CHUNK_BYTES = 32 * MIB
+CHUNK_BYTES = 64 * MIB
 """What a mover queues at a time."""
 LINK_BYTES_S = 60e9
-"""More than the link can move: how much is queued so that the mover outlasts the work."""
+"""More than the link can move in one direction."""
+LASTS = 3.0
+"""How much longer than the work alone the mover is to last; the work gets slower beside it."""
+QUEUE = 450
+"""Most chunks in a stream: with their events they must not fill it, or the host would wait."""
+DECODE = {
+    "requests": 64, "length": 8192, "heads": "32/8/128", "page": 16, "bits": 16, "tokens": 1,
+    "budget": 0, "skew": "none",
+}  # fmt: skip
 MOVERS: tuple[tuple[str, str, int], ...] = (
     ("copy_engine", "h2d", 0),
     ("copy_engine", "d2h", 0),
@@ -56,16 +64,9 @@ def victims(
         attention = importlib.import_module("..paged_attention.bench", __package__)
     except ModuleNotFoundError:
         return
-    point = max(attention.points(), key=_attention_size)
+    point = next(p for p in attention.points() if all(p.get(k) == v for k, v in DECODE.items()))
     work = attention.prepare(gpu, point, rng)
     yield "paged_attention", work.bytes, work.calls
-
-
-def _attention_size(point: dict[str, Any]) -> int:
-    """Prefers dense 16-bit work of about a gigabyte, the bulk of a decode step."""
-    tokens = int(point.get("requests", 1)) * int(point.get("length", 1))
-    plain = point.get("kv_bits", 16) == 16 and not point.get("selected")
-    return tokens if plain and tokens <= 1 << 19 else 0
 
 
 def measure(gpu: Gpu, deadline: float) -> Iterator[Record]:
@@ -126,14 +127,14 @@ def disturbed(pools: Pools, victim: Victim, mover: str, direction: str, blocks: 
     """One measurement: alone, under the mover, alone."""
     gpu = pools.gpu
     before = victim.seconds(victim.run())
-    chunks = max(24, round(2.0 * victim.samples_s * LINK_BYTES_S / CHUNK_BYTES))
+    chunks = max(24, round(LASTS * victim.samples_s * LINK_BYTES_S / CHUNK_BYTES))
     streams_: list[Any] = []
     marks: list[list[Any]] = []
     for way in ("h2d", "d2h") if direction == "both" else (direction,):
         stream = gpu.xp.cuda.Stream(non_blocking=True)
         with stream:
             move = _chunk_mover(pools, mover, way, blocks)
-            marks.append(_queue(gpu, stream, move, min(chunks, 450)))
+            marks.append(_queue(gpu, stream, move, min(chunks, QUEUE)))
         streams_.append(stream)
     for mark in marks:
         mark[1].synchronize()  # the mover is at work

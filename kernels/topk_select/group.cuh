@@ -1,8 +1,14 @@
-// Barrier among the first warps of a part of a block, so that several rows share one block.
+// Warps of a block that work on one row together: their barrier and their shared memory.
 #pragma once
 #include "common/cuda.cuh"
 
 namespace topk {
+
+constexpr int kBins = 512, kBinBits = 9;
+constexpr int kLaneBins = 20;  // words of the 16 bins that a lane sums: the stride avoids conflicts
+constexpr int kFew = 16;       // so many candidates are ranked by counting
+constexpr int kMostGroups = 4, kSmallestGroup = 128;
+constexpr int kMostPages = 16384;
 
 // All *threads* threads (whole warps) that use barrier *id* (1 to 15) meet, shared memory included.
 __device__ __forceinline__ void sync_group(int id, int threads) {
@@ -22,6 +28,39 @@ __device__ __forceinline__ void sync_group(int id, int threads) {
 #else
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 #endif
+}
+
+struct Scratch {                           // of one group
+  uint4 bins[32 * kLaneBins / 4];          // zero between rows
+  uint4 counts[kMostPages / 128 / 4];      // of a compaction: one word a chunk and warp
+  uint4 few[kFew / 4];
+  unsigned low[16], high[16];              // one a warp
+  unsigned count, bin, above, inside;
+};
+
+struct Group {
+  int id, threads, thread;
+  Scratch* s;
+  float4* scores;          // of the row, if they do not fit registers
+  float* list;             // [4 * threads] candidates in page order
+  unsigned short* pages;   // [4 * threads] and their pages
+  __device__ __forceinline__ int lane() const { return thread % 32; }
+  __device__ __forceinline__ int warp() const { return thread / 32; }
+  __device__ __forceinline__ int warps() const { return threads / 32; }
+  __device__ __forceinline__ void sync() const { sync_group(1 + id, threads); }
+};
+
+__host__ __device__ inline int groups(int threads, int blocks, int rows) {
+  int n = 1;
+  while (n < kMostGroups && n * blocks < rows && threads % (64 * n) == 0 &&
+         threads / (2 * n) >= kSmallestGroup)
+    n *= 2;
+  return n;
+}
+
+// Chunk c of a row is the 4 * threads pages from c * 4 * threads on; a thread holds 4 neighbours.
+__host__ __device__ inline int chunks(int pages, int threads) {
+  return (pages + threads * 4 - 1) / (threads * 4);
 }
 
 }  // namespace topk

@@ -25,9 +25,10 @@ PARAMS = layout(
     ("sink", "i4"),
     ("recent", "i4"),
 )
-BINS_BYTES, SMALL_BYTES = 2048 * 4, (3 * 16 + 32 + 4) * 4
+SCRATCH_BYTES = 32 * 20 * 4 + 128 * 4 + 16 * 4 + 2 * 16 * 4 + 4 * 4
+"""sizeof(topk::Scratch)."""
 MOST_PAGES = 16384
-REGISTER_CHUNKS = 4
+REGISTER_CHUNKS = 8
 
 
 def defines(page_tokens: int) -> tuple[str, ...]:
@@ -52,8 +53,8 @@ def shared_bytes(threads: int, blocks: int, rows: int, max_pages: int) -> int:
     """Dynamic shared memory of the stage, as `topk::shared_bytes` computes."""
     count = groups(threads, blocks, rows)
     chunks = -(-max_pages // (threads // count * 4))
-    keys = chunks * (threads // count) * 16 if chunks > REGISTER_CHUNKS else 0
-    return count * (BINS_BYTES + SMALL_BYTES + keys)
+    scores = chunks * threads * 16 if chunks > REGISTER_CHUNKS else 0
+    return count * SCRATCH_BYTES + threads * 4 * 6 + scores
 
 
 def topk_select(

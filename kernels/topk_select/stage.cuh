@@ -1,6 +1,6 @@
 // The `budget` best pages of every (request, KV head) row, in ascending order.
 //
-// scores    [batch][kv_heads][max_pages] fp32; a NaN ranks below every number, -0 equals +0
+// scores    [batch][kv_heads][max_pages] fp32; a NaN counts as -inf
 // lengths   [batch] committed tokens before this step; negative: the slot is skipped
 // selected  [batch][kv_heads][k_max] logical pages, ascending; entries from counts on are untouched
 // counts    [batch][kv_heads] = min(budget, pages)
@@ -10,19 +10,18 @@
 // Equal scores: the lower page wins.
 //
 // A row belongs to a group of warps: the whole block, or a half or a quarter of it when there are
-// more rows than blocks. Scores become order-preserving integers in registers. The threshold is
-// found by a histogram over [low, high] of the keys, not over fixed bits: `low` is the least of the
-// threads' own maxima, which at least `budget` keys reach, so that one round of 2048 bins nearly
-// isolates the threshold whatever the distribution; equal scores end before the first round.
+// more rows than blocks. The largest scores of as many disjoint sets as pages are wanted give a
+// lower bound of the threshold; what reaches it is a short list in all but contrived rows, and the
+// exact threshold comes from histograms over the list's own range of keys. So the time depends
+// little on the distribution; rows of equal scores end before the first histogram.
 #pragma once
-#include "common/cuda.cuh"
-#include "topk_select/group.cuh"
+#include "topk_select/rounds.cuh"
 
 #ifndef PAGE_TOKENS
 #define PAGE_TOKENS 16
 #endif
 #ifndef TOPK_CHUNKS
-#define TOPK_CHUNKS 4  // keys a thread holds in registers, in fours; longer rows go to shared memory
+#define TOPK_CHUNKS 8  // scores a thread holds in registers, in fours; longer rows: shared memory
 #endif
 
 struct TopkSelectParams {
@@ -35,270 +34,181 @@ struct TopkSelectParams {
 
 namespace topk {
 
-constexpr int kBins = 2048, kBinBits = 11;
-constexpr int kFew = 32;  // so many candidates are ranked by each warp on its own
-constexpr int kMostGroups = 4, kSmallestGroup = 128;
-constexpr int kMostChunks = TOPK_CHUNKS;
-constexpr unsigned kForced = 0xffffffffu, kNaN = 1, kAbsent = 0;
-
-struct Scratch {  // of one group
-  uint4 bins[kBins / 4];
-  unsigned low[16], high[16], totals[16];  // one entry a warp
-  unsigned few[kFew];
-  unsigned count, bin, above, inside;
-};
-
-struct Group {
-  int id, threads, thread;
-  Scratch* s;
-  uint4* keys;  // of the row, if they do not fit registers
-  __device__ int warp() const { return thread / 32; }
-  __device__ int warps() const { return threads / 32; }
-  __device__ void sync() const { sync_group(1 + id, threads); }  // 0: __syncthreads
-};
-
 struct Row {
   const float* scores;
   int* selected;
   int pages, sink, recent_begin, wanted;  // wanted: pages to take by score
-  __device__ int middle() const { return recent_begin - sink; }
 };
 
-__host__ __device__ inline int groups(int threads, int blocks, int rows) {
-  int n = 1;
-  while (n < kMostGroups && n * blocks < rows && threads % (64 * n) == 0 &&
-         threads / (2 * n) >= kSmallestGroup)
-    n *= 2;
-  return n;
-}
-
-// Lanes of a warp hold 4 neighbours each; a warp's chunks are neighbours, so page order is
-// (warp, chunk, lane, element) and the output needs no sort.
-__host__ __device__ inline int chunks(int pages, int threads) {
-  return (pages + threads * 4 - 1) / (threads * 4);
-}
-
-__device__ __forceinline__ unsigned key_of(const Row& r, int page, unsigned bits) {
-  if (page >= r.pages) return kAbsent;
-  if (page < r.sink || page >= r.recent_begin) return kForced;
-  float score = __uint_as_float(bits) + 0.0f;  // -0 becomes +0
-  if (score != score) return kNaN;
-  unsigned u = __float_as_uint(score);
-  return u ^ (static_cast<unsigned>(static_cast<int>(u) >> 31) | 0x80000000u);
-}
-
-// The keys of a thread: kChunks uint4 in registers, or (kChunks 0) *count* of them in shared memory.
-template <int kChunks>
-struct Keys {
-  uint4 held[kChunks ? kChunks : 1];
-  uint4* shared;
-  int count;
-
-  __device__ __forceinline__ int size() const { return kChunks ? kChunks : count; }
-  __device__ __forceinline__ uint4 at(int c) const {
-    return kChunks ? held[kChunks ? c : 0] : shared[c * 32];
-  }
-  __device__ __forceinline__ void put(int c, uint4 v) {
-    if (kChunks)
-      held[kChunks ? c : 0] = v;
-    else
-      shared[c * 32] = v;
-  }
-  template <class F>
-  __device__ __forceinline__ void each(F&& f) const {
+// What of a chunk a lane takes: bits 0-3 above, 4-7 ties, 8-15 and 16-23 how many of either lower
+// lanes take. *total* is the warp's, ties in the high half.
+template <bool kTies, class Mark>
+__device__ __forceinline__ unsigned scan_chunk(int lane, float4 v, Mark&& mark, unsigned& total) {
+  float score[4] = {v.x, v.y, v.z, v.w};
+  unsigned held = 0, lower = (1u << lane) - 1;
+  total = 0;
 #pragma unroll
-    for (int c = 0; c < size(); ++c) {
-      uint4 v = at(c);
-      f(v.x), f(v.y), f(v.z), f(v.w);
+  for (int j = 0; j < 4; ++j) {
+    unsigned kind = mark(score[j]);
+    unsigned votes = __ballot_sync(~0u, kind == 1);
+    total += __popc(votes);
+    held += (__popc(votes & lower) << 8) + ((kind == 1) << j);
+    if (kTies) {
+      votes = __ballot_sync(~0u, kind == 2);
+      total += __popc(votes) << 16;
+      held += (__popc(votes & lower) << 16) + ((kind == 2) << (4 + j));
     }
   }
-};
-
-// ---------------------------------------------------------------------------- threshold
-struct Cutoff {
-  unsigned key, ties;  // take every key above, and the first `ties` of those equal
-};
-
-// Bins of the keys in [low, low + span] from the top down: in the scratch, the bin that holds the
-// wanted-th key, how many keys lie above it and how many inside. Leaves the bins at zero.
-template <int kChunks>
-__device__ __forceinline__ void find_bin(const Group& g, const Keys<kChunks>& keys, unsigned low,
-                                         unsigned span, int shift, unsigned wanted) {
-  Scratch& s = *g.s;
-  unsigned* bins = &s.bins[0].x;
-  keys.each([&](unsigned key) {
-    if (key - low <= span) atomicAdd(&bins[(key - low) >> shift], 1u);
-  });
-  g.sync();
-  int vectors = (kBins / 4 + g.threads - 1) / g.threads;
-  int top = kBins / 4 - 1 - g.thread * vectors;  // this thread's bins: 4 * vectors below this
-  unsigned own = 0;
-  for (int i = 0; i < vectors && i <= top; ++i) {
-    uint4 v = s.bins[top - i];
-    own += v.x + v.y + v.z + v.w;
-  }
-  unsigned running = own;
-  int lane = g.thread % 32;
-  for (int d = 1; d < 32; d *= 2) {
-    unsigned other = __shfl_up_sync(~0u, running, d);
-    if (lane >= d) running += other;
-  }
-  if (lane == 31) s.totals[g.warp()] = running;
-  g.sync();
-  unsigned before = lane < g.warp() ? s.totals[lane] : 0;
-  unsigned above = __reduce_add_sync(~0u, before) + running - own;
-  if (above < wanted && wanted <= above + own) {
-    int bin = top * 4 + 3;
-    while (above + bins[bin] < wanted) above += bins[bin--];
-    s.bin = bin;
-    s.above = above;
-    s.inside = bins[bin];
-  }
-  for (int i = 0; i < vectors && i <= top; ++i) s.bins[top - i] = make_uint4(0, 0, 0, 0);
-  g.sync();
+  return held;
 }
 
-// The wanted-th of the few keys in [low, low + span], by counting, each warp for itself.
-template <int kChunks>
-__device__ __forceinline__ Cutoff rank_few(const Group& g, const Keys<kChunks>& keys, unsigned low,
-                                           unsigned span, unsigned wanted, unsigned count) {
-  Scratch& s = *g.s;
-  keys.each([&](unsigned key) {
-    if (key - low <= span) s.few[atomicAdd(&s.count, 1u)] = key;
-  });
-  g.sync();
-  unsigned lane = g.thread % 32;
-  unsigned mine = lane < count ? s.few[lane] : 0, greater = 0, equal = 0;
-  for (unsigned i = 0; i < count; ++i) {
-    unsigned other = s.few[i];
-    greater += other > mine;
-    equal += other == mine;
-  }
-  bool is_cutoff = lane < count && greater < wanted && wanted <= greater + equal;
-  int source = __ffs(__ballot_sync(~0u, is_cutoff)) - 1;
-  return {__shfl_sync(~0u, mine, source), wanted - __shfl_sync(~0u, greater, source)};
-}
-
-template <int kChunks>
-__device__ __forceinline__ Cutoff find_cutoff(const Group& g, const Row& r,
-                                              const Keys<kChunks>& keys) {
-  Scratch& s = *g.s;
-  unsigned wanted = r.wanted;
-  if (wanted == 0) return {kForced - 1, 0};
-  // `low`: the least of the maxima of disjoint sets of keys, if there are `wanted` sets or more.
-  int middle = r.middle(), per_thread = 4 * keys.size();
-  bool by_thread = r.wanted <= (middle + per_thread - 1) / per_thread;
-  bool by_vector = r.wanted <= (middle + 3) / 4;
-  unsigned least = ~0u, most = 0;
+// put(position, c, j) for score j of chunk c where mark() is 1, or 2 among the first *ties* such,
+// in page order. Returns how many have mark 1.
+template <bool kTies, int kChunks, class Mark, class Put>
+__device__ __forceinline__ unsigned compact(const Group& g, const Scores<kChunks>& scores,
+                                            unsigned ties, Mark&& mark, Put&& put) {
+  unsigned held[kChunks ? kChunks : 1], total;
+  unsigned* counts = &g.s->counts[0].x;
 #pragma unroll
-  for (int c = 0; c < keys.size(); ++c) {
-    uint4 v = keys.at(c);
-    unsigned key[4] = {v.x, v.y, v.z, v.w}, best = 0;
+  for (int c = 0; c < scores.size(); ++c) {
+    held[kChunks ? c : 0] = scan_chunk<kTies>(g.lane(), scores.at(c), mark, total);
+    if (g.lane() == 0) counts[c * g.warps() + g.warp()] = total;
+  }
+  g.sync();
+  uint4 v = g.s->counts[g.lane()];
+  auto before = [&](int entry) {
+    int i = entry - g.lane() * 4;
+    return __reduce_add_sync(
+        ~0u, (i > 0 ? v.x : 0) + (i > 1 ? v.y : 0) + (i > 2 ? v.z : 0) + (i > 3 ? v.w : 0));
+  };
+#pragma unroll
+  for (int c = 0; c < scores.size(); ++c) {
+    unsigned base = before(c * g.warps() + g.warp());
+    unsigned own = kChunks ? held[kChunks ? c : 0]
+                           : scan_chunk<kTies>(g.lane(), scores.at(c), mark, total);
+    unsigned above = (base & 0xffff) + (own >> 8 & 0xff), tie = (base >> 16) + (own >> 16 & 0xff);
+#pragma unroll
     for (int j = 0; j < 4; ++j) {
-      unsigned k = key[j] == kForced ? kAbsent : key[j];
-      best = max(best, k);
-      if (!by_vector && k != kAbsent) least = min(least, k);
+      bool is_above = own >> j & 1, is_tie = kTies && (own >> (4 + j) & 1);
+      if (is_above || (is_tie && tie < ties)) put(above + (kTies ? min(tie, ties) : 0), c, j);
+      above += is_above;
+      tie += is_tie;
     }
-    if (by_vector && best != kAbsent) least = min(least, best);
-    most = max(most, best);
   }
-  if (by_thread) least = most == kAbsent ? ~0u : most;
-  least = __reduce_min_sync(~0u, least);
-  most = __reduce_max_sync(~0u, most);
-  int lane = g.thread % 32;
-  if (lane == 0) s.low[g.warp()] = least, s.high[g.warp()] = most;
-  if (g.thread == 0) s.count = 0;
-  g.sync();
-  unsigned low = __reduce_min_sync(~0u, lane < g.warps() ? s.low[lane] : ~0u);
-  unsigned span = __reduce_max_sync(~0u, lane < g.warps() ? s.high[lane] : 0) - low;
-  if (span == 0) return {low, wanted};
-  int shift = max(0, 32 - __clz(span) - kBinBits);
-  while (true) {
-    find_bin(g, keys, low, span, shift, wanted);
-    unsigned inside = s.inside;
-    low += s.bin << shift;
-    span = (1u << shift) - 1;
-    wanted -= s.above;
-    if (inside == wanted) return {low - 1, 0};
-    if (shift == 0) return {low, wanted};
-    if (inside <= kFew) return rank_few(g, keys, low, span, wanted, inside);
-    shift = max(0, shift - kBinBits);
-  }
+  return before(scores.size() * g.warps()) & 0xffff;
 }
 
-// ---------------------------------------------------------------------------- a row
-__device__ __forceinline__ unsigned marks(unsigned key, const Cutoff& cut) {
-  return key > cut.key ? 1u : key == cut.key ? 0x10000u : 0u;  // taken, or a tie
+// The *wanted* best scores of the group to the output, page_of(c, j) naming their pages.
+template <int kChunks, class PageOf>
+__device__ __forceinline__ void take_best(const Group& g, const Row& r,
+                                          const Scores<kChunks>& scores, float low, float high,
+                                          PageOf&& page_of) {
+  unsigned bottom = key_of(low);
+  Cutoff cut = find_cutoff(g, scores, {bottom, key_of(high) - bottom}, r.wanted);
+  int* selected = r.selected + r.sink;
+  compact<true>(
+      g, scores, cut.ties,
+      [&](float score) {
+        unsigned key = key_of(score);
+        return key > cut.key ? 1u : key == cut.key ? 2u : 0u;
+      },
+      [&](unsigned at, int c, int j) { selected[at] = page_of(c, j); });
 }
 
-// Writes the pages of the keys above the cutoff and of the first ties. Counts travel in pairs:
-// taken in the low half, ties in the high half; both stay below 2^15.
+// Scores of the pages that may be chosen; NaN elsewhere.
+__device__ __forceinline__ float4 admit(const Row& r, int page, float4 v) {
+  const float none = __uint_as_float(0x7fffffffu), least = __uint_as_float(0xff800000u);
+  v.x = page >= r.sink && page < r.recent_begin ? fmaxf(v.x, least) : none;
+  v.y = page + 1 >= r.sink && page + 1 < r.recent_begin ? fmaxf(v.y, least) : none;
+  v.z = page + 2 >= r.sink && page + 2 < r.recent_begin ? fmaxf(v.z, least) : none;
+  v.w = page + 3 >= r.sink && page + 3 < r.recent_begin ? fmaxf(v.w, least) : none;
+  return v;
+}
+
+__device__ __forceinline__ float4 load_scores(const float* scores, int page, int pages) {
+  if (page >= pages) return make_float4(0, 0, 0, 0);
+  uint4 raw = rs::load_stream(scores + page);
+  return make_float4(__uint_as_float(raw.x), __uint_as_float(raw.y), __uint_as_float(raw.z),
+                     __uint_as_float(raw.w));
+}
+
+// Bounds of the wanted scores: *low*, which at least `wanted` scores reach, and the largest one.
 template <int kChunks>
-__device__ __forceinline__ void write_selected(const Group& g, const Row& r,
-                                               const Keys<kChunks>& keys, const Cutoff& cut) {
-  int lane = g.thread % 32;
-  unsigned total = 0;
-  keys.each([&](unsigned key) { total += marks(key, cut); });
-  total = __reduce_add_sync(~0u, total);
-  if (lane == 0) g.s->totals[g.warp()] = total;
-  g.sync();
-  unsigned before = __reduce_add_sync(~0u, lane < g.warp() ? g.s->totals[lane] : 0);
-  if (total == 0) return;
-  int first = g.warp() * keys.size() * 128 + lane * 4;
+__device__ __forceinline__ void bound(const Group& g, const Row& r, const Scores<kChunks>& scores,
+                                      float& low, float& high) {
+  const float least = __uint_as_float(0xff800000u);
+  float most = least;
 #pragma unroll
-  for (int c = 0; c < keys.size(); ++c) {
-    uint4 v = keys.at(c);
-    unsigned own[4] = {marks(v.x, cut), marks(v.y, cut), marks(v.z, cut), marks(v.w, cut)};
-    unsigned sum = own[0] + own[1] + own[2] + own[3], running = sum;
-    if (!__any_sync(~0u, sum != 0)) continue;
-    for (int d = 1; d < 32; d *= 2) {
-      unsigned other = __shfl_up_sync(~0u, running, d);
-      if (lane >= d) running += other;
-    }
-    unsigned at = before + running - sum;
-    before += __shfl_sync(~0u, running, 31);
-    for (int j = 0; j < 4; ++j) {
-      unsigned taken = at & 0xffffu, ties = at >> 16;
-      if (own[j] == 1 || (own[j] && ties < cut.ties))
-        r.selected[taken + min(ties, cut.ties)] = first + c * 128 + j;
-      at += own[j];
-    }
+  for (int c = 0; c < scores.size(); ++c) {
+    float4 v = scores.at(c);
+    most = fmaxf(most, fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w)));
   }
+  // Sets of neighbouring lanes, as large as leaves `wanted` sets among the warps that are full.
+  int full = min(g.warps(), r.recent_begin / 128), lanes = full * 32;
+  float of_set = most;
+  for (int width = 1; width < 32 && lanes / (2 * width) >= r.wanted; width *= 2)
+    of_set = fmaxf(of_set, __shfl_xor_sync(~0u, of_set, width));
+  unsigned bottom = __reduce_min_sync(~0u, key_of(of_set));
+  unsigned top = __reduce_max_sync(~0u, key_of(most));
+  if (g.lane() == 0) g.s->low[g.warp()] = bottom, g.s->high[g.warp()] = top;
+  if (g.thread == 0) g.s->count = 0;
+  if (g.thread < kFew / 4) g.s->few[g.thread] = make_uint4(0, 0, 0, 0);
+  g.sync();
+  bottom = __reduce_min_sync(~0u, g.lane() < full ? g.s->low[g.lane()] : ~0u);
+  top = __reduce_max_sync(~0u, g.lane() < g.warps() ? g.s->high[g.lane()] : 0);
+  low = lanes >= r.wanted ? score_of(bottom) : least;
+  high = score_of(top);
 }
 
 template <int kChunks>
-__device__ __forceinline__ void select_row(const Group& g, const Row& r) {
-  Keys<kChunks> keys;
-  int count = kChunks ? kChunks : chunks(r.pages, g.threads);
-  int lane = g.thread % 32, first = g.warp() * count * 128 + lane * 4;
-  keys.count = count;
-  keys.shared = g.keys + g.warp() * count * 32 + lane;
-  uint4 raw[kChunks ? kChunks : 1];
+__device__ __forceinline__ void select_row(const Group& g, const Row& r, float4 first) {
+  Scores<kChunks> scores;
+  scores.count = chunks(r.pages, g.threads);
+  scores.threads = g.threads;
+  scores.shared = g.scores + g.thread;
+  float4 raw[kChunks ? kChunks : 1];
 #pragma unroll
-  for (int c = 0; c < kChunks; ++c)
-    if (first + c * 128 < r.pages) raw[c] = rs::load_stream(r.scores + first + c * 128);
+  for (int c = 1; c < kChunks; ++c)
+    raw[c] = load_scores(r.scores, (c * g.threads + g.thread) * 4, r.pages);
 #pragma unroll
-  for (int c = 0; c < count; ++c) {
-    int page = first + c * 128;
-    uint4 v = make_uint4(0, 0, 0, 0);
-    if (kChunks)
-      v = raw[kChunks ? c : 0];
-    else if (page < r.pages)
-      v = rs::load_stream(r.scores + page);
-    v.x = key_of(r, page, v.x);
-    v.y = key_of(r, page + 1, v.y);
-    v.z = key_of(r, page + 2, v.z);
-    v.w = key_of(r, page + 3, v.w);
-    keys.put(c, v);
+  for (int c = 0; c < scores.size(); ++c) {
+    int page = (c * g.threads + g.thread) * 4;
+    float4 v = c == 0 ? first : kChunks ? raw[kChunks ? c : 0] : load_scores(r.scores, page, r.pages);
+    scores.put(c, admit(r, page, v));
   }
-  write_selected(g, r, keys, find_cutoff(g, r, keys));
+  auto page_of = [&](int c, int j) { return (c * g.threads + g.thread) * 4 + j; };
+  float low, high;
+  bound(g, r, scores, low, high);
+  if (kChunks != 1) {
+    unsigned most = g.threads * 4;
+    unsigned count = compact<false>(
+        g, scores, 0, [&](float score) { return score >= low ? 1u : 0u; },
+        [&](unsigned at, int c, int j) {
+          if (at >= most) return;
+          float4 v = scores.at(c);
+          g.list[at] = j == 0 ? v.x : j == 1 ? v.y : j == 2 ? v.z : v.w;
+          g.pages[at] = page_of(c, j);
+        });
+    g.sync();
+    if (count <= most) {
+      int at = g.thread * 4;
+      const float none = __uint_as_float(0x7fffffffu);
+      float4 v = *reinterpret_cast<float4*>(g.list + at);
+      Scores<1> few;
+      few.held[0] = make_float4(at < count ? v.x : none, at + 1 < count ? v.y : none,
+                                at + 2 < count ? v.z : none, at + 3 < count ? v.w : none);
+      take_best(g, r, few, low, high, [&](int, int j) { return g.pages[at + j]; });
+      return;
+    }
+  }
+  take_best(g, r, scores, low, high, page_of);
 }
 
 __host__ __device__ inline unsigned shared_bytes(int threads, int blocks, int rows,
                                                  int max_pages) {
   int n = groups(threads, blocks, rows), count = chunks(max_pages, threads / n);
-  unsigned keys = count > kMostChunks ? count * (threads / n) * 16 : 0;
-  return n * (static_cast<unsigned>(sizeof(Scratch)) + keys);
+  unsigned scores = count > TOPK_CHUNKS ? count * threads * 16 : 0;
+  return n * static_cast<unsigned>(sizeof(Scratch)) + threads * 4 * 6 + scores;
 }
 
 }  // namespace topk
@@ -314,37 +224,49 @@ __device__ __forceinline__ void topk_select_stage(const TopkSelectParams& p, int
   g.id = threadIdx.x / g.threads;
   g.thread = threadIdx.x % g.threads;
   g.s = reinterpret_cast<topk::Scratch*>(shared) + g.id;
-  int most = topk::chunks(p.max_pages, g.threads);
-  g.keys = reinterpret_cast<uint4*>(shared + groups * sizeof(topk::Scratch)) +
-           g.id * most * g.threads;
-  for (int i = g.thread; i < topk::kBins / 4; i += g.threads) g.s->bins[i] = make_uint4(0, 0, 0, 0);
+  shared += groups * sizeof(topk::Scratch);
+  g.list = reinterpret_cast<float*>(shared) + g.id * g.threads * 4;
+  shared += blockDim.x * 16;
+  g.pages = reinterpret_cast<unsigned short*>(shared) + g.id * g.threads * 4;
+  shared += blockDim.x * 8;
+  g.scores = reinterpret_cast<float4*>(shared) +
+             g.id * g.threads * topk::chunks(p.max_pages, g.threads);
+  for (int i = g.thread; i < 32 * topk::kLaneBins / 4; i += g.threads)
+    g.s->bins[i] = make_uint4(0, 0, 0, 0);
   for (int row = g.id * blocks + block; row < rows; row += groups * blocks) {
-    int length = p.lengths[row / p.kv_heads];
-    if (length < 0) continue;
     topk::Row r;
     r.scores = p.scores + static_cast<long long>(row) * p.max_pages;
+    // The first scores are on their way before the length says how many there are.
+    float4 first = topk::load_scores(r.scores, g.thread * 4, p.max_pages);
+    int length = p.lengths[row / p.kv_heads];
+    if (length < 0) continue;
     r.selected = p.selected + static_cast<long long>(row) * p.k_max;
     r.pages = (length + p.new_tokens + PAGE_TOKENS - 1) / PAGE_TOKENS;
-    if (g.thread == 0) p.counts[row] = min(r.pages, p.budget);
-    if (r.pages <= p.budget) {
-      for (int i = g.thread; i < r.pages; i += g.threads) r.selected[i] = i;
-      continue;
-    }
     int recent = min(max(p.recent, r.pages - length / PAGE_TOKENS), p.budget);
     r.sink = min(p.sink, p.budget - recent);
     r.recent_begin = r.pages - recent;
     r.wanted = p.budget - recent - r.sink;
+    int taken = min(r.pages, p.budget);
+    if (g.thread == 0) p.counts[row] = taken;
+    if (r.pages <= p.budget) {
+      for (int i = g.thread; i < taken; i += g.threads) r.selected[i] = i;
+      continue;
+    }
+    for (int i = g.thread; i < r.sink; i += g.threads) r.selected[i] = i;
+    for (int i = g.thread; i < recent; i += g.threads)
+      r.selected[p.budget - recent + i] = r.recent_begin + i;
+    if (r.wanted == 0) continue;
     int chunks = topk::chunks(r.pages, g.threads);
-    if (topk::kMostChunks >= 1 && chunks <= 1)
-      topk::select_row<topk::kMostChunks >= 1 ? 1 : 0>(g, r);
-    else if (topk::kMostChunks >= 2 && chunks <= 2)
-      topk::select_row<topk::kMostChunks >= 2 ? 2 : 0>(g, r);
-    else if (topk::kMostChunks >= 4 && chunks <= 4)
-      topk::select_row<topk::kMostChunks >= 4 ? 4 : 0>(g, r);
-    else if (topk::kMostChunks >= 8 && chunks <= 8)
-      topk::select_row<topk::kMostChunks >= 8 ? 8 : 0>(g, r);
+    if (chunks <= 1)
+      topk::select_row<1>(g, r, first);
+    else if (TOPK_CHUNKS >= 2 && chunks <= 2)
+      topk::select_row<TOPK_CHUNKS >= 2 ? 2 : 0>(g, r, first);
+    else if (TOPK_CHUNKS >= 4 && chunks <= 4)
+      topk::select_row<TOPK_CHUNKS >= 4 ? 4 : 0>(g, r, first);
+    else if (TOPK_CHUNKS >= 8 && chunks <= 8)
+      topk::select_row<TOPK_CHUNKS >= 8 ? 8 : 0>(g, r, first);
     else
-      topk::select_row<0>(g, r);
+      topk::select_row<0>(g, r, first);
     g.sync();  // the next row reuses the scratch
   }
   __syncthreads();

@@ -112,7 +112,11 @@ struct Shared {
 __device__ inline void stage_x(const W4a16GemvParams& p, const Shared& s, int k0, int piece_k,
                                int threads, int block) {
   const int row_chunks = piece_k / 8, chunks = p.tokens * row_chunks;
+#ifdef GEMV_NOROT
+  const int turn = 0;
+#else
   const int turn = block * 11 % max(1, chunks / 32) * 32;
+#endif
   auto place = [&](int chunk, int& token, int& column) {
     chunk += chunk + turn < chunks ? turn : turn - chunks;
     token = chunk / row_chunks;
@@ -297,6 +301,9 @@ __device__ inline void produce(const W4a16GemvParams& p, const Shared& s, const 
     rs::fill_begin(s.full + place, kUnitBytes);
     rs::fill_piece(s.ring + place * kUnitBytes, unit, kUnitBytes, s.full + place);
     rs::fill_end(s.full + place);
+#ifdef GEMV_SYNCW
+    __syncwarp();
+#endif
     unit += kUnitBytes;
     if (++owner < consumers) continue;
     owner = 0;
@@ -368,7 +375,11 @@ __device__ inline void w4a16_gemv_stage(const W4a16GemvParams& p, int block, int
 
   if (plan.count > 0) {
     const int barriers = 2 * consumers * p.depth;
+#ifdef GEMV_V3
+    if (threadIdx.x == 0) for (int i = 0; i < barriers; ++i) rs::barrier_init(s.full + i, 1);
+#else
     for (int i = threadIdx.x; i < barriers; i += blockDim.x) rs::barrier_init(s.full + i, 1);
+#endif
     if (threadIdx.x < 2 * kOpenItems + 1) s.arrived[threadIdx.x] = 0;
     rs::barrier_init_fence();
     __syncthreads();
@@ -381,7 +392,9 @@ __device__ inline void w4a16_gemv_stage(const W4a16GemvParams& p, int block, int
     TRACE(38);
     __syncthreads();
     TRACE(39);
+#ifndef GEMV_NOINVAL
     for (int i = threadIdx.x; i < barriers; i += blockDim.x) rs::barrier_inval(s.full + i);
+#endif
     __syncthreads();
   }
 }

@@ -1,0 +1,266 @@
+"""The loop table: steps of one decode layer under four kinds of control, and where the gap goes.
+
+One rule: the step times are measured whole; the parts of a gap are those that the run recorded, or
+are put together from measured constants and then say so.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .words import NONE, fixed, percent, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .inputs import Evidence
+
+MODES = ("resident", "graph", "host-c", "host-python")
+STEADY = "graph-steady"
+"""Graphs replayed without synchronisation or copy-back: nobody sees the tokens, so it only tells
+what the stages take."""
+L2_BYTES = 60 << 20
+SPELLINGS = {"c": "host-c", "python": "host-python", "host": "host-python", "loop": "resident"}
+PARTS = ("stages", "launch", "barrier or node", "sync and copy-back", "host and rest")
+STAGES = {True: 5, False: 3}
+"""Launches of a step: append, (score, select,) attend, verify and commit."""
+CONSTANTS = (
+    "grid_barrier_s", "graph_node_s", "graph_launch_s", "host_copyback_s", "host_sync_s",
+    "host_c_submit_s", "host_python_submit_s", "launch_latency_s",
+)  # fmt: skip
+Place = tuple[bool, int, int]
+"""Sparse, batch, context."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One measured step."""
+
+    sparse: bool
+    batch: int
+    context: int
+    mode: str
+    seconds: float
+    spread: float
+    """90th percentile over median."""
+    record: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+    @property
+    def warm(self) -> bool:
+        """Whether all that the rotating inputs touch fits into the L2 cache."""
+        return float(self.record.get("touched_bytes", L2_BYTES)) < L2_BYTES
+
+    @property
+    def place(self) -> Place:
+        """What it shares with the other modes' cells."""
+        return self.sparse, self.batch, self.context
+
+
+class Loops:
+    """All cells, with their predictions."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.cells: dict[Place, dict[str, Cell]] = {}
+        for record in evidence.samples.named("loop_control"):
+            cell = _cell(record)
+            if cell is not None:
+                self.cells.setdefault(cell.place, {})[cell.mode] = cell
+        self.predicted: dict[tuple[Place, str], float] = {}
+        for row in evidence.predicted:
+            place = bool(row["sparse"]), int(row["batch"]), int(row["context"])
+            self.predicted[place, mode_name(row["mode"])] = float(row["predicted_s"])
+
+    @property
+    def modes(self) -> list[str]:
+        """Modes that have cells, resident first."""
+        seen = {mode for mine in self.cells.values() for mode in mine}
+        return [mode for mode in MODES if mode in seen]
+
+    def axis(self, index: int, sparse: bool) -> list[int]:
+        """Batches (1) or contexts (2) that have cells."""
+        return sorted({int(place[index]) for place in self.cells if place[0] == sparse})
+
+    def winner(self, place: Place) -> tuple[str, float] | None:
+        """The fastest mode and how much longer the second takes, as a ratio less one."""
+        cells = self.cells.get(place, {})
+        mine = sorted((cells[m] for m in MODES if m in cells), key=lambda cell: cell.seconds)
+        if len(mine) < 2:
+            return None
+        return mine[0].mode, mine[1].seconds / mine[0].seconds - 1.0
+
+    def constants(self) -> dict[str, float] | None:
+        """The profile's constants of control; None if one is missing."""
+        found = {name: self.evidence.constant(name) for name in CONSTANTS}
+        known = {name: float(entry["value"]) for name, entry in found.items() if entry}
+        return known if len(known) == len(CONSTANTS) else None
+
+    def error(self, cell: Cell) -> float | None:
+        """Predicted over measured, less one."""
+        found = self.predicted.get((cell.place, cell.mode))
+        return None if found is None else found / cell.seconds - 1.0
+
+
+def mode_name(text: Any) -> str:
+    """A mode's one name."""
+    name = str(text).lower().replace("_", "-").replace(" ", "-")
+    return SPELLINGS.get(name, name)
+
+
+def _cell(record: Mapping[str, Any]) -> Cell | None:
+    """A record of a step, None for the other records of the loop."""
+    batch = record.get("batch", record.get("slots"))
+    if batch is None or not {"context", "mode", "sparse"} <= record.keys():
+        return None
+    times = sorted(record.get("seconds") or record.get("samples_s") or [])
+    if not times:
+        return None
+    middle = statistics.median(times)
+    return Cell(
+        bool(record["sparse"]), int(batch), int(record["context"]),
+        mode_name(record["mode"]), middle, times[int(0.9 * (len(times) - 1))] / middle, record,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------ where the gap goes
+def parts(loops: Loops, cell: Cell) -> dict[str, float] | None:
+    """Seconds of each of `PARTS` for *cell*; None if records or constants do not suffice."""
+    if cell.mode == "resident":
+        found = by_stamps(cell)
+        if found is not None:
+            return found
+    work = stage_seconds(loops, cell)
+    at = loops.constants()
+    if work is None or at is None:
+        return None
+    count = STAGES[cell.sparse]
+    match cell.mode:
+        case "resident":
+            overhead = (0.0, (count + 1) * at["grid_barrier_s"], 0.0)
+        case "graph":
+            nodes = count * at["graph_node_s"]
+            overhead = (at["graph_launch_s"], nodes, at["host_copyback_s"])
+        case _:
+            submit = at["host_c_submit_s" if cell.mode == "host-c" else "host_python_submit_s"]
+            # Launches hide behind work that is longer than they are.
+            shown = at["launch_latency_s"] + max(submit, count * submit - work)
+            sync = at["host_sync_s"] - at["launch_latency_s"] + at["host_copyback_s"]
+            overhead = (shown, count * at["graph_node_s"], sync)
+    rest = cell.seconds - work - sum(overhead)
+    return dict(zip(PARTS, (work, *overhead, rest), strict=True))
+
+
+def by_stamps(cell: Cell) -> dict[str, float] | None:
+    """Stages and waits of the resident loop as the clock of one block saw them."""
+    cycles = cell.record.get("stage_cycles")
+    if not cycles or not all(cycles.values()):
+        return None
+    middle = {name: statistics.median(values) for name, values in cycles.items()}
+    whole = sum(middle.values())
+    if whole <= 0.0:
+        return None
+    second = cell.seconds / whole
+    last = [name for name in middle if name.endswith("_wait")][-1]
+    work = sum(value for name, value in middle.items() if not name.endswith("_wait"))
+    # After the last stage the loop commits, writes its output and looks for messages.
+    waits = whole - work - middle[last]
+    times = (work * second, 0.0, waits * second, 0.0, middle[last] * second)
+    return dict(zip(PARTS, times, strict=True))
+
+
+def stage_seconds(loops: Loops, cell: Cell) -> float | None:
+    """Time of the stages alone: graphs that nobody waits for, less the gaps between their nodes."""
+    steady, node = loops.cells[cell.place].get(STEADY), loops.evidence.constant("graph_node_s")
+    if steady is None or node is None:
+        return None
+    return steady.seconds - STAGES[cell.sparse] * float(node["value"])
+
+
+# ------------------------------------------------------------------------------ text
+def answer(loops: Loops) -> str:
+    """Who wins how often, and where the margin is largest and smallest."""
+    won: dict[str, int] = {}
+    best: tuple[float, Place, str] | None = None
+    margins = []
+    for place in loops.cells:
+        found = loops.winner(place)
+        if found is None:
+            continue
+        mode, margin = found
+        won[mode] = won.get(mode, 0) + 1
+        margins.append(margin)
+        if best is None or margin > best[0]:
+            best = margin, place, mode
+    if best is None:
+        return ""
+    order = sorted(won.items(), key=lambda item: -item[1])
+    text = f"Of {len(margins)} cells "
+    text += ", ".join(f"`{mode}` is fastest in {count}" for mode, count in order)
+    text += f". Its margin over the second: median {percent(statistics.median(margins), 1)}, most "
+    text += f"{percent(best[0], 1)} (`{best[2]}`, {place_text(best[1])})."
+    for other in ("graph", "host-c", "host-python"):
+        ratios = [
+            mine[other].seconds / mine["resident"].seconds
+            for mine in loops.cells.values()
+            if other in mine and "resident" in mine
+        ]
+        if ratios:
+            text += f" `{other}` takes {statistics.median(ratios):.2f}x the time of `resident` in "
+            text += f"the median, {min(ratios):.2f}x to {max(ratios):.2f}x."
+    return text
+
+
+def place_text(place: Place) -> str:
+    """A cell in words."""
+    return f"{'sparse' if place[0] else 'dense'}, batch {place[1]}, context {place[2]:,}"
+
+
+def step_table(loops: Loops, sparse: bool) -> list[str]:
+    """Microseconds a step by batch and context, the winner, and the prediction's error."""
+    modes = loops.modes
+    rows = []
+    for place in sorted(p for p in loops.cells if p[0] == sparse):
+        mine = loops.cells[place]
+        found = loops.winner(place)
+        cells = [fixed(mine[m].seconds * 1e6, 1) if m in mine else NONE for m in (*modes, STEADY)]
+        warm = " (L2)" if any(cell.warm for cell in mine.values()) else ""
+        row = [f"{place[1]}", f"{place[2]:,}{warm}", *cells]
+        row += [found[0], percent(found[1], 1)] if found else [NONE, NONE]
+        if loops.predicted:
+            row += [_error(loops.error(mine[mode])) if mode in mine else NONE for mode in modes]
+        rows.append(row)
+    head = ["batch", "context", *modes, "graph, nobody waits", "fastest", "second slower by"]
+    if loops.predicted:
+        head += [f"{mode} predicted" for mode in modes]
+    return table(head, rows, "rr" + "r" * (len(modes) + 1) + "lr") if rows else []
+
+
+def _error(value: float | None) -> str:
+    return NONE if value is None else f"{100.0 * value:+.1f} %"
+
+
+def gap_table(loops: Loops, places: Sequence[Place]) -> list[str]:
+    """Where the time of each mode goes at *places*, microseconds."""
+    rows = []
+    for place in places:
+        for mode in loops.modes:
+            cell = loops.cells[place].get(mode)
+            found = parts(loops, cell) if cell else None
+            if cell and found:
+                label = [place_text(place), mode, fixed(cell.seconds * 1e6, 1)]
+                rows.append([*label, *(fixed(found[name] * 1e6, 1) for name in PARTS)])
+    return table(("cell", "mode", "step, us", *PARTS), rows, "ll") if rows else []
+
+
+def shown_places(loops: Loops, most: int = 6) -> list[Place]:
+    """Cells for the pictures of gaps: small, middle and large, dense and sparse."""
+    full = sorted(p for p, mine in loops.cells.items() if set(loops.modes) <= mine.keys())
+    found: list[Place] = []
+    for sparse in (False, True):
+        mine = [place for place in full if place[0] == sparse]
+        picks = sorted({0, len(mine) // 2, len(mine) - 1}) if mine else []
+        found += [mine[index] for index in picks]
+    return found[:most]

@@ -1,0 +1,69 @@
+"""Which pictures a report has, and writing all of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .document import build
+from .draw_copies import draw_copies, draw_interference
+from .draw_kernels import draw_family, draw_streams
+from .draw_loop import draw_errors, draw_gaps, draw_steps
+from .draw_topk import draw_topk
+from .families import FAMILIES
+from .loops import Loops, parts
+from .style import save
+from .target_list import TARGETS
+from .targets import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from .inputs import Evidence
+
+
+def write(evidence: Evidence, out: Path) -> list[Path]:
+    """Draws what there is into *out* and writes the text; returns the files."""
+    files = []
+    for name, size, draw in _pictures(evidence):
+        path = out / f"{name}.png"
+        save(path, size, draw)
+        files.append(path)
+    rows = judge(TARGETS, evidence)
+    text = build(evidence, rows, Loops(evidence), {file.name for file in files})
+    document = out / "README.md"
+    document.write_text(text, encoding="utf-8")
+    return [document, *files]
+
+
+def _pictures(
+    evidence: Evidence,
+) -> list[tuple[str, tuple[float, float], Callable[[Figure], None]]]:
+    """(name, inches, drawing) of the pictures for which there are samples."""
+    samples = evidence.samples
+    found: list[tuple[str, tuple[float, float], Callable[[Figure], None]]] = [
+        (family.name, (12.0, 4.6), lambda figure, f=family: draw_family(figure, f, evidence))
+        for family in FAMILIES
+        if family.points(evidence)
+    ]
+    if any(not point.axes.get("cold") for point in samples.of("topk_select")):
+        found.append(("topk", (14.0, 4.6), lambda figure: draw_topk(figure, evidence)))
+    if samples.named("tier_copy", "copy_engine") or samples.named("tier_copy", "gather"):
+        found.append(("copies", (11.0, 7.0), lambda figure: draw_copies(figure, evidence)))
+    if samples.named("tier_copy", "interference") or samples.named("tier_copy", "file_read"):
+        found.append(
+            ("interference", (12.0, 5.0), lambda figure: draw_interference(figure, evidence))
+        )
+    loops = Loops(evidence)
+    if loops.cells:
+        high = 3.3 * len({place[0] for place in loops.cells}) + 0.6
+        found.append(("loop", (15.0, high), lambda figure: draw_steps(figure, loops)))
+        if any(parts(loops, cell) for mine in loops.cells.values() for cell in mine.values()):
+            found.append(("loop-gaps", (12.0, 5.5), lambda figure: draw_gaps(figure, loops)))
+        if loops.predicted:
+            found.append(("loop-predicted", (13.0, high), lambda figure: draw_errors(figure, loops)))
+    if samples.of("streams"):
+        found.append(("streams", (13.0, 4.0), lambda figure: draw_streams(figure, evidence)))
+    return found
