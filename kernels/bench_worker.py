@@ -187,8 +187,7 @@ def recorded(machine: Machine, module: Any, name: str, deadline: float) -> dict[
         answer = measure(machine.gpu, **options)
         if isinstance(answer, Mapping):
             answer = [{"name": name, "data": data} for name, data in answer.items()]
-        for record in answer:
-            found.append(_thinned(dict(record)))  # one by one: what came before a fault stays
+        found.extend(_thinned(dict(record)) for record in answer)  # what precedes a fault stays
     except Exception as error:
         if not found:
             raise

@@ -259,9 +259,9 @@ def build_form(form: str, parameters: Mapping[str, float]) -> Form:
         case "ramped_flops":
             return RampedFlops(**p)
         case "chunked_prefill":
-            own = (p[key] for key in SCORES)
-            cached = (p[f"cached_{key}"] for key in SCORES)
-            return ChunkedPrefill(RampedScores(*own), RampedScores(*cached))
+            fresh = RampedScores(**{key: p[key] for key in SCORES})
+            cached = RampedScores(**{key: p[f"cached_{key}"] for key in SCORES})
+            return ChunkedPrefill(fresh, cached)
         case "cached_bytes":
             return CachedBytes(**p)
         case "stream_rows":

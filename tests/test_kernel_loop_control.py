@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kernels.backend import Cpu
-from kernels.loop_control import host_c
+from kernels.loop_control import check, host_c
 from kernels.loop_control.launch import Loop
 from kernels.loop_control.mailbox import NO_REQUEST, Mailbox, Reason
+from kernels.loop_control.reference import Reference
 from kernels.loop_control.state import State
 
 if TYPE_CHECKING:
@@ -171,3 +174,39 @@ def test_wrong_arguments_are_named() -> None:
         run.box.admit(request, length=4, remaining=1)
     with pytest.raises(BufferError, match="4 entries"):
         run.box.cancel(0)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_every_mode_emits_and_commits_the_same(sparse: bool) -> None:
+    case = {"slots": 3, "steps": 8, "sparse": sparse, "spare": 4, **check.SMALL}
+    assert check.check(Cpu(3), case, np.random.default_rng(11)) <= check.TOLERANCE
+
+
+@settings(max_examples=25, derandomize=True, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), spare=st.integers(0, 12), slots=st.integers(1, 5))
+def test_the_reference_loses_no_page_and_no_token(seed: int, spare: int, slots: int) -> None:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 40, slots)
+    used = sum(-(-(int(n) + 3) // 16) for n in lengths)
+    state = State(Cpu(), slots=slots, new_tokens=3, max_pages=4, pages=used + spare, sets=2)
+    wanted = rng.integers(1, 20, slots)
+    state.fill(list(lengths), list(wanted), rng)
+    reference = Reference(state.save(), 3, 16)
+    reference.waiting.extend((100 + i, int(rng.integers(1, 30)), 4) for i in range(3))
+    got = dict.fromkeys(range(slots), 0)
+    for _ in range(12):
+        best = rng.integers(0, 2, (slots, 3))
+        for request, tokens in reference.step(best, rng.integers(0, 2, (slots, 2))).items():
+            got[request] = got.get(request, 0) + len(tokens)
+        reference.serve()
+        held = [page for row in reference.rows for page in row]
+        assert sorted([*held, *reference.free]) == list(range(used + spare))
+        for slot, row in enumerate(reference.rows):
+            length = reference.lengths[slot]
+            assert (length == -1) == (not row)
+            if length >= 0:
+                assert len(row) == -(-(length + 3) // 16)
+    for request in range(slots):
+        assert got[request] <= wanted[request]
+        if request not in reference.request:
+            assert got[request] == wanted[request]

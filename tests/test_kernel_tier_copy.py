@@ -154,7 +154,7 @@ def test_copies_are_measured_and_verified(pools: copies.Pools, direction: str) -
         records = [
             copies.contiguous(pools, held, direction, 16384, 4),
             copies.paged(pools, held, "copy_engine_pages", direction, 4096, 9),
-            copies.gathered(pools, held, direction, 4096, 2, 9),
+            copies.gathered(pools, held, direction, 4096, (2, 64), 9),
             copies.both_ways(pools, held, 65536),
         ]
     assert [r["name"] for r in records] == [
@@ -183,7 +183,7 @@ def test_wrong_bytes_are_noticed(pools: copies.Pools) -> None:
 
 def test_every_axis_of_copies_comes_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def named(name: str) -> Any:
-        return lambda pools, held, *axes: {"name": name, "axes": axes}
+        return lambda pools, held, *axes, **more: {"name": name, "axes": axes, **more}
 
     for name in ("gathered", "contiguous", "both_ways", "paged"):
         monkeypatch.setattr(copies, name, named(name))
@@ -191,10 +191,10 @@ def test_every_axis_of_copies_comes_once(monkeypatch: pytest.MonkeyPatch) -> Non
     found = [str(record) for record in copies._records(None, None)]  # type: ignore[arg-type]
     assert len(set(found)) == len(found)
     for page_bytes in copies.PAGES:
-        for blocks in copies.BLOCKS:
+        for grid in copies.GRIDS:
             pages = 64 * copies.MIB // page_bytes
             for way in ("h2d", "d2h"):
-                assert str({"name": "gathered", "axes": (way, page_bytes, blocks, pages)}) in found
+                assert str({"name": "gathered", "axes": (way, page_bytes, grid, pages)}) in found
     monkeypatch.setattr(movers, "why_no_batch", lambda: "no driver")
     *_, last = copies._records(None, None)  # type: ignore[arg-type]
     assert last == {"name": "copy_batch", "reason": "no driver", "seconds": []}
@@ -213,7 +213,7 @@ def test_a_mover_that_ends_too_early_is_an_error(
     victim = interference.Victim(pools.gpu, [lambda: time.sleep(1e-3)])
     assert 2 <= victim.count <= 5
     with pytest.raises(RuntimeError, match="copy_engine both ended before"):
-        interference.disturbed(pools, victim, "copy_engine", "both", 0)
+        interference.disturbed(pools, victim, "copy_engine", "both", (0, 0))
 
 
 def test_the_movers_rate_counts_chunks_inside_the_work() -> None:

@@ -55,9 +55,9 @@ def test_ties_go_to_the_lower_page_and_zeros_are_equal() -> None:
     assert select(scores, 5, sink=0, recent=1) == [0, 1, 2, 3, 39]
 
 
-def test_nan_ranks_below_minus_infinity() -> None:
-    scores = [float("nan")] * 10 + [float("-inf")] * 2 + [float("nan")] * 8
-    assert select(scores, 4, sink=0, recent=1) == [0, 10, 11, 19]
+def test_nan_counts_as_minus_infinity() -> None:
+    scores = [float("-inf"), *[float("nan")] * 10, -1e38, float("-inf"), 0.0]
+    assert select(scores, 4, sink=0, recent=1) == [0, 1, 11, 13]
 
 
 def test_forced_pages_ignore_their_scores() -> None:

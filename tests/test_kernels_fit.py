@@ -16,13 +16,14 @@ from kernels.__main__ import main
 from kernels.bench_worker import plain
 from kernels.fit import estimates
 from kernels.fit.constants import REQUIRED
+from kernels.fit.control import constants
 from kernels.fit.forms import FORMS
 from kernels.fit.judge import at_frontier, is_held_out, residuals
 from kernels.fit.kernel import by_threshold
 from kernels.fit.profile import REQUIRED as REQUIRED_KERNELS
 from kernels.fit.profile import build, text
 from kernels.fit.recipes import RECIPES
-from kernels.fit.samples import Point, read
+from kernels.fit.samples import Point, SamplesError, read
 from kernels.fit.solve import fit, line, six
 from sim.profile import build_form, load_profile
 from sim.profile_check import CONSTANTS, KERNELS
@@ -204,12 +205,34 @@ GRIDS = {
     folder: [plain(point) for point in import_module(f"kernels.{folder}.bench").points()]
     for folder in sorted({recipe.folder for recipe in RECIPES} | {"streams"})
 }
-RECORDS = {
-    "loop_control": [
-        {"name": name, "value": 1e-6, "unit": "s", "note": "made up"}
-        for name in REQUIRED
-        if name.endswith("_s") and "bytes" not in name and "h2d" not in name and "d2h" not in name
+US = 1e-6
+CONTROL = {
+    "launch": {
+        "python_submit": [4 * US], "python_sync": [9 * US], "python_copy_sync": [13 * US],
+        "c_submit_1": [2 * US], "c_submit_5": [10 * US], "c_sync_1": [7 * US],
+        "c_copy_sync_1": [9 * US],
+    },
+    "nodes": [{"nodes": n, "synced_s": [6 * US + 1.1 * US * n] * 3} for n in (1, 10, 100, 1000)],
+    "barrier": [
+        {"kind": kind, "blocks": blocks, "threads": 256, "samples_s": [blocks / 132 * US]}
+        for kind in ("counted", "spread")
+        for blocks in (132, 264)
     ],
+    "mailbox": {"c": [2 * US], "python": [3 * US]},
+    "control": [
+        {
+            "slots": slots, "dedicated": dedicated, "sparse": False, "waiting": False,
+            "samples_s": [4 * US + 0.01 * US * slots],
+        }
+        for slots in (1, 16, 256)
+        for dedicated in (False, True)
+    ],
+    "leaving": {
+        "asked_to_status": [8 * US], "asked_to_end": [20 * US], "launch_to_output": [80 * US],
+    },
+}  # fmt: skip
+RECORDS = {
+    "loop_control": [{"name": name, "data": data} for name, data in CONTROL.items()],
     "tier_copy": [
         {
             "name": "copy_engine", "direction": way, "calls": 1, "bytes": size,
@@ -234,6 +257,25 @@ def written(tmp_path_factory):
     return file, out
 
 
+def test_constants_of_control_by_hand():
+    found = {name: value for name, value, _, _ in constants(RECORDS["loop_control"])}
+    expected = {
+        "host_python_submit_s": 4.0, "host_c_submit_s": 2.0, "host_sync_s": 5.0,
+        "host_copyback_s": 4.0, "launch_latency_s": (5.0 - 1.1) / 2, "graph_launch_s": 6.0,
+        "graph_node_s": 1.1, "grid_barrier_s": 1.0, "mailbox_round_trip_s": 2.0,
+        "device_schedule_s": 1.0, "device_schedule_per_request_s": 0.01, "resident_exit_s": 8.0,
+        "resident_relaunch_s": 80.0,
+    }  # fmt: skip
+    assert found == {name: pytest.approx(value * US) for name, value in expected.items()}
+
+
+@pytest.mark.parametrize("part", CONTROL)
+def test_control_records_that_lack_a_part_are_named(part):
+    records = [record for record in RECORDS["loop_control"] if record["name"] != part]
+    with pytest.raises(SamplesError, match="loop_control: records lack a part"):
+        list(constants(records))
+
+
 def test_the_simulator_loads_what_the_fit_writes(written):
     profile = load_profile(written[1])
     assert profile.name == "nvidia-h200"
@@ -242,7 +284,8 @@ def test_the_simulator_loads_what_the_fit_writes(written):
     assert profile.constant("h2d_bytes_per_s") == pytest.approx(5e10, rel=1e-3)
     assert profile.kind("gemm.bf16") == "fitted"
     assert profile.kind("grid_barrier_s") == "measured"
-    assert {"gemm.fp8", "gemm.int8", "prefetch_ring_bytes"} <= set(profile.estimated())
+    assert {"gemm.int8", "prefetch_ring_bytes"} <= set(profile.estimated())
+    assert not {"gemm.fp8", "decode_attention.int8"} & set(profile.estimated())
     for kernel in (profile.elementwise(), profile.gemm("int4"), profile.decode_attention("int4")):
         assert kernel.t0_s > 0.0
     for entry in (*profile.constants.values(), *profile.kernels.values()):

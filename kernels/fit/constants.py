@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import estimates
+from . import control, estimates
 from .judge import residuals
 from .samples import SamplesError
 from .solve import line, six
@@ -68,32 +68,20 @@ def _entry(value: float, unit: str, kind: str, note: str, source: str = "run") -
 
 
 def _control(samples: Samples) -> Iterator[tuple[str, Entry]]:
-    """Records of `loop_control.measure_constants`, named as the profile names them."""
-    again = {
-        str(record.get("name")): record
-        for record in samples.records.get(("loop_control", "measure_constants", True), [])
-    }
-    for record in samples.named("loop_control"):
-        name, value = str(record.get("name")), _value(record)
-        if value is None or not name.endswith(("_s", "_per_s")):
-            continue
-        kind = str(record.get("kind", "measured"))
-        kind = kind if kind in ("measured", "fitted", "estimated") else "measured"
-        entry = _entry(value, str(record.get("unit", "s")), kind, str(record.get("note", "")))
-        second = _value(again.get(name, {}))
-        if second is not None and value > 0.0:
-            entry["repeatability"] = round(abs(second / value - 1.0), 4)
+    """Launches, graphs, barriers, the mailbox, the loop; beside a second measurement of each."""
+    first, second = (
+        samples.records.get(("loop_control", "measure_constants", again), [])
+        for again in (False, True)
+    )
+    again = {name: value for name, value, _, _ in control.constants(second)}
+    for name, value, kind, note in control.constants(first):
+        if not 0.0 <= value < 1.0:
+            raise SamplesError(f"loop_control: {name} is {value}; measure it again")
+        unit = "s/request" if "per_request" in name else "s"
+        entry = _entry(value, unit, kind, note)
+        if name in again and value > 0.0:
+            entry["repeatability"] = round(abs(again[name] / value - 1.0), 4)
         yield name, entry
-
-
-def _value(record: dict[str, Any]) -> float | None:
-    """The record's figure: `value`, or the median of `seconds`; None if it has no good one."""
-    value = record.get("value")
-    if value is None and record.get("seconds"):
-        value = statistics.median(record["seconds"])
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if 0.0 <= value < 1e16 else None
 
 
 def _memory(samples: Samples) -> Iterator[tuple[str, Entry]]:

@@ -349,6 +349,31 @@ SCORE = Recipe(
 )
 
 
+def append(name: str, bits: int) -> Recipe:
+    """New rows of K and V into the cache, with the pages' bounds."""
+    return Recipe(
+        name=name,
+        folder="kv_append",
+        form="stream_rows",
+        where=lambda axes: axes["bits"] == bits,
+        inputs=lambda point: {
+            "bytes": point.bytes,
+            "rows": float(point.axes["rows"]),
+            "batch": float(point.axes["batch"]),
+            "tokens": float(point.axes["tokens"]),
+        },
+        start={"t0_s": 2e-6, "bytes_per_s": 3e12, "ramp_s": 5e-7, "row_s": 1e-9},
+        free=("t0_s", "bytes_per_s", "ramp_s", "row_s"),
+        shape=lambda axes: f"{axes['tokens']} tokens, {axes['page_tokens']}, {axes['head_dim']}",
+        domain=("batch", "tokens", "bytes"),
+        note=f"{bits}-bit cache. Times come from CUDA-graph replay, so t0 includes the gap between "
+        "nodes. Rows are (request, KV head) pairs. Below 16 requests the touched pages stay warm.",
+    )
+
+
+APPEND = (append("kv_append", 16), append("kv_append.int8", 8), append("kv_append.int4", 4))
+
+
 # ------------------------------------------------------------------------------ speculation
 def verify(name: str, where: Callable[[Axes], bool], what: str) -> Recipe:
     """Verification of drafted tokens and commit, over the rows of the vocabulary."""
@@ -388,5 +413,7 @@ VERIFY = (
 )
 
 RECIPES = (
-    LIBRARY, FP8, INT4, GEMV, *DECODE, VERIFIED, PREFILL, *ELEMENTWISE, TOPK, SCORE, *VERIFY,
+    LIBRARY, FP8, INT4, GEMV, *DECODE, VERIFIED, PREFILL, *ELEMENTWISE, TOPK, SCORE, *APPEND,
+    *VERIFY,
 )  # fmt: skip
+"""In the order in which they are fitted: who borrows comes after whom it borrows from."""

@@ -41,9 +41,8 @@ def _point(batch: int, tokens: int, **other: Any) -> dict[str, Any]:
 
 def prepare(gpu: Gpu, point: dict[str, Any], rng: np.random.Generator) -> Work:
     """See `Work`; the baseline writes whole rows and takes bounds of whole pages, by indexing."""
-    case = {**point, "requests": point["batch"], "max_pages": 3, "threads": 128}
+    case = {**point, "requests": point["batch"], "max_pages": 3, "threads": 128, "idle": False}
     state = State(case, rng)
-    state.lengths[state.lengths < 0] = 0
     arrays = state.on(gpu)
     moved = _bytes(state, point)
     held = sum(arrays[name].nbytes for name in ("cache", "minmax"))

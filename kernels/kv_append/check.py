@@ -81,6 +81,8 @@ class State:
             for _ in range(2)
         )
         self.lengths = some_lengths(requests, capacity - self.tokens, self.page, rng)
+        if not case.get("idle", True):
+            self.lengths[self.lengths < 0] = 0
         count = requests * case["max_pages"] + 2
         self.table = rng.permutation(count)[: count - 2].astype(np.int32).reshape(requests, -1)
         self.cache, self.tail = self._packed([self.k.history, self.v.history], rng)

@@ -9,17 +9,18 @@
 namespace kv_append {
 
 struct Affine {  // x = nibble * scale + zero; both are rounded to fp16 before nibbles are chosen
-  float scale, zero;
-  __half scale16, zero16;
+  __half zero16;
+  float zero;
+  __half scale16;
+  Divisor divisor;
 
-  __device__ __forceinline__ Affine(float low, float high) {
-    zero16 = __float2half_rn(low);
-    zero = __half2float(zero16);
-    scale16 = __float2half_rn(fmaxf((high - zero) / 15.0f, 1e-6f));
-    scale = __half2float(scale16);
-  }
+  __device__ __forceinline__ Affine(float low, float high)
+      : zero16(__float2half_rn(low)),
+        zero(__half2float(zero16)),
+        scale16(__float2half_rn(fmaxf(Divisor(15).divide(high - zero), 1e-6f))),
+        divisor(__half2float(scale16)) {}
   __device__ __forceinline__ unsigned char nibble(float x) const {
-    return static_cast<unsigned char>(fminf(fmaxf(rintf((x - zero) / scale), 0), 15));
+    return static_cast<unsigned char>(fminf(fmaxf(rintf(divisor.divide(x - zero)), 0), 15));
   }
 };
 

@@ -21,6 +21,7 @@
 // A task is one page of one (request, KV head), done by one warp. No atomics, no workspace.
 #pragma once
 #include "common/cache.cuh"
+#include "kv_append/inline.cuh"
 
 struct KvAppendParams {
   const ELEMENT* k;
@@ -39,6 +40,7 @@ namespace kv_append {
 constexpr int kLanes = HEAD_DIM / 8;  // lanes that share a token's row, 8 channels each
 constexpr int kRows = 32 / kLanes;    // tokens that a warp handles side by side
 constexpr int kInFlight = 8;          // rows of committed keys that a lane waits for at once
+constexpr int kNew = 4;               // new rows likewise
 
 // Dynamic shared memory of the stage.
 constexpr int shared_bytes(int threads) { return KV_BITS == 4 ? threads / 32 * 16 * HEAD_DIM : 0; }
@@ -100,8 +102,7 @@ struct Row {  // a lane's 8 channels of a cached key
   float scale;
 };
 __device__ __forceinline__ Row load_key(const unsigned char* page, int token, int channel) {
-  return {*reinterpret_cast<const uint2*>(page + rs::k8_at(token, channel)),
-          *reinterpret_cast<const float*>(page + rs::k8_scale_at(token))};
+  return {load8(page + rs::k8_at(token, channel)), load4(page + rs::k8_scale_at(token))};
 }
 __device__ __forceinline__ void to_floats(const Row& row, float (&x)[8]) {
   unsigned char bytes[8];
@@ -119,11 +120,14 @@ __device__ __forceinline__ Row quantised(const uint4& raw) {
   for (int step = 1; step < kLanes; step *= 2)
     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
   Row row;
-  row.scale = fmaxf(most / 127.0f, 1e-20f);
+  row.scale = fmaxf(Divisor(127).divide(most), 1e-20f);
+  Divisor scale(row.scale);
   unsigned char bytes[8];
 #pragma unroll
-  for (int i = 0; i < 8; ++i)
-    bytes[i] = static_cast<unsigned char>(fminf(fmaxf(rintf(x[i] / row.scale), -127), 127) + 128);
+  for (int i = 0; i < 8; ++i) {
+    float level = fminf(fmaxf(rintf(scale.divide(x[i])), -127), 127);
+    bytes[i] = static_cast<unsigned char>(static_cast<int>(level) + 128);
+  }
   memcpy(&row.bytes, bytes, 8);
   return row;
 }
@@ -153,17 +157,27 @@ __device__ __forceinline__ void put(unsigned char* page, int token, int channel,
 #endif
 }
 
+// New keys and values of tokens t, t + kRows, ..., the first of them at *at*; zeros behind the last.
+__device__ __forceinline__ void load_new(const KvAppendParams& p, long long at, int t,
+                                         uint4 (&k)[kNew], uint4 (&v)[kNew]) {
+  long long step = (long long)p.kv_heads * HEAD_DIM * kRows;
+#pragma unroll
+  for (int i = 0; i < kNew; ++i) {
+    k[i] = v[i] = make_uint4(0, 0, 0, 0);
+    if (t + i * kRows >= p.tokens) continue;
+    k[i] = rs::load_stream(p.k + at + i * step);
+    v[i] = rs::load_stream(p.v + at + i * step);
+  }
+}
+
 // Page number *slot* of those that this step touches, of one request and head.
 __device__ __forceinline__ void append_page(const KvAppendParams& p, int request, int head,
                                             int slot) {
   int lane = threadIdx.x % 32, channel = lane % kLanes * 8, row = lane / kLanes;
   long long token_stride = (long long)p.kv_heads * HEAD_DIM;
   long long at = (long long)request * p.tokens * token_stride + head * HEAD_DIM + channel;
-  uint4 k = make_uint4(0, 0, 0, 0), v = k;
-  if (row < p.tokens) {  // does not depend on the length, so it travels beside it
-    k = rs::load_stream(p.k + at + row * token_stride);
-    v = rs::load_stream(p.v + at + row * token_stride);
-  }
+  uint4 k[kNew], v[kNew];
+  load_new(p, at + row * token_stride, row, k, v);  // travels beside the length
   int length = p.lengths[request];
   int page = length / PAGE_TOKENS + slot, first = page * PAGE_TOKENS;
   if (length < 0 || first >= length + p.tokens) return;
@@ -186,16 +200,17 @@ __device__ __forceinline__ void append_page(const KvAppendParams& p, int request
       bounds.add(x);
     }
   }
-  for (int base = 0; base < p.tokens; base += kRows) {
-    int t = base + row, token = length + t - first;
-    bool mine = t < p.tokens && token >= 0 && token < PAGE_TOKENS;
-    if (base && mine) {
-      k = rs::load_stream(p.k + at + t * token_stride);
-      v = rs::load_stream(p.v + at + t * token_stride);
+  for (int base = 0; base < p.tokens; base += kNew * kRows) {
+    if (base) load_new(p, at + (base + row) * token_stride, base + row, k, v);
+#pragma unroll
+    for (int i = 0; i < kNew; ++i) {
+      if (base + i * kRows >= p.tokens) break;
+      int t = base + i * kRows + row, token = length + t - first;
+      bool mine = t < p.tokens && token >= 0 && token < PAGE_TOKENS;
+      float x[8];
+      put(tile, token, channel, k[i], v[i], mine, x);
+      if (mine) bounds.add(x);
     }
-    float x[8];
-    put(tile, token, channel, k, v, mine, x);
-    if (mine) bounds.add(x);
   }
   bounds.join();
   ELEMENT* out = p.minmax + ((long long)id * p.kv_heads + head) * (2 * HEAD_DIM) + channel;
@@ -209,9 +224,10 @@ __device__ __forceinline__ void append_page(const KvAppendParams& p, int request
 #include "kv_append/pack4.cuh"
 #endif
 
-// Any grid, any block of whole warps. Shared memory: kv_append::shared_bytes(blockDim.x).
-__device__ __forceinline__ void kv_append_stage(const KvAppendParams& p, int block, int blocks,
-                                                unsigned char* shared) {
+// The stage without its fence, which a kernel of its own does not need. Any grid, any block of whole
+// warps. Shared memory: kv_append::shared_bytes(blockDim.x).
+__device__ __forceinline__ void kv_append_all(const KvAppendParams& p, int block, int blocks,
+                                              unsigned char* shared) {
   int touched = (p.tokens + PAGE_TOKENS - 2) / PAGE_TOKENS + 1;  // pages at most
   int parts = touched + (KV_BITS == 4);
   int pairs = p.requests * p.kv_heads;
@@ -228,8 +244,11 @@ __device__ __forceinline__ void kv_append_stage(const KvAppendParams& p, int blo
 #endif
     }
   }
-  rs::fence_async_global();
-#if KV_BITS == 4
-  __syncthreads();  // the next stage may reuse the shared memory
-#endif
+}
+
+__device__ __forceinline__ void kv_append_stage(const KvAppendParams& p, int block, int blocks,
+                                                unsigned char* shared) {
+  kv_append_all(p, block, blocks, shared);
+  rs::fence_async_global();  // attention and scoring read by bulk copy
+  __syncthreads();           // and the next stage may reuse the shared memory
 }

@@ -96,7 +96,7 @@ class LaunchList:
         self.library, self.stream, self.sets = open_driver(), stream, len(sets)
         flat = [launch for launches in sets for launch in launches]
         self._keep: list[Any] = [slab, host, flat]
-        self._list = (_Launch * max(1, len(flat)))(*(self._packed(one) for one in flat))
+        self.launches = (_Launch * max(1, len(flat)))(*(self._packed(one) for one in flat))
         self._first = np.cumsum([0, *(len(launches) for launches in sets)]).astype(np.int32)
         self._host = host
         self._back = _CopyBack(
@@ -111,7 +111,7 @@ class LaunchList:
         return self._run(
             lambda results, seconds: run(
                 self.library.run_list,
-                self._list,
+                self.launches,
                 ctypes.c_void_p(self._first.ctypes.data),
                 self.sets,
                 begin,
@@ -169,6 +169,26 @@ class LaunchList:
             0,
             ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p)),
         )
+
+
+def launch_and_read(launch: Launch, stream: Any, mailbox: Mailbox) -> tuple[float, float]:
+    """Starts a recorded loop from C: seconds until the call returned, and until a step was sent."""
+    library = open_driver()
+    one = LaunchList([[launch]], stream)
+    seconds = np.zeros(2)
+    rows, words = mailbox.outputs.shape
+    mailbox.status[:] = 0
+    run(
+        library.launch_and_read,
+        one.launches,
+        ctypes.c_void_p(stream.ptr),
+        ctypes.c_void_p(mailbox.outputs[mailbox.read_steps % rows].ctypes.data),
+        words,
+        ctypes.c_uint(mailbox.read_steps + 1),
+        ctypes.c_double(PATIENCE_S),
+        ctypes.c_void_p(seconds.ctypes.data),
+    )
+    return float(seconds[0]), float(seconds[1])
 
 
 def read_outputs(

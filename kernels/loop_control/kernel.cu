@@ -140,7 +140,7 @@ __device__ inline void leave(unsigned* gates) {
   __syncthreads();
   if (threadIdx.x) return;
   if (rs::add_acq_rel_gpu(gates + kLeft, 1) + 1 < gridDim.x) return;
-  for (int i = 0; i < kGateWords; ++i) rs::store_release_gpu(gates + i, 0u);
+  for (int i = 0; i < kGateWords; ++i) static_cast<volatile unsigned*>(gates)[i] = 0;
 }
 
 }  // namespace loop

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..backend import Struct
 from .mailbox import CONTROL, ENTRY, GATE_WORDS, Mailbox
+from .record import Launch, Recorder
 from .state import SLOTS
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Loop:
         control["watchdog_ns"], control["host_ns"] = int(watchdog_s * 1e9), int(host_s * 1e9)
         control["dedicated"], control["stamp_rows"] = dedicated, stamp_rows
         macros = (f"STAGES={int(bool(steps))}", f"THREADS={threads}", f"SETS={state.sets}")
-        self._kernel = backend.function("loop_control", "resident", (*macros, *defines))
+        self._defines = (*macros, *defines)
+        self._kernel = backend.function("loop_control", "resident", self._defines)
 
     def launch(self, max_steps: int, blocks: int | None = None) -> None:
         """Starts the loop on the current stream for *max_steps* steps at most.
@@ -88,6 +90,14 @@ class Loop:
         self.mailbox.status[:] = 0
         self.params.value["control"]["max_steps"] = max_steps
         self._kernel(grid, self.threads, (self.params,), self.shared)
+
+    def recorded(self, max_steps: int) -> Launch:
+        """What `launch` would do, for a host in C; it must clear the status word itself."""
+        recorder = Recorder(self.backend)
+        self.params.value["control"]["max_steps"] = max_steps
+        kernel = recorder.function("loop_control", "resident", self._defines)
+        kernel(self.backend.sms, self.threads, (self.params,), self.shared)
+        return recorder.launches[0]
 
     def restart(self) -> None:
         """Forgets steps and requests; for a new state between launches."""

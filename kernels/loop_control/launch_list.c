@@ -107,6 +107,21 @@ int read_outputs(volatile uint64_t* ring, int rows, int words, volatile uint32_t
   return 0;
 }
 
+// Launches the loop and waits for the row with *tag*: seconds[0] until the launch call returns,
+// seconds[1] until the row is there.
+int launch_and_read(const Launch* l, void* stream, volatile uint64_t* row, int words, uint32_t tag,
+                    double patience, double* seconds) {
+  double begin = now();
+  int error = launch_kernel(l->function, l->grid[0], l->grid[1], l->grid[2], l->block[0],
+                            l->block[1], l->block[2], l->shared, stream, l->params, 0);
+  seconds[0] = now() - begin;
+  for (int j = 0; j < words && !error; ++j)
+    for (unsigned polls = 1; (uint32_t)(row[j] >> 32) != tag; ++polls)
+      if (polls % 65536 == 0 && now() - begin > patience) return -2;
+  seconds[1] = now() - begin;
+  return error;
+}
+
 // Sends 1, 2, .. *rounds* and waits for each answer.
 int echo(volatile uint32_t* mail, volatile uint64_t* reply, int rounds, double patience,
          double* seconds) {

@@ -1,6 +1,10 @@
 // The page-scoring stage as a kernel of its own; see stage.cuh for the arrays.
 #include "common/cuda.cuh"
+#ifdef REG
+#include "page_score/stage_reg.cuh"
+#else
 #include "page_score/stage.cuh"
+#endif
 
 #ifndef THREADS
 #define THREADS 384

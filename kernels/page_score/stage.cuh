@@ -40,6 +40,12 @@
 #ifndef PART_HEADS
 #define PART_HEADS 8
 #endif
+#ifndef BATCH
+#define BATCH 4
+#endif
+#ifndef PRODUCERS
+#define PRODUCERS 4
+#endif
 #ifndef RING_KB
 #define RING_KB 195
 #endif
@@ -59,7 +65,7 @@ static_assert(HEAD_DIM == 64 || HEAD_DIM == 128, "rows of 4 or 8 times 64 bytes"
 constexpr int kTiles = 128 / HEAD_DIM;  // 16-page tiles of a unit: 8 KB a head
 constexpr int kUnit = 16 * kTiles;
 constexpr int kLoads = HEAD_DIM / 32;  // 16-byte loads a lane makes of HEAD_DIM elements
-constexpr int kBatch = 4;              // pages that a warp copies at a stretch
+constexpr int kBatch = BATCH;              // pages that a warp copies at a stretch
 constexpr int kPartHeads = PART_HEADS;
 constexpr int kHeadBytes = 4 * HEAD_DIM;  // minima and maxima of a page's head
 // Rows of a slot are 64 bytes longer than their data: two rows then share no bank.
@@ -246,7 +252,7 @@ __device__ __forceinline__ void page_score_stage(const PageScoreParams& p, int b
   unsigned char* ring = shared + kBarrierBytes;
   int* starts = reinterpret_cast<int*>(ring + kRingBytes);
   int warps = blockDim.x / 32, warp = threadIdx.x / 32;
-  int producers = warps >= 12 ? 4 : warps >= 6 ? 2 : 1, consumers = warps - producers;
+  int producers = PRODUCERS, consumers = warps - producers;
   if (warp == 0) find_starts(p, starts);
   if (threadIdx.x == 32) {
     for (int i = 0; i < kMostSlots; ++i) {

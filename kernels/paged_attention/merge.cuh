@@ -13,16 +13,27 @@ struct Sum {
     for (int i = 0; i < 4; ++i) v[i] = 0;
     top = kLowest, weight = 0;
   }
-  __device__ void add(const Sum& other) {
-    float high = fmaxf(top, other.top);
-    float mine = rs::exp2_fast(top - high), theirs = rs::exp2_fast(other.top - high);
-    for (int i = 0; i < 4; ++i) v[i] = v[i] * mine + other.v[i] * theirs;
-    weight = weight * mine + other.weight * theirs;
+  template <int kCount>
+  __device__ void add(const Sum (&others)[kCount]) {
+    float high = top;
+    for (const Sum& other : others) high = fmaxf(high, other.top);
+    scale(rs::exp2_fast(top - high));
     top = high;
+    for (const Sum& other : others) {
+      float factor = rs::exp2_fast(other.top - high);
+      for (int i = 0; i < 4; ++i) v[i] += other.v[i] * factor;
+      weight += other.weight * factor;
+    }
+  }
+  __device__ void scale(float factor) {
+    for (int i = 0; i < 4; ++i) v[i] *= factor;
+    weight *= factor;
   }
 };
+constexpr int kBatch = 8;                    // pieces read at once
 constexpr int kQuads = kRows * HEAD_DIM / 4;  // quads of a piece
 static_assert(512 * sizeof(Sum) <= kTeams * kRingBytes, "Sums of all threads fit in the rings");
+static_assert(2 * kTeams <= 32, "a lane for each piece of a block");
 
 __device__ __forceinline__ Sum quad_of(const float* piece, int quad, bool global) {
   Sum s;
@@ -30,7 +41,8 @@ __device__ __forceinline__ Sum quad_of(const float* piece, int quad, bool global
   if (global) raw = rs::load_stream(piece + quad * 4);
   else raw = *reinterpret_cast<const uint4*>(piece + quad * 4);
   memcpy(s.v, &raw, 16);
-  const float* pair = piece + kRows * HEAD_DIM + quad / (HEAD_DIM / 4) * 2;
+  float pair[2];
+  memcpy(pair, piece + kRows * HEAD_DIM + quad / (HEAD_DIM / 4) * 2, 8);
   s.top = pair[0], s.weight = pair[1];
   return s;
 }
@@ -101,82 +113,112 @@ __device__ __forceinline__ float* partial_of(const PagedAttentionParams& p, cons
   return p.partial + (long long)(2 * block + which) * kPieceFloats;
 }
 
-// The pieces of *owner* that several blocks left become output. All threads.
+// An item that several blocks share.
+struct Split {
+  Owner owner;
+  int first, last;  // blocks
+
+  __device__ Split() {}
+  __device__ Split(const Owner& owner, const Cut& cut)
+      : owner(owner), first(cut.block_of(owner.begin)), last(cut.block_of(owner.end - 1)) {}
+};
+
+// The pieces of *split* that its blocks left become output. All threads.
 __device__ __forceinline__ void merge_blocks(const PagedAttentionParams& p, const Shared& shared,
-                                             const Cut& cut, const Owner& owner) {
-  int first = cut.block_of(owner.begin), last = cut.block_of(owner.end - 1);
+                                             const Cut& cut, const Split& split) {
   int span = min(kQuads, static_cast<int>(blockDim.x)), groups = blockDim.x / span;
   int group = threadIdx.x / span;
   Sum* sums = reinterpret_cast<Sum*>(shared.ring(0));
   for (int quad = threadIdx.x % span; quad < kQuads; quad += span) {
     Sum total;
     total.clear();
-    constexpr int kBatch = 8;  // loads in flight
-    for (int b = first + group; b <= last && group < groups; b += kBatch * groups) {
+    for (int b = split.first + group; b <= split.last && group < groups; b += kBatch * groups) {
       Sum read[kBatch];
       for (int i = 0; i < kBatch; ++i) {
         int from = b + i * groups;
-        if (from <= last) read[i] = quad_of(partial_of(p, cut, from, owner), quad, true);
-        else read[i].clear();
+        if (from <= split.last)
+          read[i] = quad_of(partial_of(p, cut, from, split.owner), quad, true);
+        else
+          read[i].clear();
       }
-      for (int i = 0; i < kBatch; ++i) total.add(read[i]);
+      total.add(read);
     }
-    if (groups == 1) write_quad(p, owner.item, quad, total);
+    if (groups == 1) write_quad(p, split.owner.item, quad, total);
     else sums[threadIdx.x] = total;
   }
+  if (groups == 1) return;
   __syncthreads();
-  if (groups > 1 && threadIdx.x < span) {
+  if (threadIdx.x < span) {
     Sum total = sums[threadIdx.x];
-    for (int i = 1; i < groups; ++i) total.add(sums[threadIdx.x + i * span]);
-    write_quad(p, owner.item, threadIdx.x, total);
+    for (int i = 1; i < groups; ++i) {
+      Sum other[1] = {sums[threadIdx.x + i * span]};
+      total.add(other);
+    }
+    write_quad(p, split.owner.item, threadIdx.x, total);
   }
   __syncthreads();
+}
+
+// One quad of the pieces in *run*, a bit a piece.
+__device__ __forceinline__ Sum merged_quad(const Shared& shared, unsigned run, int quad) {
+  Sum total;
+  total.clear();
+  for (int j = 0; j < 2 * kTeams; j += kBatch) {
+    if (!(run >> j & ((1u << kBatch) - 1))) continue;
+    Sum read[kBatch];
+    for (int i = 0; i < kBatch; ++i) {
+      if (run >> (j + i) & 1)
+        read[i] = quad_of(shared.piece((j + i) / 2, (j + i) % 2), quad, false);
+      else
+        read[i].clear();
+    }
+    total.add(read);
+  }
+  return total;
+}
+
+__device__ __forceinline__ void write_partial(float* piece, int quad, const Sum& sum) {
+  uint4 raw;
+  memcpy(&raw, sum.v, 16);
+  *reinterpret_cast<uint4*>(piece + quad * 4) = raw;
+  if (quad % (HEAD_DIM / 4)) return;
+  float pair[2] = {sum.top, sum.weight};
+  memcpy(piece + kRows * HEAD_DIM + quad / (HEAD_DIM / 4) * 2, pair, 8);
 }
 
 // Pieces of the block's teams become output, or pieces of the block. All threads.
 __device__ __forceinline__ void merge_teams(const PagedAttentionParams& p, const Shared& shared,
                                             const Cut& cut, int block) {
-  Owner split[2];  // items that other blocks share
+  Split split[2];
   int splits = 0;
   const Owner* owners = shared.owners();
-  for (int i = 0, next; i < 2 * kTeams; i = next) {
-    next = i + 1;
-    Owner owner = owners[i];
-    if (owner.item < 0) continue;
-    while (next < 2 * kTeams && (owners[next].item == owner.item || owners[next].item < 0)) ++next;
+  int item = lane_id() < 2 * kTeams ? owners[lane_id()].item : -1;
+  for (unsigned left = __ballot_sync(kAllLanes, item >= 0); left;) {
+    int lane = __ffs(left) - 1;
+    Owner owner = owners[lane];
+    unsigned run = __ballot_sync(kAllLanes, item == owner.item);
+    left &= ~run;
     bool inside = owner.begin >= cut.begin(block) && owner.end <= cut.begin(block + 1);
     float* piece = partial_of(p, cut, block, owner);
     for (int quad = threadIdx.x; quad < kQuads; quad += blockDim.x) {
-      Sum total;
-      total.clear();
-      for (int j = i; j < next; ++j)
-        if (owners[j].item >= 0) total.add(quad_of(shared.piece(j / 2, j % 2), quad, false));
-      if (inside) {
-        write_quad(p, owner.item, quad, total);
-        continue;
-      }
-      uint4 raw;
-      memcpy(&raw, total.v, 16);
-      *reinterpret_cast<uint4*>(piece + quad * 4) = raw;
-      if (quad % (HEAD_DIM / 4)) continue;
-      float* pair = piece + kRows * HEAD_DIM + quad / (HEAD_DIM / 4) * 2;
-      pair[0] = total.top, pair[1] = total.weight;
+      Sum total = merged_quad(shared, run, quad);
+      if (inside) write_quad(p, owner.item, quad, total);
+      else write_partial(piece, quad, total);
     }
-    if (!inside) {
-      if (splits) split[1] = owner;
-      else split[0] = owner;
-      ++splits;
-    }
+    if (inside) continue;
+    if (splits) split[1] = Split(owner, cut);
+    else split[0] = Split(owner, cut);
+    ++splits;
   }
   if (splits == 0) return;
 
   __syncthreads();
   int* is_last = shared.flag();
   if (threadIdx.x < splits) {
-    Owner mine = threadIdx.x ? split[1] : split[0];
-    unsigned parts = cut.block_of(mine.end - 1) - cut.block_of(mine.begin) + 1;
-    bool last = rs::add_acq_rel_gpu(p.tickets + mine.item, 1u) == parts - 1;
-    if (last) p.tickets[mine.item] = 0;
+    Split mine = threadIdx.x ? split[1] : split[0];
+    unsigned* ticket = p.tickets + mine.owner.item;
+    bool last = rs::add_acq_rel_gpu(ticket, 1u) == mine.last - mine.first;
+    if (last) *ticket = 0;
     is_last[threadIdx.x] = last;
   }
   __syncthreads();

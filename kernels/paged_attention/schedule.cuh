@@ -43,8 +43,11 @@ __device__ __forceinline__ Units units_of(const PagedAttentionParams& p, int req
   return {n, n + tail * kTailUnits};
 }
 
-// prefix[b] = units of the requests before b, for b = 0 .. requests. All threads; ends in a barrier.
-__device__ __forceinline__ void plan(const PagedAttentionParams& p, int* prefix) {
+// prefix[b] = units of the requests before b, for b = 0 .. requests. All threads, several warps;
+// the first one has the longest way, *others* is done meanwhile by the rest. Ends in a barrier.
+template <typename Others>
+__device__ __forceinline__ void plan(const PagedAttentionParams& p, int* prefix,
+                                     const Others& others) {
   if (p.selected) {
     for (int b = threadIdx.x; b < p.requests; b += blockDim.x) prefix[b + 1] = 0;
     __syncthreads();
@@ -55,7 +58,9 @@ __device__ __forceinline__ void plan(const PagedAttentionParams& p, int* prefix)
     }
     __syncthreads();
   }
-  if (threadIdx.x < 32) {
+  if (threadIdx.x >= 32) {
+    others();
+  } else {
     int sum = 0;
 #pragma unroll 4
     for (int base = 0; base < p.requests; base += 32) {
@@ -75,30 +80,36 @@ __device__ __forceinline__ void plan(const PagedAttentionParams& p, int* prefix)
 
 // The line's cut over blocks and, inside a block, over teams: shares differ by one unit at most.
 //
-// Small work takes fewer blocks, so that each team has a unit. So does work whose items, or equal
-// parts of items, would be a little larger than a share: taking up to kSpare of the blocks less
-// costs no bandwidth, and cuts that fall between items save their merging.
+// Small work takes fewer blocks, so that each team has a unit. So does work of up to kAlignedBytes
+// a block whose items, or equal parts of items, are a little larger than a share: cuts that fall
+// between items save their merging, which there is worth more than a few blocks.
 struct Cut {
-  static constexpr int kSpare = 24;  // one block in so many
+  static constexpr int kAlignedBytes = 2 << 20;
+  static constexpr float kSpare = 1.04f;
   int units, blocks, share, longer;  // the first *longer* blocks take share + 1 units
 
-  __device__ Cut(int units, int items, int blocks, int teams) : units(units) {
-    blocks = max(1, min(blocks, units / teams));
-    int even = max(1, ceil_div(units, blocks)), item = max(1, ceil_div(units, max(items, 1)));
-    int better = item > even ? ceil_div(item, item / even) : ceil_div(even, item) * item;
-    if (better - even <= even / kSpare) blocks = max(1, ceil_div(units, better));
-    this->blocks = blocks;
+  __device__ Cut(int units, int items, int most_blocks) : units(units) {
+    blocks = max(1, min(most_blocks, units / kTeams));
+    float even = __fdividef(units, blocks), item = __fdividef(units, items);
+    if (even * rs::kTileBytes < kAlignedBytes && units > 0) {
+      float ratio = item > even ? __fdividef(item, even) : __fdividef(even, item);
+      float better = item > even ? __fdividef(item, floorf(ratio)) : ceilf(ratio) * item;
+      if (better < even * kSpare) blocks = max(1, static_cast<int>(__fdividef(units, better) + 0.5f));
+    }
     share = units / blocks;
     longer = units - share * blocks;
   }
   __device__ int begin(int block) const { return share * block + min(block, longer); }
-  __device__ int begin(int block, int team, int teams) const {
-    return begin(block) + (share + (block < longer)) * team / teams;
+  __device__ int begin(int block, int team) const {
+    return begin(block) + (share + (block < longer)) * team / kTeams;
   }
   // The block that holds *unit*.
   __device__ int block_of(int unit) const {
-    int edge = longer * (share + 1);
-    return unit < edge ? unit / (share + 1) : longer + (unit - edge) / share;
+    int block = static_cast<int>(__fdividef(unit, share + 1));  // near enough to mend
+    block = min(block, blocks - 1);
+    while (begin(block) > unit) --block;
+    while (begin(block + 1) <= unit) ++block;
+    return block;
   }
 };
 

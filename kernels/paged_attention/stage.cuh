@@ -2,8 +2,7 @@
 // the same launch. See schedule.cuh for who does what and softmax.cuh for the shape of the products.
 //
 // Each team of warps streams its own tiles through its own ring, so that a block meets once, at the
-// end. Shared memory: attention::kSharedBytes. Block: a multiple of 32 threads, 128 to 512; up to
-// WORKERS warps work.
+// end. Shared memory: attention::kSharedBytes. Block: WORKERS warps or more, of which WORKERS work.
 #pragma once
 #include "paged_attention/merge.cuh"
 #include "paged_attention/tile16.cuh"
@@ -58,12 +57,10 @@ struct Worker {
     return Sight(page * PAGE_TOKENS + walk.part() * kWidth, length);
   }
 
-  __device__ void run(const Cut& cut, int block, int teams) {
-    int at = cut.begin(block, team, teams), end = cut.begin(block, team + 1, teams);
+  __device__ void run(const Cut& cut, int block) {
+    int at = cut.begin(block, team), end = cut.begin(block, team + 1);
     const int begin = at;
     Owner* owners = shared.owners() + team * 2;
-    if (member == 0 && lane_id() < 2) owners[lane_id()].item = -1;
-    __syncwarp();
     if (at >= end) return;
     Walk walk(p, shared.prefix(), at);
     Feed feed(walk, end - at);
@@ -145,21 +142,22 @@ __device__ void paged_attention_stage(const PagedAttentionParams& p, int block, 
   using namespace attention;
   Shared shared{base};
   int warp = threadIdx.x / 32;
-  int teams = min(kTeams, static_cast<int>(blockDim.x) / 32 / kTeam);
-  for (int i = threadIdx.x; i < kTeams * kSlots; i += blockDim.x) {
-    rs::barrier_init(shared.full(0) + i, 1);
-    rs::barrier_init(shared.empty(0) + i, kTeam);
-  }
-  for (int i = threadIdx.x; i < 2 * kTeams; i += blockDim.x) shared.owners()[i].item = -1;
-  rs::barrier_init_fence();
-  plan(p, shared.prefix());
+  plan(p, shared.prefix(), [&] {
+    for (int i = threadIdx.x - 32; i < kTeams * kSlots; i += blockDim.x - 32) {
+      rs::barrier_init(shared.full(0) + i, 1);
+      rs::barrier_init(shared.empty(0) + i, kTeam);
+    }
+    for (int i = threadIdx.x - 32; i < 2 * kTeams; i += blockDim.x - 32)
+      shared.owners()[i].item = -1;
+    rs::barrier_init_fence();
+  });
 
-  Cut cut(shared.prefix()[p.requests], p.requests * p.kv_heads, blocks, teams);
+  Cut cut(shared.prefix()[p.requests], p.requests * p.kv_heads, blocks);
   if (block < cut.blocks) {
-    if (warp < teams * kTeam) {
+    if (warp < kTeams * kTeam) {
       int member = warp % kTeam;
       Worker worker{p, shared, warp / kTeam, member, member * kColumns * 8};
-      worker.run(cut, block, teams);
+      worker.run(cut, block);
     }
     __syncthreads();
     merge_teams(p, shared, cut, block);

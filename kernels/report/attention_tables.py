@@ -96,7 +96,8 @@ def skew(evidence: Evidence) -> list[str]:
     mine.sort(key=lambda p: (p.axes["bits"], p.axes["requests"], str(p.axes["skew"])))
     for point in mine:
         axes = point.axes
-        even = _even(evidence, int(axes["requests"]), int(axes["length"]), axes["page"], axes["bits"])
+        where = (int(axes[key]) for key in ("requests", "length", "page", "bits"))
+        even = _even(evidence, *where)
         share = NONE if even is None else f"{100.0 * (point.median / even - 1.0):+.1f} %"
         rows.append([
             str(axes["skew"]), f"{axes['bits']}", f"{axes['requests']}", f"{axes['length']:,}",
@@ -107,9 +108,7 @@ def skew(evidence: Evidence) -> list[str]:
     return table(head, rows, "lrrrrrrr") if rows else []
 
 
-def _even(
-    evidence: Evidence, requests: int, length: int, page: int, bits: int
-) -> float | None:
+def _even(evidence: Evidence, requests: int, length: int, page: int, bits: int) -> float | None:
     """Seconds at equal lengths: measured, or between half and twice the length, linear in it."""
     point = dense(evidence, requests, length, page, bits)
     if point is not None:

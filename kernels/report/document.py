@@ -1,6 +1,6 @@
 """The report as Markdown: the answer first, then tables and pictures, at last what is missing.
 
-One rule: every figure in the text is computed from the inputs; there is no date of the report's own.
+One rule: every figure in the text is computed from the inputs; the report has no date of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import attention_tables, tables
 from .families import FAMILIES
-from .loops import answer, gap_table, shown_places, step_table
+from .loops import answer, gap_table, predicted_answer, shown_places, step_table
 from .words import TARGET_ALIGN, TARGET_HEAD, listed, percent, table, target_cells
 
 if TYPE_CHECKING:
@@ -25,25 +25,29 @@ MARKS = """**Words and marks.** *Measured*: median of the samples of this run, f
 out*: measured too, but never seen by the fit that is shown, open marks. *Fitted*: a model's
 prediction, lines. *Estimated*: nobody measured it; it says so wherever it stands. *Public*: others'
 published times for this GPU, not measured by us, crosses. *Library*: PyTorch or cuBLAS, timed by us
-in the same run, triangles. *Floor*: the bytes that a call needs at least, at the read ceiling of
-this run ({ceiling}), unless marked `est.` (a latency, estimated), `link` (the best copy of this run)
-or `sheet` (the data sheet). *SOL score*: 1/(1 + (T - floor)/(library - floor)): 0.5 is the library,
+in the same run, triangles. *Floor*: the bytes that a call needs at least, at the read ceiling
+({ceiling}), unless marked `est.` (a latency, estimated), `link` (the best copy of this run) or
+`sheet` (the data sheet). *SOL score*: 1/(1 + (T - floor)/(library - floor)): 0.5 is the library,
 1 the floor."""
 
 
 LOOP = """Every kind of control runs the same stages on the same inputs and gives the same tokens.
 *resident*: one kernel that stays on the GPU, a grid barrier after each stage, tokens through pinned
-memory. *graph*: one captured CUDA graph a step, synchronisation and copy-back. *host-c*, *host-python*:
-a launch a stage from C and from Python, synchronisation and copy-back. A step is one layer: append,
-with *sparse* page scores and selection, attention, verification with commit. *Graph, nobody waits*:
-the same graphs without synchronisation and copy-back, which is what the stages take and no way to
-serve. `(L2)`: all that the rotating inputs touch fits into the L2 cache."""
+memory. *graph*: one captured CUDA graph a step, synchronisation and copy-back. *host-c* and
+*host-python*: a launch a stage from C and from Python, synchronisation and copy-back. A step is one
+layer: append, with *sparse* page scores and selection, attention, verification with commit. *Graph,
+nobody waits*: the same graphs without synchronisation and copy-back, which is what the stages take
+and no way to serve. `(L2)`: all that the rotating inputs touch fits into the L2 cache."""
 
 
+RESIDUALS = """Median / 90th percentile of |predicted / measured - 1|. *Held out*: a random fifth
+that the shipped parameters have not seen. *Shape left out*: each shape predicted by a fit without
+it. *Largest fifth*: the points with the most bytes, predicted by a fit without them. *Measured
+twice*: the same point again in the same run, the least that any model can reach."""
 GAPS = """Parts of *resident* are measured by the clock of one block: its stages, its waits for the
 others, and what follows the last stage (commit, output, messages). The other parts are put together
-from measured constants: *stages* is the graph that nobody waits for less its node gaps; *host and
-rest* is what remains, negative where the constants overlap."""
+from measured constants: *stages* are the stages timed one by one, or the graph that nobody waits
+for, less the node gaps; *host and rest* is what remains, negative where the constants overlap."""
 
 
 def build(evidence: Evidence, rows: Sequence[Row], loops: Loops, pictures: set[str]) -> str:
@@ -60,6 +64,9 @@ def build(evidence: Evidence, rows: Sequence[Row], loops: Loops, pictures: set[s
         "## Models against measurements",
         "",
         *_models(evidence),
+        "## Against public times",
+        "",
+        *_public(evidence),
         *_families(evidence, pictures),
         *_selection(evidence, pictures),
         *_loop(loops, pictures),
@@ -116,7 +123,7 @@ def _answer(evidence: Evidence, rows: Sequence[Row], loops: Loops) -> list[str]:
         ]
         count += f"The worst misses: {'; '.join(worst)}."
     lines = [where, "", count, "", _models_answer(evidence), ""]
-    told = answer(loops)
+    told = " ".join(filter(None, (answer(loops), predicted_answer(loops))))
     return [*lines, f"**The loop.** {told}", ""] if told else lines
 
 
@@ -158,10 +165,7 @@ def _models(evidence: Evidence) -> list[str]:
     if not evidence.fits:
         return ["The profile holds no model for these samples.", ""]
     lines = [
-        "Median / 90th percentile of |predicted / measured - 1|. *Held out*: a random fifth that the",
-        "shipped parameters have not seen. *Shape left out*: each shape predicted by a fit without",
-        "it. *Largest fifth*: predicted by a fit without it. *Measured twice*: the same point again",
-        "in the same run, the least that any model can reach.",
+        *RESIDUALS.split("\n"),
         "",
         *tables.models(evidence),
         "Parameters:",
@@ -173,6 +177,18 @@ def _models(evidence: Evidence) -> list[str]:
     if estimated:
         lines += ["In the profile without measurements of their own:", "", *estimated, ""]
     return lines
+
+
+def _public(evidence: Evidence) -> list[str]:
+    found = tables.against_public(evidence)
+    if not found:
+        return ["No shape with a public time was measured.", ""]
+    lines = [
+        "Our time over the best public time at the very same shape. Public times are others', with",
+        "other versions on another machine; below 1 ours is shorter.",
+        "",
+    ]
+    return [*lines, *found]
 
 
 def _families(evidence: Evidence, pictures: set[str]) -> list[str]:
@@ -203,7 +219,7 @@ def _beside(name: str, evidence: Evidence) -> list[str]:
             return lines
         case "attention-uneven":
             found = attention_tables.skew(evidence)
-            note = "*long*: one request holds half of all tokens. Equal lengths where not measured: "
+            note = "*long*: one request holds half of all tokens. Equal lengths, if not measured: "
             note += "between half and twice the length, linear."
             return [note, "", *found] if found else []
     return []
@@ -224,7 +240,7 @@ def _loop(loops: Loops, pictures: set[str]) -> list[str]:
     lines = ["## The loop: who decides the next step", ""]
     if not loops.cells:
         return [*lines, "No samples of whole steps in `loop_control`.", ""]
-    lines += [answer(loops), "", *LOOP.split("\n"), ""]
+    lines += [*LOOP.split("\n"), ""]
     lines += _picture(pictures, "loop", "step times by batch and context for each kind of control")
     for sparse in (False, True):
         rows = step_table(loops, sparse)
@@ -234,7 +250,7 @@ def _loop(loops: Loops, pictures: set[str]) -> list[str]:
         lines += _picture(pictures, "loop-predicted", "the simulator's prediction of these steps")
     if "loop-gaps.png" in pictures:
         lines += _picture(pictures, "loop-gaps", "where the time of a step goes")
-        lines += GAPS.split("\n") + ["", *gap_table(loops, shown_places(loops))]
+        lines += [*GAPS.split("\n"), "", *gap_table(loops, shown_places(loops))]
     return lines
 
 
@@ -279,8 +295,8 @@ def _method(evidence: Evidence) -> list[str]:
         "  unless a point says that it is warm. About 30 samples a point, all kept; medians here.",
         "- Points run in an order drawn once. A tenth is measured a second time.",
         f"- Versions: {packages or 'unknown'}; Python {device.get('python')}.",
-        f"- Profile: `{profile.get('name')}`, {profile.get('status')}, {profile.get('date')}, commit "
-        f"{profile.get('commit')}. Compiled files: {len(evidence.samples.cubins)}.",
+        f"- Profile: `{profile.get('name')}`, {profile.get('status')}, {profile.get('date')}, "
+        f"commit {profile.get('commit')}. Compiled files: {len(evidence.samples.cubins)}.",
         "- Public rows: H200 tables of ai-dynamo/aiconfigurator, commit 095f58a, copyright NVIDIA,",
         "  Apache-2.0. Not measured by us; their machines, clocks and versions are not ours.",
     ]

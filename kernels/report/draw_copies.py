@@ -29,7 +29,7 @@ MOVERS = {
 
 def rate(record: Record) -> float:
     """Bytes a second of a record's median sample."""
-    return float(record["bytes"]) / statistics.median(record["seconds"])
+    return float(record["bytes"] / statistics.median(record["seconds"]))
 
 
 def records(evidence: Evidence, name: str, **axes: Any) -> list[Record]:
@@ -137,8 +137,8 @@ def _largest(mine: Sequence[Record]) -> list[Record]:
 # ------------------------------------------------------------------------------ interference, disk
 def slowdown(record: Record) -> float:
     """How many percent longer the work takes beside the mover."""
-    alone = statistics.median(record["alone_seconds"])
-    return 100.0 * (statistics.median(record["seconds"]) / alone - 1.0)
+    alone = float(statistics.median(record["alone_seconds"]))
+    return 100.0 * (float(statistics.median(record["seconds"])) / alone - 1.0)
 
 
 def mover_label(record: Record) -> str:

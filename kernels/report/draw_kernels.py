@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import (
-    DARK, GREY, empty, handle, kinds, legend_below, log_axes, looks,
-)  # fmt: skip
+from .style import DARK, GREY, empty, handle, kinds, legend_below, log_axes, looks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +76,9 @@ def _times(
     if family.x_is_bytes:
         span = np.array([family.x(point) for _, mine in series for point in mine])
         ends = np.geomspace(span.min(), span.max(), 50)
-        axes.plot(ends, evidence.floor(ends * 1e6) * 1e6, "--", color="black", linewidth=1.0)
+        axes.plot(
+            ends, ends * 1e6 / evidence.read.bytes_per_s * 1e6, "--", color="black", linewidth=1.0
+        )
     # Far below the least time the floor says nothing.
     least = min(point.median for _, mine in series for point in mine) * 1e6
     most = max(point.median for _, mine in series for point in mine) * 1e6
@@ -134,9 +134,9 @@ def _rates(
                 rate = point.bytes / float(np.median(times)) * 1e-12
                 axes.plot([at], [rate], "^", markerfacecolor="none", markersize=4, alpha=0.6,
                           markeredgecolor=colour if name else GREY)  # fmt: skip
-    for at, _, rate in _public(family, evidence, [p for _, mine in series for p in mine]):
-        if rate is not None:
-            axes.plot([at], [rate], "x", color=DARK, markersize=4)
+    for at, _, public in _public(family, evidence, [p for _, mine in series for p in mine]):
+        if public is not None:
+            axes.plot([at], [public], "x", color=DARK, markersize=4)
     _ceiling(axes, top, "read", "--")
     if evidence.copy is not None:
         _ceiling(axes, evidence.copy.bytes_per_s / 1e12, "copy", ":")
@@ -195,9 +195,7 @@ def _marked(
     axes.plot(x[held], y[held], markerfacecolor="white", markeredgecolor=colour, **look)
 
 
-def _fit_line(
-    axes: Axes, evidence: Evidence, points: Sequence[Point], x: Any, colour: str
-) -> None:
+def _fit_line(axes: Axes, evidence: Evidence, points: Sequence[Point], x: Any, colour: str) -> None:
     found = [evidence.prediction(point) for point in points]
     pairs = [(at, 1e6 * seen[0]) for at, seen in zip(x, found, strict=True) if seen is not None]
     if len(pairs) > 1:
@@ -268,7 +266,6 @@ def _setting(point: Point) -> str:
     if axes["level"] == "l2":
         return f"{axes['bytes'] >> 20} MiB"
     text = f"{axes['threads']} threads, {axes['loads']} loads"
-    return text if axes["level"] == "one_block" else f"{axes['blocks_per_sm']}/SM, {axes['loads']} loads"
-
-
-
+    if axes["level"] == "one_block":
+        return text
+    return f"{axes['blocks_per_sm']}/SM, {axes['loads']} loads"

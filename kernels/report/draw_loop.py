@@ -68,8 +68,10 @@ def draw_gaps(figure: Figure, loops: Loops) -> None:
         handles=[
             handle(name, color=colour, marker="s", linestyle="", markersize=7)
             for name, colour in zip(PARTS, PART_COLOURS, strict=True)
-        ],
-        loc="outside lower center", ncols=len(PARTS),
+        ]
+        + [handle("the whole, measured", color="black", marker="D", linestyle="", markersize=5,
+                  markerfacecolor="white")],
+        loc="outside lower center", ncols=len(PARTS) + 1,
     )  # fmt: skip
     figure.suptitle("Where a step's time goes: the whole is measured; parts of resident too, the "
                     "others' parts from measured constants")  # fmt: skip
@@ -174,6 +176,8 @@ def _stack(axes: Axes, loops: Loops, place: Place) -> None:
         axes.barh([mode for mode, _ in shown], width, left=left, color=colour,
                   edgecolor="white", linewidth=0.5)  # fmt: skip
         left = left + width
+    whole = [loops.cells[place][mode].seconds * 1e6 for mode, _ in shown]
+    axes.plot(whole, range(len(shown)), "D", color="black", markerfacecolor="white", markersize=5)
     axes.invert_yaxis()
     axes.set_xlabel("us")
     axes.grid(visible=False, axis="y")

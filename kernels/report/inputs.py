@@ -74,8 +74,8 @@ class Fit:
         """Whether the profile's residuals on the hold-out are those of these samples."""
         told = self.entry["residuals"].get("holdout", {})
         found = residuals(self.predicted[self.held], self.measured[self.held])
-        same_count = told.get("n") == found["n"]
-        return same_count and abs(told.get("median", 0.0) - found.get("median", 0.0)) <= 2e-4
+        difference = float(told.get("median", 0.0)) - found.get("median", 0.0)
+        return told.get("n") == found["n"] and abs(difference) <= 2e-4
 
 
 @dataclass(slots=True)

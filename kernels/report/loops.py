@@ -7,14 +7,13 @@ are put together from measured constants and then say so.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .words import NONE, fixed, percent, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .inputs import Evidence
 
@@ -24,7 +23,7 @@ STEADY = "graph-steady"
 what the stages take."""
 L2_BYTES = 60 << 20
 SPELLINGS = {"c": "host-c", "python": "host-python", "host": "host-python", "loop": "resident"}
-PARTS = ("stages", "launch", "barrier or node", "sync and copy-back", "host and rest")
+PARTS = ("stages", "launch", "barrier, wait or node", "sync and copy-back", "host and rest")
 STAGES = {True: 5, False: 3}
 """Launches of a step: append, (score, select,) attend, verify and commit."""
 CONSTANTS = (
@@ -172,11 +171,25 @@ def by_stamps(cell: Cell) -> dict[str, float] | None:
 
 
 def stage_seconds(loops: Loops, cell: Cell) -> float | None:
-    """Time of the stages alone: graphs that nobody waits for, less the gaps between their nodes."""
-    steady, node = loops.cells[cell.place].get(STEADY), loops.evidence.constant("graph_node_s")
-    if steady is None or node is None:
+    """Time of the stages alone, less the gaps between nodes.
+
+    From the stages timed one by one if the run has all of them, else from graphs that nobody waits
+    for.
+    """
+    node, count = loops.evidence.constant("graph_node_s"), STAGES[cell.sparse]
+    steady = loops.cells[cell.place].get(STEADY)
+    if node is None:
         return None
-    return steady.seconds - STAGES[cell.sparse] * float(node["value"])
+    for other in loops.cells[cell.place].values():
+        alone = other.record.get("stage_s") or {}
+        times = [_middle(times) for times in alone.values()]
+        if len(times) == count:
+            return sum(times) - count * float(node["value"])
+    return None if steady is None else steady.seconds - count * float(node["value"])
+
+
+def _middle(times: Any) -> float:
+    return float(statistics.median(times) if isinstance(times, list) else times)
 
 
 # ------------------------------------------------------------------------------ text
@@ -211,6 +224,31 @@ def answer(loops: Loops) -> str:
             text += f" `{other}` takes {statistics.median(ratios):.2f}x the time of `resident` in "
             text += f"the median, {min(ratios):.2f}x to {max(ratios):.2f}x."
     return text
+
+
+def predicted_answer(loops: Loops) -> str:
+    """How far the predictions are from the measured steps, and whether they name the winner."""
+    errors: dict[str, list[float]] = {}
+    named = agreed = 0
+    for place, mine in loops.cells.items():
+        guesses = {}
+        for mode in loops.modes:
+            error = loops.error(mine[mode]) if mode in mine else None
+            if error is not None:
+                errors.setdefault(mode, []).append(error)
+                guesses[mode] = loops.predicted[place, mode]
+        found = loops.winner(place)
+        if found and len(guesses) == len(loops.modes):
+            named += 1
+            agreed += min(guesses, key=lambda mode: guesses[mode]) == found[0]
+    every = sorted(abs(error) for mine in errors.values() for error in mine)
+    if not every:
+        return ""
+    text = f"The simulator's prediction of {len(every)} of these steps is off by "
+    text += f"{percent(statistics.median(every), 1)} in the median, "
+    text += f"{percent(every[int(0.9 * (len(every) - 1))], 1)} at the 90th percentile ("
+    text += ", ".join(f"`{m}` {_error(statistics.median(mine))}" for m, mine in errors.items())
+    return text + f", signed medians); it names the fastest in {agreed} of {named} cells."
 
 
 def place_text(place: Place) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .document import build
@@ -44,7 +45,7 @@ def _pictures(
     """(name, inches, drawing) of the pictures for which there are samples."""
     samples = evidence.samples
     found: list[tuple[str, tuple[float, float], Callable[[Figure], None]]] = [
-        (family.name, (12.0, 4.6), lambda figure, f=family: draw_family(figure, f, evidence))
+        (family.name, (12.0, 4.6), partial(draw_family, family=family, evidence=evidence))
         for family in FAMILIES
         if family.points(evidence)
     ]
@@ -63,7 +64,9 @@ def _pictures(
         if any(parts(loops, cell) for mine in loops.cells.values() for cell in mine.values()):
             found.append(("loop-gaps", (12.0, 5.5), lambda figure: draw_gaps(figure, loops)))
         if loops.predicted:
-            found.append(("loop-predicted", (13.0, high), lambda figure: draw_errors(figure, loops)))
+            found.append(
+                ("loop-predicted", (13.0, high), lambda figure: draw_errors(figure, loops))
+            )
     if samples.of("streams"):
         found.append(("streams", (13.0, 4.0), lambda figure: draw_streams(figure, evidence)))
     return found

@@ -60,7 +60,9 @@ def plain_ticks(axis: Axis) -> None:
 
     low, high = axis.get_view_interval()
     decades = log10(high / low) if low > 0.0 else 0.0
-    subs = (1.0,) if decades > 3.0 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0)
+    subs: tuple[float, ...] = (
+        (1.0,) if decades > 3.0 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0)
+    )
     if decades < 0.8:
         subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
     axis.set_major_locator(LogLocator(subs=subs, numticks=12))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .draw_copies import MOVERS, WORDS, mover_label, rate, records, slowdown
+from .families import FAMILIES
 from .style import binary
 from .words import NONE, fixed, number, percent, table
 
@@ -209,13 +210,52 @@ def _best_at(found: Sequence[dict[str, Any]], page_bytes: int) -> str:
     return _gb(max(mine, key=lambda record: float(record["bytes"]), default=None))
 
 
+# ------------------------------------------------------------------------------ public times
+def against_public(evidence: Evidence) -> list[str]:
+    """Our times over the best public ones at the same shapes, a line a kernel."""
+    rows = []
+    for family in FAMILIES:
+        ratios: dict[str, list[tuple[float, Point, str]]] = {}
+        for point in family.points(evidence) if family.public else ():
+            row = family.public(evidence.public, point) if family.public else None
+            if row is not None:
+                library = " (PyTorch, timed by us)" if family.folder == "gemm_library" else ""
+                word = f"{family.folder}{library}, {_width(point)}"
+                ratios.setdefault(word, []).append((point.median / row.seconds, point, row.source))
+        for word, mine in sorted(ratios.items()):
+            mine.sort(key=lambda item: item[0])
+            values = [value for value, _, _ in mine]
+            sources = sorted({source for _, _, source in mine})
+            rows.append([
+                word, f"{len(mine)}", f"{statistics.median(values):.2f}",
+                f"{values[0]:.2f} ({_where(mine[0][1])})",
+                f"{values[-1]:.2f} ({_where(mine[-1][1])})",
+                f"{sum(value < 1.0 for value in values)} of {len(mine)}", ", ".join(sources),
+            ])  # fmt: skip
+    head = ("kernel", "shapes", "median", "least", "most", "ours shorter", "public, fastest of")
+    return table(head, rows, "lrrrrrl") if rows else []
+
+
+def _width(point: Point) -> str:
+    bits = point.axes.get("bits")
+    return f"{bits}-bit" if bits else str(point.axes.get("op", ""))
+
+
+def _where(point: Point) -> str:
+    """The axes that tell shapes apart, short."""
+    axes = point.axes
+    if "n" in axes:
+        return f"M {axes['m']}, {axes['n']}x{axes['k']}"
+    return f"B {axes['requests']}, L {axes['length']:,}, {axes['heads']}, page {axes['page']}"
+
+
 # ------------------------------------------------------------------------------ a family in words
 def summary(evidence: Evidence, points: Sequence[Point]) -> str:
     """How near *points* are to the floor, and to libraries timed beside them."""
     shares = np.array([evidence.floor(point.bytes) / point.median for point in points])
     best = points[int(shares.argmax())]
-    text = f"{len(points)} points. Floor over time: median {np.median(shares):.0%}"
-    text += f", best {shares.max():.0%} ({axes_text(best)})."
+    text = f"{len(points)} points. Floor over time: median {percent(float(np.median(shares)))}, "
+    text += f"best {percent(float(shares.max()))} ({axes_text(best)})."
     ratios: dict[str, list[float]] = {}
     for point in points:
         for name, times in point.baselines.items():

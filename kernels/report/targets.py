@@ -6,11 +6,12 @@ One rule: a row without samples says so, and a row without a bar is recorded, ne
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from ..fit.samples import Point
     from .inputs import Evidence
     from .public import Public
@@ -209,13 +210,13 @@ def said(text: str) -> Callable[[Evidence], str]:
 
 
 def public(
-    op: str, unit_note: str = "", dtype: str = "", mode: str = "", **axes: float
+    op: str, shape: Mapping[str, float], note: str = "", dtype: str = "", mode: str = ""
 ) -> Callable[[Evidence], str]:
-    """The fastest public row at these axes, with its source; empty if there is none."""
+    """The fastest public row at exactly this *shape*, with its source; `none` without one."""
 
     def reference(evidence: Evidence) -> str:
-        row = evidence.public.best(op, dtype, mode, **axes)
-        return public_text(row) + (f" {unit_note}" if unit_note and row else "")
+        row = evidence.public.best(op, dtype, mode, **shape)
+        return public_text(row) + (f" {note}" if note and row else "")
 
     return reference
 

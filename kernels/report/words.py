@@ -18,7 +18,7 @@ def number(value: float | None, digits: int = 4) -> str:
         return NONE
     text = f"{value:.{digits}g}"
     if "e" in text:
-        return f"{float(text):,.0f}"
+        return f"{float(text):,.0f}" if abs(value) >= 1.0 else f"{float(text):.9f}".rstrip("0")
     return text
 
 
@@ -47,9 +47,10 @@ def size(nbytes: float | None) -> str:
     """Bytes in MB, or kB where there are few."""
     if nbytes is None:
         return NONE
-    if nbytes < 1e6:
-        return f"{nbytes / 1e3:.3g} kB"
-    return f"{nbytes / 1e6:,.4g} MB" if nbytes < 1e9 else f"{nbytes / 1e9:,.3g} GB"
+    for unit, scale, digits in (("kB", 1e3, 3), ("MB", 1e6, 4), ("GB", 1e9, 3)):
+        if nbytes < 1e3 * scale or unit == "GB":
+            return f"{number(nbytes / scale, digits)} {unit}"
+    raise AssertionError
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> list[str]:

@@ -7,6 +7,7 @@
 // A sum wraps at 32 bits and adds every 32-bit word *passes* times: exact in any order, and a word
 // that is skipped or read twice shows.
 #include "common/cuda.cuh"
+#include "streams/access.cuh"
 
 #ifndef LOADS
 #define LOADS 4  // 16-byte loads in flight a thread
@@ -42,11 +43,11 @@ extern "C" __global__ void __launch_bounds__(1024) read_stream(ReadStream p) {
       uint4 v[LOADS];
       if (base + tile <= p.words) {
 #pragma unroll
-        for (int i = 0; i < LOADS; ++i) v[i] = rs::load_stream(p.source + at + i * blockDim.x);
+        for (int i = 0; i < LOADS; ++i) v[i] = streams::load(p.source + at + i * blockDim.x);
 #pragma unroll
         for (int i = 0; i < LOADS; ++i) sum += sum_of(v[i]);
       } else {
-        for (; at < p.words; at += blockDim.x) sum += sum_of(rs::load_stream(p.source + at));
+        for (; at < p.words; at += blockDim.x) sum += sum_of(streams::load(p.source + at));
       }
     }
   }
@@ -120,11 +121,11 @@ extern "C" __global__ void __launch_bounds__(1024) copy_stream(CopyStream p) {
     uint4 v[LOADS];
     if (base + tile <= p.words) {
 #pragma unroll
-      for (int i = 0; i < LOADS; ++i) v[i] = rs::load_stream(p.source + at + i * blockDim.x);
+      for (int i = 0; i < LOADS; ++i) v[i] = streams::load(p.source + at + i * blockDim.x);
 #pragma unroll
-      for (int i = 0; i < LOADS; ++i) p.target[at + i * blockDim.x] = v[i];
+      for (int i = 0; i < LOADS; ++i) streams::store(p.target + at + i * blockDim.x, v[i]);
     } else {
-      for (; at < p.words; at += blockDim.x) p.target[at] = rs::load_stream(p.source + at);
+      for (; at < p.words; at += blockDim.x) streams::store(p.target + at, streams::load(p.source + at));
     }
   }
 }

@@ -27,13 +27,16 @@ def read(
     passes: int = 1,
     threads: int = 512,
     loads: int = 4,
+    fetch: int = 0,
 ) -> None:
     """Reads *source* *passes* times with one block an element of *sums* (uint32).
 
-    *loads* 16-byte loads are in flight a thread. Raises `ValueError` if a shape is off.
+    *loads* 16-byte loads are in flight a thread; *fetch* 256 lets each ask L2 for 256 bytes.
+    Raises `ValueError` if a shape is off.
     """
     _check_read("read", source, sums, threads)
-    kernel = backend.function("streams", "read_stream", (f"LOADS={loads}",))
+    defines = (f"LOADS={loads}", f"FETCH={fetch}") if fetch else (f"LOADS={loads}",)
+    kernel = backend.function("streams", "read_stream", defines)
     params = _read_struct(backend, source, sums, passes, 0, 0)
     kernel(len(sums), threads, (params,))
 
@@ -60,15 +63,19 @@ def copy(
     backend: Backend,
     source: Array,
     target: Array,
-    blocks: int,
+    blocks: int = 0,
     threads: int = 512,
-    loads: int = 4,
+    loads: int = 1,
 ) -> None:
-    """Copies *source* to *target*, of equal size in bytes; raises `ValueError` if it differs."""
+    """Copies *source* to *target*, of equal size in bytes; raises `ValueError` if it differs.
+
+    With 0 *blocks* a block does one tile of *threads* * *loads* * 16 bytes.
+    """
     if source.nbytes != target.nbytes or source.nbytes % 16:
         raise ValueError(f"copy: source {source.nbytes} bytes, target {target.nbytes}; % 16")
     kernel = backend.function("streams", "copy_stream", (f"LOADS={loads}",))
     params = Struct(backend, COPY, source=source, target=target, words=source.nbytes // 16)
+    blocks = blocks or -(-source.nbytes // (16 * threads * loads))
     kernel(blocks, threads, (params,))
 
 

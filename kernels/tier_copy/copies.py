@@ -24,7 +24,18 @@ POOL_BYTES = 2 << 30
 SIZES = tuple(4 * KIB << shift for shift in range(0, 19, 2))
 """4 KiB to 1 GiB."""
 PAGES = (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB)
-BLOCKS = (2, 4, 8, 16, 32)
+GRIDS = (
+    (8, 128),
+    (2, 512),
+    (4, 256),
+    (4, 512),
+    (8, 512),
+    (16, 128),
+    (32, 64),
+    (32, 512),
+    (132, 32),
+)
+"""Blocks and threads of the gather kernel."""
 SAMPLES = 20
 Record = dict[str, Any]
 
@@ -78,14 +89,15 @@ def measure(gpu: Gpu, deadline: float) -> Iterator[Record]:
 def _records(pools: Pools, held: Held) -> Iterator[Record]:
     for direction in ("h2d", "d2h"):
         for page_bytes in PAGES:
-            for blocks in BLOCKS:
-                yield gathered(pools, held, direction, page_bytes, blocks, 64 * MIB // page_bytes)
+            for grid in GRIDS:
+                yield gathered(pools, held, direction, page_bytes, grid, 64 * MIB // page_bytes)
             for count in (1, 16, 256):
                 if count * page_bytes < 64 * MIB:
-                    yield gathered(pools, held, direction, page_bytes, 8, count)
+                    yield gathered(pools, held, direction, page_bytes, GRIDS[0], count)
     for direction in ("h2d", "d2h"):
         for nbytes in SIZES:
             yield contiguous(pools, held, direction, nbytes, 1)
+            yield contiguous(pools, held, direction, nbytes, 1, hold=False)
             if nbytes <= 16 * MIB:
                 yield contiguous(pools, held, direction, nbytes, 16)
     for nbytes in SIZES[4:]:
@@ -100,12 +112,18 @@ def _records(pools: Pools, held: Held) -> Iterator[Record]:
         return
     for direction in ("h2d", "d2h"):
         for page_bytes in PAGES:
-            for count in {16, 256, min(4096, 64 * MIB // page_bytes)}:
+            for count in sorted({16, 256, min(4096, 64 * MIB // page_bytes)}):
                 yield paged(pools, held, "copy_batch", direction, page_bytes, count)
 
 
-def contiguous(pools: Pools, held: Held, direction: str, nbytes: int, calls: int) -> Record:
-    """Copies of *nbytes* at shuffled places, *calls* of them back to back; seconds of one."""
+def contiguous(
+    pools: Pools, held: Held, direction: str, nbytes: int, calls: int, hold: bool = True
+) -> Record:
+    """Copies of *nbytes* at shuffled places, *calls* of them back to back; seconds of one.
+
+    With *hold* they follow a kernel in their stream, and the change from the one engine to the
+    other is in the figure; without it they come to an idle stream.
+    """
     spare = 1 if nbytes > 256 * MIB else calls
     source, target = pools.ends(direction, nbytes)
     samples = SAMPLES if nbytes <= 64 * MIB else 6
@@ -114,10 +132,10 @@ def contiguous(pools: Pools, held: Held, direction: str, nbytes: int, calls: int
     def work(sample: int) -> None:
         movers.engine(pools.gpu, source, target, *lists[sample % len(lists)])
 
-    seconds, _ = held.seconds(work, samples)
+    seconds, _ = held.seconds(work, samples, hold=hold)
     pools.verify(direction, nbytes, lists[(samples + 1) % len(lists)])
     seconds = [s / lists[0].shape[1] for s in seconds]
-    axes = {"direction": direction, "calls": calls, "bytes": nbytes}
+    axes = {"direction": direction, "calls": calls, "held": hold, "bytes": nbytes}
     return {"name": "copy_engine", **axes, "seconds": seconds}
 
 
@@ -168,21 +186,22 @@ def paged(
 
 
 def gathered(
-    pools: Pools, held: Held, direction: str, page_bytes: int, blocks: int, count: int
+    pools: Pools, held: Held, direction: str, page_bytes: int, grid: tuple[int, int], count: int
 ) -> Record:
-    """*count* shuffled pages moved by the kernel with *blocks* blocks."""
+    """*count* shuffled pages moved by the kernel with *grid* blocks and threads."""
     gpu = pools.gpu
     source, target = pools.ends(direction, page_bytes)
     lists = pools.lists(page_bytes, count, 4)
     on_device = [gpu.xp.asarray(pair) for pair in lists]
-    seconds, _ = held.seconds(partial(_gather, gpu, source, target, on_device, blocks), SAMPLES)
+    seconds, _ = held.seconds(partial(_gather, gpu, source, target, on_device, grid), SAMPLES)
     pools.verify(direction, page_bytes, lists[(SAMPLES + 1) % len(lists)])
-    axes = {"direction": direction, "page_bytes": page_bytes, "pages": count, "blocks": blocks}
+    axes = {"direction": direction, "page_bytes": page_bytes, "pages": count}
+    axes |= {"blocks": grid[0], "threads": grid[1]}
     return {"name": "gather", **axes, "bytes": count * page_bytes, "seconds": seconds}
 
 
 def _gather(
-    gpu: Gpu, source: Array, target: Array, lists: list[Array], blocks: int, sample: int
+    gpu: Gpu, source: Array, target: Array, lists: list[Array], grid: tuple[int, int], sample: int
 ) -> None:
     pair = lists[sample % len(lists)]
-    movers.gather(gpu, source, target, pair[0], pair[1], blocks)
+    movers.gather(gpu, source, target, pair[0], pair[1], *grid)

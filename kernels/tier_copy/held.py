@@ -1,4 +1,4 @@
-"""Times asynchronous copies and kernels without the host's submission in it.
+"""Times asynchronous copies and kernels without the host's submission in the figure.
 
 One rule: the stream is held by a kernel until everything is queued, so that the events see the
 device alone. Every sample is kept.
@@ -56,12 +56,16 @@ class Held:
         return event
 
     def seconds(
-        self, work: Callable[[int], None], samples: int, warm: int = 2
+        self, work: Callable[[int], None], samples: int, warm: int = 2, hold: bool = True
     ) -> tuple[list[float], list[float]]:
-        """Device seconds of `work(sample)`, and the host's seconds to queue it, of each sample."""
+        """Device seconds of `work(sample)`, and the host's seconds to queue it, of each sample.
+
+        Without *hold* the stream is idle when the work comes, and waits for its submission.
+        """
         device, host = [], []
         for sample in range(warm + samples):
-            self.close()
+            if hold:
+                self.close()
             start = self.event()
             begin = time.perf_counter()
             work(sample)

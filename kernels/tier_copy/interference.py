@@ -1,7 +1,7 @@
 """How much a copy between DRAM and HBM slows down decode work that runs beside it, and vice versa.
 
-One rule: the mover is busy before the work starts and after it ends, which its own events prove,
-and each measurement stands between two of the work alone.
+One rule: a sample counts only if the mover was busy before it began and after it ended, which the
+mover's own events prove; and each measurement stands between two of the work alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from ..backend import Gpu
 
-SAMPLES = 15
+SAMPLES, LEAST = 15, 4
+"""Samples of the work beside a mover; so many must end before the mover does."""
 SAMPLE_S = 4e-3
 PAGE_BYTES = 16 << 10
 CHUNK_BYTES = 64 * MIB
@@ -38,14 +39,24 @@ DECODE = {
     "requests": 64, "length": 8192, "heads": "32/8/128", "page": 16, "bits": 16, "tokens": 1,
     "budget": 0, "skew": "none",
 }  # fmt: skip
-MOVERS: tuple[tuple[str, str, int], ...] = (
-    ("copy_engine", "h2d", 0),
-    ("copy_engine", "d2h", 0),
-    ("copy_engine", "both", 0),
-    *(("gather", "h2d", blocks) for blocks in (8, 2, 4, 16, 32)),
-    *(("gather", "d2h", blocks) for blocks in (8, 2, 32)),
-    ("copy_batch", "h2d", 0),
+MOVERS: tuple[tuple[str, str, int, int], ...] = (
+    ("copy_engine", "h2d", 0, 0),
+    ("copy_engine", "d2h", 0, 0),
+    ("copy_engine", "both", 0, 0),
+    ("gather", "h2d", 8, 128),
+    ("gather", "h2d", 2, 512),
+    ("gather", "h2d", 4, 256),
+    ("gather", "h2d", 16, 64),
+    ("gather", "h2d", 32, 32),
+    ("gather", "h2d", 32, 64),
+    ("gather", "h2d", 64, 32),
+    ("gather", "h2d", 132, 32),
+    ("gather", "h2d", 8, 512),
+    ("gather", "d2h", 8, 128),
+    ("gather", "d2h", 32, 32),
+    ("gather", "d2h", 132, 32),
 )
+"""Name, direction, and blocks and threads of the gather kernel."""
 
 
 def victims(
@@ -75,12 +86,10 @@ def measure(gpu: Gpu, deadline: float) -> Iterator[Record]:
     pools = Pools(gpu, rng)
     for name, nbytes, calls in victims(gpu, rng):
         victim = Victim(gpu, calls)
-        for mover, direction, blocks in MOVERS:
+        for mover, direction, *grid in MOVERS:
             if time.time() > deadline:
                 return
-            if mover == "copy_batch" and movers.why_no_batch():
-                continue
-            record = disturbed(pools, victim, mover, direction, blocks)
+            record = disturbed(pools, victim, mover, direction, (grid[0], grid[1]))
             yield {"name": "interference", "victim": name, "bytes": nbytes, **record}
 
 
@@ -123,7 +132,9 @@ class Victim:
         return [between(self.gpu, start, end) / self.count for start, end in kept]
 
 
-def disturbed(pools: Pools, victim: Victim, mover: str, direction: str, blocks: int) -> Record:
+def disturbed(
+    pools: Pools, victim: Victim, mover: str, direction: str, grid: tuple[int, int]
+) -> Record:
     """One measurement: alone, under the mover, alone."""
     gpu = pools.gpu
     before = victim.seconds(victim.run())
@@ -133,7 +144,7 @@ def disturbed(pools: Pools, victim: Victim, mover: str, direction: str, blocks: 
     for way in ("h2d", "d2h") if direction == "both" else (direction,):
         stream = gpu.xp.cuda.Stream(non_blocking=True)
         with stream:
-            move = _chunk_mover(pools, mover, way, blocks)
+            move = _chunk_mover(pools, mover, way, grid)
             marks.append(_queue(gpu, stream, move, min(chunks, QUEUE)))
         streams_.append(stream)
     for mark in marks:
@@ -142,16 +153,18 @@ def disturbed(pools: Pools, victim: Victim, mover: str, direction: str, blocks: 
     under = victim.seconds(events)
     for stream in streams_:
         stream.synchronize()
-    if any(between(gpu, events[-1], mark[-1]) < 0 for mark in marks):
+    covered = [all(between(gpu, event, mark[-1]) >= 0 for mark in marks) for event in events[3:]]
+    if sum(covered) < LEAST:
         raise RuntimeError(f"{mover} {direction} ended before the work it should disturb")
     after = victim.seconds(victim.run())
     rates = [_rate(gpu, mark, events) for mark in marks]
     return {
         "mover": mover,
         "direction": direction,
-        "blocks": blocks,
+        "blocks": grid[0],
+        "threads": grid[1],
         "page_bytes": CHUNK_BYTES if mover == "copy_engine" else PAGE_BYTES,
-        "seconds": under,
+        "seconds": list(itertools.compress(under, covered)),
         "alone_seconds": before + after,
         "mover_bytes_s": sum(rates),
     }
@@ -178,19 +191,20 @@ def _rate(gpu: Gpu, marks: list[Any], events: list[Any]) -> float:
     return (len(inside) - 1) * CHUNK_BYTES / between(gpu, inside[0], inside[-1])
 
 
-def _chunk_mover(pools: Pools, mover: str, direction: str, blocks: int) -> Callable[[int], None]:
+def _chunk_mover(
+    pools: Pools, mover: str, direction: str, grid: tuple[int, int]
+) -> Callable[[int], None]:
     """Moves chunk after chunk: in one piece by the copy engine, else in shuffled pages."""
     gpu = pools.gpu
     size = CHUNK_BYTES if mover == "copy_engine" else PAGE_BYTES
     source, target = pools.ends(direction, size)
     lists = pools.lists(size, CHUNK_BYTES // size, 8)
     if mover != "gather":
-        move = movers.engine if mover == "copy_engine" else movers.batch
-        return lambda index: move(gpu, source, target, *lists[index % len(lists)])
+        return lambda index: movers.engine(gpu, source, target, *lists[index % len(lists)])
     on_device = [gpu.xp.asarray(pair) for pair in lists]
 
     def gather(index: int) -> None:
         pair = on_device[index % len(on_device)]
-        movers.gather(gpu, source, target, pair[0], pair[1], blocks)
+        movers.gather(gpu, source, target, pair[0], pair[1], *grid)
 
     return gather

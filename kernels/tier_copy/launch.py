@@ -22,8 +22,8 @@ MOVE = layout(
     ("page_bytes", "i8"),
     ("count", "i4"),
 )
-THREADS = 512
-LOADS = 8
+BLOCKS, THREADS, LOADS = 8, 128, 8
+"""The fewest blocks and bytes in flight that fill the link: a kernel beside it loses least so."""
 
 
 def move_pages(
@@ -32,7 +32,7 @@ def move_pages(
     target: Array,
     source_pages: Array,
     target_pages: Array,
-    blocks: int = 8,
+    blocks: int = BLOCKS,
     threads: int = THREADS,
     loads: int = LOADS,
 ) -> None:

@@ -39,11 +39,12 @@ def gather(
     target: Array,
     source_pages: Any,
     target_pages: Any,
-    blocks: int = 8,
+    blocks: int = launch.BLOCKS,
+    threads: int = launch.THREADS,
 ) -> None:
     """One kernel that reads and writes pinned memory itself; takes NumPy or device lists."""
     first, second = (backend.xp.asarray(pages) for pages in (source_pages, target_pages))
-    launch.move_pages(backend, source, target, first, second, blocks)
+    launch.move_pages(backend, source, target, first, second, blocks, threads)
 
 
 def engine(gpu: Gpu, source: Array, target: Array, source_pages: Any, target_pages: Any) -> None:

@@ -29,36 +29,9 @@ __device__ __forceinline__ uint4 load_far(const void* p) {
   return v;
 #else
   uint4 v;
-#ifndef MOVE_FAR
-#define MOVE_FAR 0
-#endif
-#if MOVE_FAR == 1
-  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
-  return v;
-#elif MOVE_FAR == 2
-  return rs::load_stream(p);
-#endif
   asm volatile("ld.relaxed.sys.global.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
   return v;
-#endif
-}
-
-#ifndef MOVE_STORE
-#define MOVE_STORE 0
-#endif
-__device__ __forceinline__ void store_far(void* p, uint4 v) {
-#if defined(RS_CPU) || MOVE_STORE == 0
-  *static_cast<uint4*>(p) = v;
-#elif MOVE_STORE == 1
-  asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
-#elif MOVE_STORE == 2
-  asm volatile("st.global.L2::cache_hint.v4.u32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "l"(0x12F0000000000000ull) : "memory");
-#elif MOVE_STORE == 3
-  asm volatile("st.global.L2::cache_hint.v4.u32 [%0], {%1, %2, %3, %4}, %5;" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "l"(0x14F0000000000000ull) : "memory");
-#elif MOVE_STORE == 4
-  asm volatile("st.global.wt.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 #endif
 }
 
@@ -72,14 +45,16 @@ __device__ __forceinline__ void move_piece(unsigned char* target, const unsigned
     if (at + i * 512 < bytes) v[i] = load_far(source + at + i * 512);
 #pragma unroll
   for (int i = 0; i < MOVE_LOADS; ++i)
-    if (at + i * 512 < bytes) store_far(target + at + i * 512, v[i]);
+    if (at + i * 512 < bytes) *reinterpret_cast<uint4*>(target + at + i * 512) = v[i];
 }
 
 }  // namespace tier
 
 // ---------------------------------------------------------------------------- stage
 // Warps take pieces in turn, so that neighbours read neighbouring addresses whatever the page size.
-// Any grid, any block of whole warps, no shared memory: it fits beside other kernels on an SM.
+// Any grid, any block of whole warps, no shared memory: it fits beside other kernels on an SM. What
+// it has in flight, blocks * warps * 4 KiB, should be about 128 KiB: less does not fill the link,
+// more waits inside the SMs, where the loads of a kernel beside it queue behind.
 __device__ void move_pages_stage(const MovePages& p, int block, int blocks) {
   constexpr int kPiece = 512 * MOVE_LOADS;
   int warps = blockDim.x / 32;

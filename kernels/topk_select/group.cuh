@@ -41,9 +41,8 @@ struct Scratch {                           // of one group
 struct Group {
   int id, threads, thread;
   Scratch* s;
-  float4* scores;          // of the row, if they do not fit registers
-  float* list;             // [4 * threads] candidates in page order
-  unsigned short* pages;   // [4 * threads] and their pages
+  float* list;            // [4 * threads] candidates in page order
+  unsigned short* pages;  // [4 * threads] and their pages
   __device__ __forceinline__ int lane() const { return thread % 32; }
   __device__ __forceinline__ int warp() const { return thread / 32; }
   __device__ __forceinline__ int warps() const { return threads / 32; }

@@ -28,7 +28,6 @@ PARAMS = layout(
 SCRATCH_BYTES = 32 * 20 * 4 + 128 * 4 + 16 * 4 + 2 * 16 * 4 + 4 * 4
 """sizeof(topk::Scratch)."""
 MOST_PAGES = 16384
-REGISTER_CHUNKS = 8
 
 
 def defines(page_tokens: int) -> tuple[str, ...]:
@@ -49,12 +48,9 @@ def groups(threads: int, blocks: int, rows: int) -> int:
     return count
 
 
-def shared_bytes(threads: int, blocks: int, rows: int, max_pages: int) -> int:
+def shared_bytes(threads: int, blocks: int, rows: int) -> int:
     """Dynamic shared memory of the stage, as `topk::shared_bytes` computes."""
-    count = groups(threads, blocks, rows)
-    chunks = -(-max_pages // (threads // count * 4))
-    scores = chunks * threads * 16 if chunks > REGISTER_CHUNKS else 0
-    return count * SCRATCH_BYTES + threads * 4 * 6 + scores
+    return groups(threads, blocks, rows) * SCRATCH_BYTES + threads * 4 * 6
 
 
 def topk_select(
@@ -114,4 +110,4 @@ def topk_select(
         recent=recent,
     )
     kernel = backend.function("topk_select", "topk_select", defines(page_tokens))
-    kernel(blocks, threads, (params,), shared_bytes(threads, blocks, rows, max_pages))
+    kernel(blocks, threads, (params,), shared_bytes(threads, blocks, rows))

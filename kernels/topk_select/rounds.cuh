@@ -2,26 +2,19 @@
 #pragma once
 #include "topk_select/group.cuh"
 
+#ifndef TOPK_LEADER
+#define TOPK_LEADER 1
+#endif
+
 namespace topk {
 
-// The 4 kChunks scores of a thread, chunk after chunk, in registers; or (kChunks 0) 4 *count* of
-// them in shared memory. A NaN belongs to no page that may be chosen.
+// The scores of a thread, chunk after chunk: 4 kChunks in registers. A NaN belongs to no page that
+// may be chosen.
 template <int kChunks>
 struct Scores {
-  float4 held[kChunks ? kChunks : 1];
-  float4* shared;
-  int count, threads;
-
-  __device__ __forceinline__ int size() const { return kChunks ? kChunks : count; }
-  __device__ __forceinline__ float4 at(int c) const {
-    return kChunks ? held[kChunks ? c : 0] : shared[c * threads];
-  }
-  __device__ __forceinline__ void put(int c, float4 v) {
-    if (kChunks)
-      held[kChunks ? c : 0] = v;
-    else
-      shared[c * threads] = v;
-  }
+  float4 held[kChunks];
+  __device__ __forceinline__ int size() const { return kChunks; }
+  __device__ __forceinline__ float4 at(int c) const { return held[c]; }
 };
 
 // Order-preserving integers of scores; 0 stands for no score. -0 equals +0.
@@ -44,13 +37,29 @@ struct Cutoff {
   unsigned key, ties;  // take every key above, and the first `ties` of those equal
 };
 
-template <int kChunks, class F>
-__device__ __forceinline__ void each_key(const Scores<kChunks>& scores, F&& f) {
+template <class Scores, class F>
+__device__ __forceinline__ void each_key(const Scores& scores, F&& f) {
 #pragma unroll
   for (int c = 0; c < scores.size(); ++c) {
     float4 v = scores.at(c);
     f(key_of(v.x)), f(key_of(v.y)), f(key_of(v.z)), f(key_of(v.w));
   }
+}
+
+// One more in *bin* for each lane that *counts*. Shared atomics on one word take their turns, and a
+// crowded bin is what ties and clusters make: the lanes that share the first one's bin add at once.
+__device__ __forceinline__ void count_bin(unsigned* bins, bool counts, unsigned bin) {
+#if TOPK_LEADER
+  unsigned voters = __ballot_sync(~0u, counts);
+  if (voters == 0) return;
+  int leader = __ffs(voters) - 1;
+  bool together = counts && bin == __shfl_sync(~0u, bin, leader);
+  unsigned number = __popc(__ballot_sync(~0u, together));
+  bool leads = static_cast<int>(threadIdx.x % 32) == leader;
+  if (leads || (counts && !together)) atomicAdd(&bins[bin], leads ? number : 1u);
+#else
+  if (counts) atomicAdd(&bins[bin], 1u);
+#endif
 }
 
 // Index, in the order (w, z, y, x), of the first part at which the running sum reaches *wanted*;
@@ -110,9 +119,9 @@ __device__ __forceinline__ Cutoff rank_few(const Scratch& s, unsigned wanted, un
 
 // The cutoff of the *wanted* (at least 1) largest of the group's scores; at least so many lie in
 // *range*, which reaches up to the largest.
-template <int kChunks>
-__device__ __forceinline__ Cutoff find_cutoff(const Group& g, const Scores<kChunks>& scores,
-                                              Range range, unsigned wanted) {
+template <class Scores>
+__device__ __forceinline__ Cutoff find_cutoff(const Group& g, const Scores& scores, Range range,
+                                              unsigned wanted) {
   Scratch& s = *g.s;
   unsigned* bins = &s.bins[0].x;
   if (range.span == 0) return {range.low, wanted};
@@ -120,7 +129,7 @@ __device__ __forceinline__ Cutoff find_cutoff(const Group& g, const Scores<kChun
   while (true) {
     each_key(scores, [&](unsigned key) {
       unsigned bin = (key - range.low) >> shift;
-      if (range.holds(key)) atomicAdd(&bins[bin + bin / 16 * (kLaneBins - 16)], 1u);
+      count_bin(bins, range.holds(key), bin + bin / 16 * (kLaneBins - 16));
     });
     g.sync();
     if (g.warp() == 0) find_bin(s, wanted);

@@ -20,9 +20,6 @@
 #ifndef PAGE_TOKENS
 #define PAGE_TOKENS 16
 #endif
-#ifndef TOPK_CHUNKS
-#define TOPK_CHUNKS 8  // scores a thread holds in registers, in fours; longer rows: shared memory
-#endif
 
 struct TopkSelectParams {
   const float* scores;
@@ -62,35 +59,38 @@ __device__ __forceinline__ unsigned scan_chunk(int lane, float4 v, Mark&& mark, 
   return held;
 }
 
-// put(position, c, j) for score j of chunk c where mark() is 1, or 2 among the first *ties* such,
+// put(position, c, j, score) for score j of chunk c where mark() is 1, or 2 among the first *ties* such,
 // in page order. Returns how many have mark 1.
-template <bool kTies, int kChunks, class Mark, class Put>
-__device__ __forceinline__ unsigned compact(const Group& g, const Scores<kChunks>& scores,
-                                            unsigned ties, Mark&& mark, Put&& put) {
-  unsigned held[kChunks ? kChunks : 1], total;
+template <bool kTies, class Scores, class Mark, class Put>
+__device__ __forceinline__ unsigned compact(const Group& g, const Scores& scores, unsigned ties,
+                                            Mark&& mark, Put&& put) {
+  unsigned total;
   unsigned* counts = &g.s->counts[0].x;
 #pragma unroll
   for (int c = 0; c < scores.size(); ++c) {
-    held[kChunks ? c : 0] = scan_chunk<kTies>(g.lane(), scores.at(c), mark, total);
+    scan_chunk<kTies>(g.lane(), scores.at(c), mark, total);
     if (g.lane() == 0) counts[c * g.warps() + g.warp()] = total;
   }
   g.sync();
-  uint4 v = g.s->counts[g.lane()];
+  uint4 sums = g.s->counts[g.lane()];
   auto before = [&](int entry) {
     int i = entry - g.lane() * 4;
     return __reduce_add_sync(
-        ~0u, (i > 0 ? v.x : 0) + (i > 1 ? v.y : 0) + (i > 2 ? v.z : 0) + (i > 3 ? v.w : 0));
+        ~0u, (i > 0 ? sums.x : 0) + (i > 1 ? sums.y : 0) + (i > 2 ? sums.z : 0) +
+                 (i > 3 ? sums.w : 0));
   };
 #pragma unroll
   for (int c = 0; c < scores.size(); ++c) {
     unsigned base = before(c * g.warps() + g.warp());
-    unsigned own = kChunks ? held[kChunks ? c : 0]
-                           : scan_chunk<kTies>(g.lane(), scores.at(c), mark, total);
+    float4 v = scores.at(c);
+    unsigned own = scan_chunk<kTies>(g.lane(), v, mark, total);
+    float score[4] = {v.x, v.y, v.z, v.w};
     unsigned above = (base & 0xffff) + (own >> 8 & 0xff), tie = (base >> 16) + (own >> 16 & 0xff);
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       bool is_above = own >> j & 1, is_tie = kTies && (own >> (4 + j) & 1);
-      if (is_above || (is_tie && tie < ties)) put(above + (kTies ? min(tie, ties) : 0), c, j);
+      if (is_above || (is_tie && tie < ties)) 
+        put(above + (kTies ? min(tie, ties) : 0), c, j, score[j]);
       above += is_above;
       tie += is_tie;
     }
@@ -99,10 +99,9 @@ __device__ __forceinline__ unsigned compact(const Group& g, const Scores<kChunks
 }
 
 // The *wanted* best scores of the group to the output, page_of(c, j) naming their pages.
-template <int kChunks, class PageOf>
-__device__ __forceinline__ void take_best(const Group& g, const Row& r,
-                                          const Scores<kChunks>& scores, float low, float high,
-                                          PageOf&& page_of) {
+template <class Scores, class PageOf>
+__device__ __forceinline__ void take_best(const Group& g, const Row& r, const Scores& scores,
+                                          float low, float high, PageOf&& page_of) {
   unsigned bottom = key_of(low);
   Cutoff cut = find_cutoff(g, scores, {bottom, key_of(high) - bottom}, r.wanted);
   int* selected = r.selected + r.sink;
@@ -112,7 +111,7 @@ __device__ __forceinline__ void take_best(const Group& g, const Row& r,
         unsigned key = key_of(score);
         return key > cut.key ? 1u : key == cut.key ? 2u : 0u;
       },
-      [&](unsigned at, int c, int j) { selected[at] = page_of(c, j); });
+      [&](unsigned at, int c, int j, float) { selected[at] = page_of(c, j); });
 }
 
 // Scores of the pages that may be chosen; NaN elsewhere.
@@ -133,8 +132,8 @@ __device__ __forceinline__ float4 load_scores(const float* scores, int page, int
 }
 
 // Bounds of the wanted scores: *low*, which at least `wanted` scores reach, and the largest one.
-template <int kChunks>
-__device__ __forceinline__ void bound(const Group& g, const Row& r, const Scores<kChunks>& scores,
+template <class Scores>
+__device__ __forceinline__ void bound(const Group& g, const Row& r, const Scores& scores,
                                       float& low, float& high) {
   const float least = __uint_as_float(0xff800000u);
   float most = least;
@@ -160,55 +159,57 @@ __device__ __forceinline__ void bound(const Group& g, const Row& r, const Scores
   high = score_of(top);
 }
 
+// Scores that are read again each time: of rows too long for registers, or too contrived.
+struct InMemory {
+  const Group& g;
+  const Row& r;
+  __device__ __forceinline__ int size() const { return chunks(r.pages, g.threads); }
+  __device__ __forceinline__ float4 at(int c) const {
+    int page = (c * g.threads + g.thread) * 4;
+    return admit(r, page, load_scores(r.scores, page, r.pages));
+  }
+};
+
+// By way of the list of those that reach the bound, if it has room for them.
+template <class Scores>
+__device__ __forceinline__ void filter_row(const Group& g, const Row& r, const Scores& scores) {
+  float low, high;
+  bound(g, r, scores, low, high);
+  auto page_of = [&](int c, int j) { return (c * g.threads + g.thread) * 4 + j; };
+  int most = g.threads * 4, at = g.thread * 4;
+  int count = compact<false>(
+      g, scores, 0, [&](float score) { return score >= low ? 1u : 0u; },
+      [&](int at, int c, int j, float score) {
+        if (at < most) g.list[at] = score, g.pages[at] = page_of(c, j);
+      });
+  g.sync();
+  if (count > most) return take_best(g, r, InMemory{g, r}, low, high, page_of);
+  const float none = __uint_as_float(0x7fffffffu);
+  float4 v = *reinterpret_cast<float4*>(g.list + at);
+  topk::Scores<1> few = {{make_float4(at < count ? v.x : none, at + 1 < count ? v.y : none,
+                                      at + 2 < count ? v.z : none, at + 3 < count ? v.w : none)}};
+  take_best(g, r, few, low, high, [&](int, int j) { return g.pages[at + j]; });
+}
+
+// *first*: the scores of chunk 0.
 template <int kChunks>
 __device__ __forceinline__ void select_row(const Group& g, const Row& r, float4 first) {
   Scores<kChunks> scores;
-  scores.count = chunks(r.pages, g.threads);
-  scores.threads = g.threads;
-  scores.shared = g.scores + g.thread;
-  float4 raw[kChunks ? kChunks : 1];
 #pragma unroll
-  for (int c = 1; c < kChunks; ++c)
-    raw[c] = load_scores(r.scores, (c * g.threads + g.thread) * 4, r.pages);
+  for (int c = 0; c < kChunks; ++c)
+    scores.held[c] =
+        c == 0 ? first : load_scores(r.scores, (c * g.threads + g.thread) * 4, r.pages);
 #pragma unroll
-  for (int c = 0; c < scores.size(); ++c) {
-    int page = (c * g.threads + g.thread) * 4;
-    float4 v = c == 0 ? first : kChunks ? raw[kChunks ? c : 0] : load_scores(r.scores, page, r.pages);
-    scores.put(c, admit(r, page, v));
-  }
-  auto page_of = [&](int c, int j) { return (c * g.threads + g.thread) * 4 + j; };
+  for (int c = 0; c < kChunks; ++c)
+    scores.held[c] = admit(r, (c * g.threads + g.thread) * 4, scores.held[c]);
+  if (kChunks > 1) return filter_row(g, r, scores);
   float low, high;
   bound(g, r, scores, low, high);
-  if (kChunks != 1) {
-    unsigned most = g.threads * 4;
-    unsigned count = compact<false>(
-        g, scores, 0, [&](float score) { return score >= low ? 1u : 0u; },
-        [&](unsigned at, int c, int j) {
-          if (at >= most) return;
-          float4 v = scores.at(c);
-          g.list[at] = j == 0 ? v.x : j == 1 ? v.y : j == 2 ? v.z : v.w;
-          g.pages[at] = page_of(c, j);
-        });
-    g.sync();
-    if (count <= most) {
-      int at = g.thread * 4;
-      const float none = __uint_as_float(0x7fffffffu);
-      float4 v = *reinterpret_cast<float4*>(g.list + at);
-      Scores<1> few;
-      few.held[0] = make_float4(at < count ? v.x : none, at + 1 < count ? v.y : none,
-                                at + 2 < count ? v.z : none, at + 3 < count ? v.w : none);
-      take_best(g, r, few, low, high, [&](int, int j) { return g.pages[at + j]; });
-      return;
-    }
-  }
-  take_best(g, r, scores, low, high, page_of);
+  take_best(g, r, scores, low, high, [&](int, int j) { return g.thread * 4 + j; });
 }
 
-__host__ __device__ inline unsigned shared_bytes(int threads, int blocks, int rows,
-                                                 int max_pages) {
-  int n = groups(threads, blocks, rows), count = chunks(max_pages, threads / n);
-  unsigned scores = count > TOPK_CHUNKS ? count * threads * 16 : 0;
-  return n * static_cast<unsigned>(sizeof(Scratch)) + threads * 4 * 6 + scores;
+__host__ __device__ inline unsigned shared_bytes(int threads, int blocks, int rows) {
+  return groups(threads, blocks, rows) * static_cast<unsigned>(sizeof(Scratch)) + threads * 4 * 6;
 }
 
 }  // namespace topk
@@ -228,9 +229,6 @@ __device__ __forceinline__ void topk_select_stage(const TopkSelectParams& p, int
   g.list = reinterpret_cast<float*>(shared) + g.id * g.threads * 4;
   shared += blockDim.x * 16;
   g.pages = reinterpret_cast<unsigned short*>(shared) + g.id * g.threads * 4;
-  shared += blockDim.x * 8;
-  g.scores = reinterpret_cast<float4*>(shared) +
-             g.id * g.threads * topk::chunks(p.max_pages, g.threads);
   for (int i = g.thread; i < 32 * topk::kLaneBins / 4; i += g.threads)
     g.s->bins[i] = make_uint4(0, 0, 0, 0);
   for (int row = g.id * blocks + block; row < rows; row += groups * blocks) {
@@ -259,14 +257,14 @@ __device__ __forceinline__ void topk_select_stage(const TopkSelectParams& p, int
     int chunks = topk::chunks(r.pages, g.threads);
     if (chunks <= 1)
       topk::select_row<1>(g, r, first);
-    else if (TOPK_CHUNKS >= 2 && chunks <= 2)
-      topk::select_row<TOPK_CHUNKS >= 2 ? 2 : 0>(g, r, first);
-    else if (TOPK_CHUNKS >= 4 && chunks <= 4)
-      topk::select_row<TOPK_CHUNKS >= 4 ? 4 : 0>(g, r, first);
-    else if (TOPK_CHUNKS >= 8 && chunks <= 8)
-      topk::select_row<TOPK_CHUNKS >= 8 ? 8 : 0>(g, r, first);
+    else if (chunks <= 2)
+      topk::select_row<2>(g, r, first);
+    else if (chunks <= 4)
+      topk::select_row<4>(g, r, first);
+    else if (chunks <= 8)
+      topk::select_row<8>(g, r, first);
     else
-      topk::select_row<0>(g, r, first);
+      topk::filter_row(g, r, topk::InMemory{g, r});
     g.sync();  // the next row reuses the scratch
   }
   __syncthreads();

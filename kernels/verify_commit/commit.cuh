@@ -57,9 +57,9 @@ __device__ __forceinline__ void leave_short(const VerifyCommitParams& p, CommitS
 
 // *source*: emitted(b), wanted before clipping, and token(i) of [batch * new_tokens].
 template <class Source>
-__device__ __forceinline__ void commit(const VerifyCommitParams& p, CommitShared& s,
-                                       Source&& source) {
-  unsigned head = *p.free_head, tail = *p.free_tail, mask = p.ring_capacity - 1;
+__device__ __forceinline__ void commit(const VerifyCommitParams& p, const SlotsShared& slots,
+                                       CommitShared& s, Source&& source) {
+  unsigned head = slots.head, tail = slots.tail, mask = p.ring_capacity - 1;
   int2 carry = make_int2(0, 0);
   if (threadIdx.x == 0) s.taken = s.short_of = 0;
   __syncthreads();
@@ -68,7 +68,7 @@ __device__ __forceinline__ void commit(const VerifyCommitParams& p, CommitShared
     int emit = -1, from = 0;
     int2 pages = make_int2(0, 0);
     if (b < p.batch) {
-      int length = p.lengths[b], held = p.page_counts[b], remaining = p.remaining[b];
+      int length = slots.length[b], held = slots.held[b], remaining = slots.remaining[b];
       if (length >= 0) {
         emit = min(source.emitted(b), remaining);
         remaining -= emit;
@@ -104,6 +104,10 @@ __device__ __forceinline__ void commit(const VerifyCommitParams& p, CommitShared
   for (int i = threadIdx.x; i < p.batch * p.new_tokens; i += blockDim.x) {
     int emit = s.emit[i / p.new_tokens];
     if (emit >= 0) p.tokens[i] = i % p.new_tokens < emit ? source.token(i) : -1;
+  }
+  if (carry.x + carry.y == 0) {  // no page changes hands
+    if (threadIdx.x == 0) p.status[0] = s.short_of;
+    return;
   }
   for (int i = threadIdx.x; i < carry.x; i += blockDim.x) {
     int b = owner_of(s.push_begin, p.batch, i);

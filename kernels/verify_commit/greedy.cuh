@@ -31,22 +31,14 @@ __device__ __forceinline__ void flush_best(unsigned long long* word, const Best&
   if (lane() == 0) atomicMax(word, pack_best(value, index));
 }
 
-__device__ __forceinline__ void stream_best(const VerifyCommitParams& p, const int* active,
-                                            int count, int block, int blocks) {
-  int tiles = tiles_of(p.vocabulary), items = count * p.new_tokens * tiles;
-  blocks = min(blocks, items);
-  if (block >= blocks) return;
-  auto row_index = [&](int row) {
-    return active[row / p.new_tokens] * p.new_tokens + row % p.new_tokens;
-  };
-  auto row_of = [&](int row) {
-    return p.target + static_cast<long long>(row_index(row)) * p.vocabulary;
-  };
+__device__ __forceinline__ void stream_best(const VerifyCommitParams& p, const Rows& rows,
+                                            Tile& next) {
+  if (rows.span.begin == rows.span.end) return;
   int held = -1;
   Best best;
   auto use = [&](int row, int tile, const Tile& t) {
     if (row != held) {
-      if (held >= 0) flush_best(&p.best[row_index(held)], best);
+      if (held >= 0) flush_best(&p.best[rows.index(p, held)], best);
       held = row;
       // NaN and -inf never beat this; a row of nothing else ends at its first token.
       unsigned none = minus_infinity();
@@ -62,8 +54,8 @@ __device__ __forceinline__ void stream_best(const VerifyCommitParams& p, const i
       if (most > best.value) best = {most, element_of(tile, i), t.raw[i]};
     }
   };
-  stream(span(items, block, blocks), tiles, p.vocabulary, row_of, use);
-  if (held >= 0) flush_best(&p.best[row_index(held)], best);
+  stream(rows.span, rows.tiles, p.vocabulary, next, [&](int row) { return rows.at(p, row); }, use);
+  if (held >= 0) flush_best(&p.best[rows.index(p, held)], best);
 }
 
 }  // namespace verify

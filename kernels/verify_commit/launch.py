@@ -23,7 +23,7 @@ PARAMS = layout(*((n, "u8") for n in POINTERS), *((n, "i4") for n in SCALARS), (
 MODES = {"greedy": 0, "logits": 1, "probabilities": 2}
 TARGETS = {"bf16": "__nv_bfloat16", "fp32": "float"}
 TILE_BYTES = 4096
-SHARED_BYTES = 3 * 32 * 4 + 16 + 4 * 8 + 16 * 8 + 8 + 16
+SHARED_BYTES = 704
 """sizeof(verify::Shared)."""
 
 
@@ -77,9 +77,9 @@ def defines(target: str, page_tokens: int) -> tuple[str, ...]:
     return (f"TARGET={TARGETS[target]}", f"PAGE_TOKENS={page_tokens}")
 
 
-def shared_bytes(batch: int, new_tokens: int) -> int:
+def shared_bytes(batch: int, new_tokens: int, vocabulary: int = 0, itemsize: int = 2) -> int:
     """Dynamic shared memory of the stage, as `verify::shared_bytes` computes."""
-    return SHARED_BYTES + 4 * batch * (5 + new_tokens)
+    return SHARED_BYTES + 4 * batch * (8 + new_tokens) - 4 * (-vocabulary * itemsize // TILE_BYTES)
 
 
 def verify_commit(
@@ -143,7 +143,8 @@ def verify_commit(
     kernel = backend.function("verify_commit", "verify_commit", defines(element, page_tokens))
     # All blocks must run at once: a residual pass waits for other blocks' decisions.
     blocks = min(grid or backend.sms, backend.sms)
-    kernel(blocks, threads, (params,), shared_bytes(batch, new_tokens))
+    size = shared_bytes(batch, new_tokens, vocabulary, target.dtype.itemsize)
+    kernel(blocks, threads, (params,), size)
 
 
 def commit(

@@ -9,9 +9,17 @@
 
 namespace verify {
 
+constexpr int kFinders = 128;                   // threads that look for the token inside a tile
+constexpr int kEach = kTile / kFinders / kVec;  // neighbouring vectors that each of them holds
+
 struct SampleShared {
   float draft_p[kMostTokens], scaled_max[kMostTokens], inverse_sum[kMostTokens];
   Decision decision;
+  float level, before;  // where the token lies: the cumulative weight, that before its tile
+  int tile, token;
+  float sums[kFinders / kLanes];
+  int first[kFinders / kLanes], last[kFinders / kLanes];  // threads, by warp
+  float* tiles;                                           // [tiles] weights of the row's tiles
 };
 
 // Weights of one row in the order of the vocabulary; the sum of p need not be 1.
@@ -25,6 +33,13 @@ struct Weights {
 
   __device__ __forceinline__ float p(float x) const {
     return probabilities ? fmaxf(x, 0.0f) : rs::exp2_fast(x * scale - scaled_max) * inverse_sum;
+  }
+  __device__ __forceinline__ void load(uint4& raw, uint4 (&draft)[kVec / 4], int element) const {
+    raw = load_vector(target, element, vocabulary);
+#pragma unroll
+    for (int j = 0; j < kVec / 4; ++j)
+      draft[j] = q && element < vocabulary ? rs::load_stream(q + element + j * 4)
+                                           : make_uint4(0, 0, 0, 0);
   }
   // Those of the vector at *element*, past the end 0.
   __device__ __forceinline__ void of_vector(float (&w)[kVec], const uint4& raw,
@@ -40,37 +55,23 @@ struct Weights {
   }
 };
 
-// use(i, weights of vector i of this lane), in order; several loads are on their way at once.
-template <class Use>
-__device__ __forceinline__ void each_vector(const Weights& w, int tile, Use&& use) {
+// Sum of a tile's weights, in every lane of a warp; several loads are on their way at once.
+__device__ __forceinline__ float tile_sum(const Weights& w, int tile) {
   constexpr int kBatch = sizeof(TARGET) == 4 ? 8 : 4;
+  float sum = 0;
 #pragma unroll
   for (int base = 0; base < kVectors; base += kBatch) {
     uint4 raw[kBatch], draft[kBatch][kVec / 4];
 #pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      int element = element_of(tile, base + i);
-      raw[i] = load_vector(w.target, element, w.vocabulary);
-#pragma unroll
-      for (int j = 0; j < kVec / 4; ++j)
-        draft[i][j] = w.q && element < w.vocabulary ? rs::load_stream(w.q + element + j * 4)
-                                                    : make_uint4(0, 0, 0, 0);
-    }
+    for (int i = 0; i < kBatch; ++i) w.load(raw[i], draft[i], element_of(tile, base + i));
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       float value[kVec];
       w.of_vector(value, raw[i], draft[i], element_of(tile, base + i));
-      use(base + i, value);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) sum += value[j];
     }
   }
-}
-
-// Sum of a tile's weights, in every lane.
-__device__ __forceinline__ float tile_sum(const Weights& w, int tile) {
-  float sum = 0;
-  each_vector(w, tile, [&](int, const float (&v)[kVec]) {
-    for (int j = 0; j < kVec; ++j) sum += v[j];
-  });
   return rs::warp_sum(sum);
 }
 
@@ -82,64 +83,88 @@ __device__ __forceinline__ float prefix_sum(float v) {  // inclusive, over the l
   return v;
 }
 
-// Lane of the first *weight* > 0 whose cumulative *sum* exceeds *level*, else *otherwise*.
-__device__ __forceinline__ int first_above(float weight, float sum, float level, int otherwise) {
-  unsigned votes = __ballot_sync(~0u, weight > 0 && sum > level);
-  return votes ? __ffs(votes) - 1 : otherwise;
+// Lane of the first *weight* > 0 whose cumulative *sum* exceeds *level*; -1: none.
+__device__ __forceinline__ int first_above(float weight, float sum, float level) {
+  return __ffs(__ballot_sync(~0u, weight > 0 && sum > level)) - 1;
 }
 __device__ __forceinline__ int last_positive(float weight) {
-  unsigned votes = __ballot_sync(~0u, weight > 0);
-  return votes ? 31 - __clz(votes) : -1;
+  return 31 - __clz(__ballot_sync(~0u, weight > 0));
 }
 
-// The token at *uniform* of the cumulative weights, by one warp. sum_of(tile) are the tiles' sums.
-// Rounding can carry the level past the end; the last token of positive weight is taken then.
-// -1: no token has any.
-template <class SumOf>
-__device__ __forceinline__ int find_token(const Weights& w, SumOf&& sum_of, float uniform) {
-  int tiles = tiles_of(w.vocabulary), each = (tiles + kLanes - 1) / kLanes;
+// The tile of the token at *uniform* of the cumulative weights, from s.tiles, by one warp.
+// Rounding can carry the level past the end; the last tile of positive weight is taken then.
+__device__ __forceinline__ void find_tile(SampleShared& s, int tiles, float uniform) {
+  int each = (tiles + kLanes - 1) / kLanes;
   int begin = min(lane() * each, tiles), end = min(begin + each, tiles);
   float own = 0;
-  for (int t = begin; t < end; ++t) own += sum_of(t);
+  for (int t = begin; t < end; ++t) own += s.tiles[t];
   float sum = prefix_sum(own), level = uniform * __shfl_sync(~0u, sum, kLanes - 1);
-  int source = first_above(own, sum, level, last_positive(own));
-  if (source < 0) return -1;
-  float before = sum - own, at_tile = before;
-  int tile = begin;
+  int first = first_above(own, sum, level), last = last_positive(own);
+  if (lane() == 0) s.level = level, s.tile = -1;
+  __syncwarp();
+  if (lane() != (first >= 0 ? first : last)) return;
+  float before = sum - own;
   for (int t = begin; t < end; ++t) {
-    float weight = sum_of(t);
+    float weight = s.tiles[t];
     if (weight > 0) {
-      tile = t;
-      at_tile = before;
+      s.tile = t;
+      s.before = before;
       if (before + weight > level) break;
     }
     before += weight;
   }
-  tile = __shfl_sync(~0u, tile, source);
-  before = __shfl_sync(~0u, at_tile, source);
-  int found = -1, last = -1;
-  each_vector(w, tile, [&](int i, const float (&v)[kVec]) {
-    float own = 0;
-    for (int j = 0; j < kVec; ++j) own += v[j];
-    float sum = before + prefix_sum(own);
-    int above = first_above(own, sum, level, -1), positive = last_positive(own);
-    int chosen = above >= 0 ? above : positive;
-    if (found < 0 && chosen >= 0) {
-      int token = 0;
-      float running = sum - own;
-      for (int j = 0; j < kVec; ++j) {
-        if (v[j] > 0) {
-          token = element_of(tile, i) + j;
-          if (running + v[j] > level) break;
-        }
-        running += v[j];
-      }
-      token = __shfl_sync(~0u, token, chosen);
-      (above >= 0 ? found : last) = token;
+}
+
+// The token of positive weight at s.level inside s.tile, by the whole block, in s.token; -1 if
+// s.tile is. The first threads hold neighbouring elements each.
+__device__ __forceinline__ void find_token(SampleShared& s, const Weights& w) {
+  float value[kEach * kVec], own = 0, sum = 0;
+  int thread = threadIdx.x, element = s.tile * kTile + thread * kEach * kVec;
+  if (thread == 0) s.token = -1;
+  if (s.tile >= 0 && thread < kFinders) {
+    uint4 raw[kEach], draft[kEach][kVec / 4];
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) w.load(raw[i], draft[i], element + i * kVec);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      float part[kVec];
+      w.of_vector(part, raw[i], draft[i], element + i * kVec);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) own += value[i * kVec + j] = part[j];
     }
-    before = __shfl_sync(~0u, sum, kLanes - 1);
-  });
-  return found >= 0 ? found : last;
+    sum = prefix_sum(own);
+    if (lane() == kLanes - 1) s.sums[warp()] = sum;
+  }
+  __syncthreads();
+  float before = s.before, level = s.level;
+  if (s.tile >= 0 && thread < kFinders) {
+    for (int i = 0; i < warp(); ++i) before += s.sums[i];
+    int first = first_above(own, before + sum, level), last = last_positive(own);
+    if (lane() == 0) {
+      s.first[warp()] = first < 0 ? -1 : thread + first;
+      s.last[warp()] = last < 0 ? -1 : thread + last;
+    }
+  }
+  __syncthreads();
+  if (s.tile >= 0 && thread < kFinders) {
+    int owner = -1;
+    for (int i = 0; i < kFinders / kLanes; ++i) owner = max(owner, s.last[i]);
+    for (int i = kFinders / kLanes - 1; i >= 0; --i) owner = s.first[i] >= 0 ? s.first[i] : owner;
+    if (thread == owner) {
+      before += sum - own;
+      int token = -1;
+      bool passed = false;
+#pragma unroll
+      for (int j = 0; j < kEach * kVec; ++j) {
+        bool here = value[j] > 0 && !passed;
+        before += value[j];
+        token = here ? element + j : token;
+        passed |= here && before > level;
+      }
+      s.token = token;
+    }
+  }
+  __syncthreads();
 }
 
 // ---------------------------------------------------------------------------- softmax of a row
@@ -166,12 +191,26 @@ __device__ __forceinline__ void write_stats(float2* out, const Tile& t, float sc
 
 // Scaled maximum and sum of a row from its tiles, in every lane of a warp.
 __device__ __forceinline__ float2 merge_stats(const float2* stats, int tiles) {
-  float most = __uint_as_float(0xff800000u), sum = 0;
-  for (int t = lane(); t < tiles; t += kLanes)
-    if (stats[t].y > 0) most = fmaxf(most, stats[t].x);
-  most = rs::warp_max(most);
-  for (int t = lane(); t < tiles; t += kLanes)
-    if (stats[t].y > 0) sum += stats[t].y * rs::exp2_fast(stats[t].x - most);
+  const float2 none = make_float2(__uint_as_float(0xff800000u), 0);
+  float most = none.x, sum = 0;
+  for (int base = 0; base < tiles; base += 4 * kLanes) {
+    float2 v[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      int t = base + i * kLanes + lane();
+      v[i] = t < tiles ? stats[t] : none;
+    }
+    float larger = most;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (v[i].y > 0) larger = fmaxf(larger, v[i].x);
+    larger = rs::warp_max(larger);
+    if (larger > most) sum *= rs::exp2_fast(most - larger);
+    most = larger;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (v[i].y > 0) sum += v[i].y * rs::exp2_fast(v[i].x - most);
+  }
   return make_float2(most, rs::warp_sum(sum));
 }
 

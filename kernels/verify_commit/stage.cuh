@@ -15,16 +15,34 @@
 
 namespace verify {
 
-struct Shared {  // then active [batch], four int [batch] of the commit, best [batch * new_tokens]
+// Then nine int [batch] of slots and commit, best [batch * new_tokens], tile weights [tiles].
+struct Shared {
   SampleShared sample;
+  SlotsShared slots;
   CommitShared commit;
-  unsigned mask;
-  int count, last;
+  int* best;
+  unsigned mask, last;
 };
-static_assert(sizeof(Shared) == 584, "the launcher counts these bytes too");
+static_assert(sizeof(Shared) == 704, "the launcher counts these bytes too");
 
-__host__ __device__ inline unsigned shared_bytes(int batch, int new_tokens) {
-  return static_cast<unsigned>(sizeof(Shared)) + 4u * batch * (5 + new_tokens);
+__host__ __device__ inline unsigned shared_bytes(int batch, int new_tokens, int vocabulary) {
+  return static_cast<unsigned>(sizeof(Shared)) + 4u * batch * (8 + new_tokens) +
+         4u * tiles_of(vocabulary);
+}
+
+__device__ __forceinline__ Shared& carve(unsigned char* memory, const VerifyCommitParams& p) {
+  Shared& s = *reinterpret_cast<Shared*>(memory);
+  int* words = reinterpret_cast<int*>(memory + sizeof(Shared));
+  if (threadIdx.x == 0) {
+    int** arrays[8] = {&s.slots.active,       &s.slots.length,       &s.slots.held,
+                       &s.slots.remaining,    &s.commit.push_begin,  &s.commit.pop_begin,
+                       &s.commit.from,        &s.commit.emit};
+    for (int i = 0; i < 8; ++i) *arrays[i] = words + i * p.batch;
+    s.best = words + 8 * p.batch;
+    s.sample.tiles = reinterpret_cast<float*>(s.best + p.batch * p.new_tokens);
+  }
+  __syncthreads();
+  return s;
 }
 
 constexpr unsigned long long kPatienceNs = 2000000000ull;
@@ -47,7 +65,7 @@ __device__ __forceinline__ bool wait_for(const unsigned* flag, unsigned* gave_up
   return __shfl_sync(~0u, seen, 0) != 0;
 }
 
-// Acceptance of request *b* from the tiles' statistics, by the whole block; the result is shared.
+// Acceptance of request *b* from the tiles' statistics, by the whole block, in s.decision.
 __device__ __forceinline__ void decide(const VerifyCommitParams& p, int b, SampleShared& s) {
   int tiles = tiles_of(p.vocabulary), drafts = p.new_tokens - 1;
   for (int t = warp(); t < p.new_tokens; t += warps()) {
@@ -66,67 +84,68 @@ __device__ __forceinline__ void decide(const VerifyCommitParams& p, int b, Sampl
     int a = count_accepted(p, b, [&](int t, int) { return s.draft_p[t]; });
     bool done = a == drafts || !p.draft_probs;
     if (lane() == 0) s.decision = {a, done, s.scaled_max[a], s.inverse_sum[a]};
-    __syncwarp();
   }
+  __syncthreads();
 }
 
-// The next token of a decided request from its statistics alone, by one warp.
-__device__ __forceinline__ void sample_from_stats(const VerifyCommitParams& p, int b,
-                                                  const Decision& d) {
-  Weights w = weights_of(p, b, d);
+// The next token of a decided request by the whole block; weight_of(tile) is asked of one thread
+// or, if *by_warp* names a tile, of a warp for that tile.
+template <class WeightOf>
+__device__ __forceinline__ void sample(const VerifyCommitParams& p, int b, SampleShared& s,
+                                       const Weights& w, int by_warp, WeightOf&& weight_of) {
   int tiles = tiles_of(p.vocabulary);
-  const float2* stats =
-      p.tile_stats + (static_cast<long long>(b) * p.new_tokens + d.accepted) * tiles;
-  int masked_tile = w.masked >= 0 ? w.masked / kTile : -1;
-  float masked_sum = w.masked >= 0 ? tile_sum(w, masked_tile) : 0;
-  auto sum_of = [&](int t) {
-    if (t == masked_tile) return masked_sum;
-    return stats[t].y * rs::exp2_fast(stats[t].x - d.scaled_max) * d.inverse_sum;
-  };
-  int token = find_token(w, sum_of, p.uniforms[(b + 1) * p.new_tokens - 1]);
-  write_tokens(p, b, d.accepted, token);
+  for (int t = threadIdx.x; t < tiles; t += blockDim.x)
+    if (t != by_warp) s.tiles[t] = weight_of(t);
+  if (by_warp >= 0 && warp() == warps() - 1) {
+    float sum = tile_sum(w, by_warp);
+    if (lane() == 0) s.tiles[by_warp] = sum;
+  }
+  __syncthreads();
+  if (warp() == 0) find_tile(s, tiles, p.uniforms[(b + 1) * p.new_tokens - 1]);
+  __syncthreads();
+  find_token(s, w);
+  if (warp() == 0) write_tokens(p, b, s.decision.accepted, s.token);
+  __syncthreads();
 }
 
 // First pass of kLogits: statistics of every tile, then each request's decision.
-__device__ __forceinline__ void stream_stats(const VerifyCommitParams& p, const int* active,
-                                             int count, int block, int blocks, Shared& s) {
-  int tiles = tiles_of(p.vocabulary), items = count * p.new_tokens * tiles;
-  blocks = min(blocks, items);
-  if (block >= blocks) return;
-  auto row_index = [&](int row) {
-    return static_cast<long long>(active[row / p.new_tokens]) * p.new_tokens + row % p.new_tokens;
-  };
-  auto row_of = [&](int row) { return p.target + row_index(row) * p.vocabulary; };
-  Span mine = span(items, block, blocks);
-  stream(mine, tiles, p.vocabulary, row_of, [&](int row, int tile, const Tile& t) {
-    write_stats(&p.tile_stats[row_index(row) * tiles + tile], t, p.scale);
-  });
-  int of_request = p.new_tokens * tiles;
+__device__ __forceinline__ void stream_stats(const VerifyCommitParams& p, const Rows& rows,
+                                             Tile& next, Shared& s) {
+  if (rows.span.begin == rows.span.end) return;
+  int tiles = rows.tiles, of_request = p.new_tokens * tiles;
+  stream(rows.span, tiles, p.vocabulary, next, [&](int row) { return rows.at(p, row); },
+         [&](int row, int tile, const Tile& t) {
+           write_stats(&p.tile_stats[rows.index(p, row) * tiles + tile], t, p.scale);
+         });
   auto arrivals = [&](int i) {
-    return static_cast<unsigned>(owner((i + 1) * of_request - 1, items, blocks) -
-                                 owner(i * of_request, items, blocks) + 1);
+    return static_cast<unsigned>(owner((i + 1) * of_request - 1, rows.items, rows.blocks) -
+                                 owner(i * of_request, rows.items, rows.blocks) + 1);
   };
-  auto finish = [&](int i, int) {
-    int b = active[i];
+  auto finish = [&](int i) {
+    int b = rows.active[i];
     decide(p, b, s.sample);
-    if (warp() == 0) {
-      const Decision& d = s.sample.decision;
-      if (d.done) sample_from_stats(p, b, d);
-      if (p.draft_probs && lane() == 0) {
-        p.decisions[b] = d;
-        rs::store_release_gpu(&p.tickets[1 + 2 * p.batch + i], 1u);
-      }
+    Decision d = s.sample.decision;
+    if (p.draft_probs && threadIdx.x == 0) {
+      p.decisions[b] = d;
+      rs::store_release_gpu(&p.tickets[1 + 2 * p.batch + i], 1u);
     }
-    __syncthreads();
+    if (!d.done) return;
+    Weights w = weights_of(p, b, d);
+    const float2* stats =
+        p.tile_stats + (static_cast<long long>(b) * p.new_tokens + d.accepted) * tiles;
+    sample(p, b, s.sample, w, w.masked >= 0 ? w.masked / kTile : -1, [&](int t) {
+      return stats[t].y * rs::exp2_fast(stats[t].x - d.scaled_max) * d.inverse_sum;
+    });
   };
-  arrive(p.tickets + 1, mine.begin / of_request, (mine.end - 1) / of_request, &s.mask, arrivals,
-         finish);
+  arrive(p.tickets + 1, rows.span.begin / of_request, (rows.span.end - 1) / of_request, &s.mask,
+         arrivals, finish);
 }
 
 // Second pass: sums of the weights of each request's one row, then its token.
-__device__ __forceinline__ void stream_residual(const VerifyCommitParams& p, const int* active,
-                                                int count, int block, int blocks, Shared& s) {
-  int tiles = tiles_of(p.vocabulary), items = count * tiles;
+__device__ __forceinline__ void stream_residual(const VerifyCommitParams& p, int block, int blocks,
+                                                Shared& s) {
+  const int* active = s.slots.active;
+  int tiles = tiles_of(p.vocabulary), items = s.slots.count * tiles;
   blocks = min(blocks, items);
   if (block >= blocks) return;
   unsigned* decided = p.tickets + 1 + 2 * p.batch;
@@ -159,20 +178,17 @@ __device__ __forceinline__ void stream_residual(const VerifyCommitParams& p, con
     return static_cast<unsigned>(owner((i + 1) * tiles - 1, items, blocks) -
                                  owner(i * tiles, items, blocks) + 1);
   };
-  auto finish = [&](int i, int n) {
-    if (warp() == n % warps()) {
-      int b = active[i];
+  auto finish = [&](int i) {
+    int b = active[i];
+    if (warp() == 0) {
       Decision d = decision_of(i);
-      __syncwarp();
-      if (lane() == 0) decided[i] = 0;
-      if (!d.done) {
-        const float* sums = p.tile_sums + static_cast<long long>(b) * tiles;
-        int token = find_token(
-            weights_of(p, b, d), [&](int t) { return sums[t]; },
-            p.uniforms[(b + 1) * p.new_tokens - 1]);
-        write_tokens(p, b, d.accepted, token);
-      }
+      if (lane() == 0) s.sample.decision = d, decided[i] = 0;
     }
+    __syncthreads();
+    Decision d = s.sample.decision;
+    if (d.done) return;
+    const float* sums = p.tile_sums + static_cast<long long>(b) * tiles;
+    sample(p, b, s.sample, weights_of(p, b, d), -1, [&](int t) { return sums[t]; });
   };
   arrive(p.tickets + 1 + p.batch, mine.begin / tiles, (mine.end - 1) / tiles, &s.mask, arrivals,
          finish);
@@ -207,17 +223,6 @@ __device__ __forceinline__ void gather_best(const VerifyCommitParams& p, int* be
         t < p.new_tokens - 1 && p.draft[b * (p.new_tokens - 1) + t] == static_cast<int>(index);
     best[i] = (index & 0x7fffffffu) | (proposed ? 0x80000000u : 0);
   }
-  __syncthreads();
-}
-
-__device__ __forceinline__ Shared& carve(unsigned char* memory, int batch, int*& active) {
-  Shared& s = *reinterpret_cast<Shared*>(memory);
-  active = reinterpret_cast<int*>(memory + sizeof(Shared));
-  s.commit.push_begin = active + batch;
-  s.commit.pop_begin = active + 2 * batch;
-  s.commit.from = active + 3 * batch;
-  s.commit.emit = active + 4 * batch;
-  return s;
 }
 
 }  // namespace verify
@@ -226,17 +231,22 @@ __device__ __forceinline__ Shared& carve(unsigned char* memory, int batch, int*&
 __device__ __forceinline__ void verify_commit_stage(const VerifyCommitParams& p, int block,
                                                     int blocks, unsigned char* shared) {
   using namespace verify;
-  int* active;
-  Shared& s = carve(shared, p.batch, active);
-  int count = list_active(p.lengths, p.batch, active, &s.count);
-  if (count > 0 && p.mode == kGreedy) {
-    stream_best(p, active, count, block, blocks);
-  } else if (count > 0) {
-    if (p.mode == kLogits) stream_stats(p, active, count, block, blocks, s);
-    if (p.mode == kProbabilities || p.draft_probs)
-      stream_residual(p, active, count, block, blocks, s);
+  Shared& s = carve(shared, p);
+  // The first tile is on its way before the lengths say which slots are in use.
+  Tile next;
+  if (p.mode != kProbabilities) Rows(p, nullptr, p.batch, block, blocks).load_first(p, next);
+  load_slots(p, s.slots);
+  __syncthreads();
+  int count = s.slots.count;
+  if (count > 0) {
+    Rows rows(p, s.slots.active, count, block, blocks);
+    if (p.mode != kProbabilities && count != p.batch) rows.load_first(p, next);
+    if (p.mode == kGreedy) stream_best(p, rows, next);
+    if (p.mode == kLogits) stream_stats(p, rows, next, s);
+    if (p.mode != kGreedy && (p.mode == kProbabilities || p.draft_probs))
+      stream_residual(p, block, blocks, s);
   }
-  // Every block takes this ticket after its last read of lengths, which the commit changes.
+  // Every block takes this ticket after its last read of the slots, which the commit changes.
   __syncthreads();
   if (threadIdx.x == 0) {
     s.last = rs::add_acq_rel_gpu(&p.tickets[0], 1) + 1 == static_cast<unsigned>(blocks);
@@ -245,11 +255,10 @@ __device__ __forceinline__ void verify_commit_stage(const VerifyCommitParams& p,
   __syncthreads();
   if (!s.last) return;
   if (p.mode == kGreedy) {
-    int* best = s.commit.emit + p.batch;
-    gather_best(p, best);
-    commit(p, s.commit, Greedy{p, best});
+    gather_best(p, s.best);
+    commit(p, s.slots, s.commit, Greedy{p, s.best});
   } else {
-    commit(p, s.commit, Stored{p});
+    commit(p, s.slots, s.commit, Stored{p});
   }
   __syncthreads();
 }
@@ -258,9 +267,8 @@ __device__ __forceinline__ void verify_commit_stage(const VerifyCommitParams& p,
 __device__ __forceinline__ void commit_stage(const VerifyCommitParams& p, int block,
                                              unsigned char* shared) {
   if (block != 0) return;
-  int* active;
-  verify::Shared& s = verify::carve(shared, p.batch, active);
-  __syncthreads();
-  verify::commit(p, s.commit, verify::Stored{p});
+  verify::Shared& s = verify::carve(shared, p);
+  verify::load_slots(p, s.slots);
+  verify::commit(p, s.slots, s.commit, verify::Stored{p});
   __syncthreads();
 }

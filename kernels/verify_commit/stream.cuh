@@ -21,27 +21,41 @@ __device__ __forceinline__ int owner(int item, int items, int blocks) {
   return static_cast<int>(((item + 1ll) * blocks - 1) / items);
 }
 
-// Warp 0 writes the slots in use to *active* in order; all threads receive their number.
-__device__ __forceinline__ int list_active(const int* lengths, int batch, int* active, int* count) {
+// The slots as they are before the step, in shared memory: [batch] each.
+struct SlotsShared {
+  int *active, *length, *held, *remaining;
+  int count;  // of the slots in use, whose indices `active` lists
+  unsigned head, tail;
+};
+
+// By the whole block; the caller synchronises.
+__device__ __forceinline__ void load_slots(const VerifyCommitParams& p, SlotsShared& s) {
+  int n = 0;
   if (warp() == 0) {
-    int n = 0;
-    for (int base = 0; base < batch; base += 4 * kLanes) {
+    for (int base = 0; base < p.batch; base += 4 * kLanes) {
       int length[4];
+#pragma unroll
       for (int i = 0; i < 4; ++i) {
         int b = base + i * kLanes + lane();
-        length[i] = b < batch ? lengths[b] : -1;
+        length[i] = b < p.batch ? p.lengths[b] : -1;
       }
+#pragma unroll
       for (int i = 0; i < 4; ++i) {
+        int b = base + i * kLanes + lane();
         unsigned votes = __ballot_sync(~0u, length[i] >= 0);
-        if (length[i] >= 0)
-          active[n + __popc(votes & ((1u << lane()) - 1))] = base + i * kLanes + lane();
+        if (length[i] >= 0) s.active[n + __popc(votes & ((1u << lane()) - 1))] = b;
+        if (b < p.batch) s.length[b] = length[i];
         n += __popc(votes);
       }
     }
-    if (lane() == 0) *count = n;
+    if (lane() == 0) s.count = n;
+    return;
   }
-  __syncthreads();
-  return *count;
+  if (threadIdx.x == kLanes) s.head = *p.free_head, s.tail = *p.free_tail;
+  for (int b = threadIdx.x - kLanes; b < p.batch; b += blockDim.x - kLanes) {
+    s.held[b] = p.page_counts[b];
+    s.remaining[b] = p.remaining[b];
+  }
 }
 
 struct Tile {
@@ -73,13 +87,38 @@ __device__ __forceinline__ void unpack(float (&value)[kVec], const uint4& raw) {
   for (int j = 0; j < kVec; ++j) value[j] = rs::to_float(element[j]);
 }
 
-// use(item, tile data) for this warp's share of *items*, the next tile always on its way;
-// row_of(item) and tile_of(item) say where an item lies.
+// All rows of the target that are in use, and the tiles of them that this block reads.
+struct Rows {
+  const int* active;  // null: every slot is
+  int tiles, items, blocks;
+  Span span;
+
+  __device__ __forceinline__ Rows(const VerifyCommitParams& p, const int* active, int count,
+                                  int block, int blocks)
+      : active(active), tiles(tiles_of(p.vocabulary)), items(count * p.new_tokens * tiles) {
+    this->blocks = min(blocks, items);
+    span = block < this->blocks ? verify::span(items, block, this->blocks) : Span{0, 0};
+  }
+  __device__ __forceinline__ long long index(const VerifyCommitParams& p, int row) const {
+    int b = row / p.new_tokens;
+    return static_cast<long long>(active ? active[b] : b) * p.new_tokens + row % p.new_tokens;
+  }
+  __device__ __forceinline__ const TARGET* at(const VerifyCommitParams& p, int row) const {
+    return p.target + index(p, row) * p.vocabulary;
+  }
+  // The first tile of this warp, if it has one.
+  __device__ __forceinline__ void load_first(const VerifyCommitParams& p, Tile& t) const {
+    int item = span.begin + warp();
+    if (item < span.end) load_tile(t, at(p, item / tiles), item % tiles, p.vocabulary);
+  }
+};
+
+// use(row, tile, data) for this warp's share of the span, the next tile always on its way; *next*
+// holds its first one.
 template <class Row, class Use>
-__device__ __forceinline__ void stream(Span s, int tiles, int vocabulary, Row&& row_of, Use&& use) {
-  Tile next;
+__device__ __forceinline__ void stream(Span s, int tiles, int vocabulary, Tile& next, Row&& row_of,
+                                       Use&& use) {
   int item = s.begin + warp();
-  if (item < s.end) load_tile(next, row_of(item / tiles), item % tiles, vocabulary);
   while (item < s.end) {
     Tile now = next;
     int after = item + warps();
@@ -89,12 +128,11 @@ __device__ __forceinline__ void stream(Span s, int tiles, int vocabulary, Row&& 
   }
 }
 
-// Calls finish(i, n) in the whole block for each i of [first, last] at which this block arrives
-// last, n counting from 0; *arrivals(i)* blocks arrive at ticket i, which is left at zero.
+// Calls finish(i) in the whole block for each i of [first, last] at which this block arrives last;
+// *arrivals(i)* blocks arrive at ticket i, which is left at zero.
 template <class Arrivals, class Finish>
 __device__ __forceinline__ void arrive(unsigned* tickets, int first, int last, unsigned* mask,
                                        Arrivals&& arrivals, Finish&& finish) {
-  int n = 0;
   for (int base = first; base <= last; base += kLanes) {
     __syncthreads();
     if (warp() == 0) {
@@ -106,7 +144,7 @@ __device__ __forceinline__ void arrive(unsigned* tickets, int first, int last, u
       if (lane() == 0) *mask = votes;
     }
     __syncthreads();
-    for (unsigned left = *mask; left; left &= left - 1) finish(base + __ffs(left) - 1, n++);
+    for (unsigned left = *mask; left; left &= left - 1) finish(base + __ffs(left) - 1);
   }
 }
 

@@ -50,6 +50,7 @@ constexpr int kUnitBytes = WEIGHT_BITS == 4 ? 2128 : 2048;
 constexpr int kSides = (TOKENS + 7) / 8;  // MMAs a weight fragment feeds
 constexpr int kSums = 8 * kSides;         // floats of one group's sums of x
 constexpr int kOpenItems = TOKENS > 4 ? 2 : 4;  // items that a block may be adding up at once
+constexpr int kMaxConsumers = 16;         // warps of a block but one
 constexpr int kTokenStride = 20;          // floats; 16 rows, and no bank conflict
 
 __host__ __device__ constexpr int x_stride(int piece_k) { return piece_k * 2 + 16; }
@@ -112,11 +113,7 @@ struct Shared {
 __device__ inline void stage_x(const W4a16GemvParams& p, const Shared& s, int k0, int piece_k,
                                int threads, int block) {
   const int row_chunks = piece_k / 8, chunks = p.tokens * row_chunks;
-#ifdef GEMV_NOROT
-  const int turn = 0;
-#else
   const int turn = block * 11 % max(1, chunks / 32) * 32;
-#endif
   auto place = [&](int chunk, int& token, int& column) {
     chunk += chunk + turn < chunks ? turn : turn - chunks;
     token = chunk / row_chunks;
@@ -234,7 +231,9 @@ __device__ inline void finish_item(const W4a16GemvParams& p, const Cursor& at, c
     int token = e / 16, row = at.strip * 16 + e % 16;
     const float* from = rows + token * kTokenStride + e % 16;
     float v = 0;
-    for (int i = 0; i < warps_in; ++i) v += from[i * warp_floats];
+#pragma unroll
+    for (int i = 0; i < kMaxConsumers; ++i)
+      if (i < warps_in) v += from[i * warp_floats];
     if (p.pieces > 1)
       pieces[at.piece * 16 * TOKENS + e] = v;
     else if (token < p.tokens && row < p.n)
@@ -301,9 +300,6 @@ __device__ inline void produce(const W4a16GemvParams& p, const Shared& s, const 
     rs::fill_begin(s.full + place, kUnitBytes);
     rs::fill_piece(s.ring + place * kUnitBytes, unit, kUnitBytes, s.full + place);
     rs::fill_end(s.full + place);
-#ifdef GEMV_SYNCW
-    __syncwarp();
-#endif
     unit += kUnitBytes;
     if (++owner < consumers) continue;
     owner = 0;
@@ -375,11 +371,7 @@ __device__ inline void w4a16_gemv_stage(const W4a16GemvParams& p, int block, int
 
   if (plan.count > 0) {
     const int barriers = 2 * consumers * p.depth;
-#ifdef GEMV_V3
-    if (threadIdx.x == 0) for (int i = 0; i < barriers; ++i) rs::barrier_init(s.full + i, 1);
-#else
     for (int i = threadIdx.x; i < barriers; i += blockDim.x) rs::barrier_init(s.full + i, 1);
-#endif
     if (threadIdx.x < 2 * kOpenItems + 1) s.arrived[threadIdx.x] = 0;
     rs::barrier_init_fence();
     __syncthreads();
@@ -392,9 +384,7 @@ __device__ inline void w4a16_gemv_stage(const W4a16GemvParams& p, int block, int
     TRACE(38);
     __syncthreads();
     TRACE(39);
-#ifndef GEMV_NOINVAL
     for (int i = threadIdx.x; i < barriers; i += blockDim.x) rs::barrier_inval(s.full + i);
-#endif
     __syncthreads();
   }
 }
