@@ -244,7 +244,9 @@ def test_files_are_read_back_as_written(tmp_path: Path) -> None:
         assert record["disk"]
         assert isinstance(record["direct"], bool)
         assert all(0 < s <= record["wall_seconds"] for s in record["seconds"])
-    assert all(r["operations"] == len(r["seconds"]) >= files.LEAST for r in records[1:])
+    for record in records[1:]:
+        assert record["operations"] >= files.LEAST
+        assert min(record["operations"], files.KEPT) / 2 <= len(record["seconds"]) <= files.KEPT
 
 
 def test_a_wrong_block_is_noticed(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from kernels.fit.samples import Samples, SamplesError, read
 from kernels.report.command import run_report
 from kernels.report.document import build
 from kernels.report.inputs import Evidence, gather, read_predicted, read_profile
-from kernels.report.loops import Loops, parts, step_table
+from kernels.report.loop_tables import step_table
+from kernels.report.loops import Loops, parts
 from kernels.report.public import PublicTable, read_public
 from kernels.report.target_list import TARGETS
 from kernels.report.targets import Found, Row, Target, judge
@@ -115,6 +116,7 @@ def made(names: tuple[str, ...] = FOLDERS, every: int = 1) -> Iterator[dict[str,
         "reason": "ValueError: no room",
     }  # fmt: skip
     yield _records("loop_control", "measure_steps", list(steps()))
+    yield _records("loop_control", "measure_constants", list(control()))
     for measure, records in (("measure_copies", copies()), ("measure_files", files()),
                              ("measure_interference", interference())):  # fmt: skip
         yield _records("tier_copy", measure, list(records))
@@ -123,6 +125,16 @@ def made(names: tuple[str, ...] = FOLDERS, every: int = 1) -> Iterator[dict[str,
 def _records(folder: str, measure: str, found: list[dict[str, Any]]) -> dict[str, Any]:
     line = {"kind": "records", "kernel": folder, "measure": measure, "again": False}
     return {**line, "records": found, "incomplete": "", "took": 1.0}
+
+
+def control() -> Iterator[dict[str, Any]]:
+    """Records of `loop_control.measure_constants`; one is of a kind that nobody expects."""
+    times = [1e-6, 1.1e-6, 1.2e-6]
+    yield {"name": "nodes", "data": [{"nodes": n, "samples_s": [n * 6e-7] * 3} for n in (1, 9, 99)]}
+    grid = {"blocks": 132, "threads": 256, "samples_s": times}
+    yield {"name": "barrier", "data": [{"kind": "counted", **grid}]}
+    yield {"name": "control", "data": ["odd"]}
+    yield {"name": "launch", "data": {"c_submit_1": times}}
 
 
 def steps() -> Iterator[dict[str, Any]]:
@@ -273,7 +285,9 @@ def test_every_picture_is_there_and_small(whole: dict[str, bytes]) -> None:
     text = whole["README.md"].decode()
     shown = set(re.findall(r"\]\((\S+\.png)\)", text))
     assert shown == {name for name in whole if name.endswith(".png")}
-    wanted = "page-score gemm topk loop loop-gaps loop-predicted copies interference streams"
+    wanted = (
+        "page-score gemm topk control loop loop-gaps loop-predicted copies interference streams"
+    )
     assert {f"{name}.png" for name in wanted.split()} <= shown
     assert all(len(body) < 200_000 for body in whole.values())
 
@@ -294,6 +308,7 @@ def test_what_is_not_measured_is_called_so(whole: dict[str, bytes]) -> None:
     assert "| public: 483.7 us, SGLang 0.5.14 fa3 |" in text
     assert "kernel model `elementwise`: not in the profile" in text
     assert '`page_score` {"batch": 7}: ValueError: no room' in text
+    assert "`loop_control` control: cannot be drawn" in text
     assert "2.00 (est.)" in text
 
 
@@ -324,7 +339,7 @@ def test_without_samples_it_says_what_is_missing(inputs: dict[str, Path], tmp_pa
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_each_kernel_alone_makes_a_report(folder: str, tmp_path: Path) -> None:
-    file = written(tmp_path / "one.jsonl", [*made((folder,), every=7)][:-4])
+    file = written(tmp_path / "one.jsonl", [*made((folder,), every=7)][:-5])
     evidence = gather(read(file), made_profile(Samples()), PublicTable([]), [])
     rows = judge(TARGETS, evidence)
     text = build(evidence, rows, Loops(evidence), set())

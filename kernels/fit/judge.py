@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from .samples import Point, Samples
 
 HOLD_OUT = 0.2
-SEED = "hold-out-1"
+SEED = "hold-out-1386"
+"""Drawn before anything was measured: the first that leaves every kernel a fifth, more or less."""
 
 
 def is_held_out(kernel: str, axes: Mapping[str, Any]) -> bool:

@@ -22,6 +22,11 @@ def always(_: Axes) -> bool:
     return True
 
 
+def lent_by(kernel: str, *names: str) -> Callable[[Fitted], Mapping[str, float]]:
+    """What takes the parameters *names* of *kernel*, if that is fitted."""
+    return lambda found: {name: found[kernel][name] for name in names if kernel in found}
+
+
 # ------------------------------------------------------------------------------ products
 GEMM_START = {"t0_s": 4e-6, "bytes_per_s": 4e12, "flops_per_s": 7.5e14, "q": 3.0}
 
@@ -251,8 +256,8 @@ SMALL = {
     "silu_mul": ("silu_mul",),
     "add": ("add",),
 }
-LARGE_BYTES = 32e6
-"""From here on a stage's arrays are timed cold: they do not stay in the L2 cache until it runs."""
+LARGE_BYTES = 24e6
+"""Of a stage's largest array; from here on it is taken cold: it does not stay in the L2 cache."""
 WIDTHS = {"rmsnorm": 4096, "rmsnorm_add": 4096, "silu_mul": 28672, "add": 4096, "rope": 5120}
 
 
@@ -262,7 +267,7 @@ def _as_in_a_step(ops: Sequence[str]) -> Callable[[Axes], bool]:
     def where(axes: Axes) -> bool:
         if axes["op"] not in ops:
             return False
-        large = 2.0 * float(axes["rows"]) * WIDTHS[str(axes["op"])] >= LARGE_BYTES / 2.0
+        large = 2.0 * float(axes["rows"]) * WIDTHS[str(axes["op"])] >= LARGE_BYTES
         return bool(axes["cold"]) == large
 
     return where
@@ -281,10 +286,10 @@ def small(name: str, ops: Sequence[str], what: str) -> Recipe:
         shape=lambda axes: f"{axes['op']} {axes['rows']}",
         domain=("bytes",),
         groups={"op": lambda axes: str(axes["op"])},
-        bounds={"l2_bytes": (8e6, 6e7), "l2_bytes_per_s": (1e12, 1e14)},
+        bounds={"l2_bytes": (8e6, 2e8), "l2_bytes_per_s": (1e12, 1e14)},
         note=f"{what}, bytes read plus written. Times come from CUDA-graph replay, so t0 includes "
         "the gap between nodes. Small arrays are warm in L2, as the stage before leaves them; "
-        "arrays of 16 MB and more are cold.",
+        "arrays of 24 MB and more are cold.",
     )
 
 
@@ -297,7 +302,7 @@ def small_alone(name: str, ops: Sequence[str]) -> Recipe:
         free=("t0_s",),
         fixed=dict.fromkeys(lent, said),
         least=3,
-        borrow=lambda found: {key: found["elementwise"][key] for key in lent},
+        borrow=lent_by("elementwise", *lent),
     )
 
 
@@ -349,29 +354,40 @@ SCORE = Recipe(
 )
 
 
-def append(name: str, bits: int) -> Recipe:
-    """New rows of K and V into the cache, with the pages' bounds."""
-    return Recipe(
-        name=name,
-        folder="kv_append",
-        form="stream_rows",
-        where=lambda axes: axes["bits"] == bits,
-        inputs=lambda point: {
-            "bytes": point.bytes,
-            "rows": float(point.axes["rows"]),
-            "batch": float(point.axes["batch"]),
-            "tokens": float(point.axes["tokens"]),
-        },
-        start={"t0_s": 2e-6, "bytes_per_s": 3e12, "ramp_s": 5e-7, "row_s": 1e-9},
-        free=("t0_s", "bytes_per_s", "ramp_s", "row_s"),
-        shape=lambda axes: f"{axes['tokens']} tokens, {axes['page_tokens']}, {axes['head_dim']}",
-        domain=("batch", "tokens", "bytes"),
-        note=f"{bits}-bit cache. Times come from CUDA-graph replay, so t0 includes the gap between "
-        "nodes. Rows are (request, KV head) pairs. Below 16 requests the touched pages stay warm.",
-    )
+def _cold(axes: Axes, bits: int) -> bool:
+    """Points of the append whose pages are cold: below 16 requests they would stay in L2."""
+    return axes["bits"] == bits and axes["page_tokens"] == 16 and axes["batch"] >= 16
 
 
-APPEND = (append("kv_append", 16), append("kv_append.int8", 8), append("kv_append.int4", 4))
+APPEND = Recipe(
+    name="kv_append",
+    folder="kv_append",
+    form="stream_rows",
+    where=lambda axes: _cold(axes, 16),
+    inputs=lambda point: {
+        "bytes": point.bytes,
+        "rows": float(point.axes["rows"]),
+        "batch": float(point.axes["batch"]),
+        "tokens": float(point.axes["tokens"]),
+    },
+    start={"t0_s": 2e-6, "bytes_per_s": 3e12, "ramp_s": 5e-7, "row_s": 1e-9},
+    free=("t0_s", "bytes_per_s", "row_s"),
+    shape=lambda axes: f"{axes['tokens']} tokens, {axes['head_dim']}",
+    domain=("batch", "tokens", "bytes"),
+    least=6,
+    note=REPLAY + "New rows of K and V and the bounds of their pages, pages of 16 tokens. Rows are "
+    "(request, KV head) pairs; the touched pages are cold.",
+)
+APPEND_INT8 = replace(
+    APPEND,
+    name="kv_append.int8",
+    where=lambda axes: _cold(axes, 8),
+    free=("t0_s", "row_s"),
+    fixed={"bytes_per_s": {"kind": "fitted", "note": "of the 16-bit append"}},
+    borrow=lent_by("kv_append", "bytes_per_s"),
+    least=3,
+    note=REPLAY + "The same into an 8-bit cache, quantised on the way.",
+)
 
 
 # ------------------------------------------------------------------------------ speculation
@@ -413,7 +429,7 @@ VERIFY = (
 )
 
 RECIPES = (
-    LIBRARY, FP8, INT4, GEMV, *DECODE, VERIFIED, PREFILL, *ELEMENTWISE, TOPK, SCORE, *APPEND,
-    *VERIFY,
+    LIBRARY, FP8, INT4, GEMV, *DECODE, VERIFIED, PREFILL, *ELEMENTWISE, TOPK, SCORE, APPEND,
+    APPEND_INT8, *VERIFY,
 )  # fmt: skip
 """In the order in which they are fitted: who borrows comes after whom it borrows from."""

@@ -65,7 +65,7 @@ def append(
     names = macros(head_dim, page_tokens, element, bits)
     kernel = backend.function("kv_append", "kv_append_tokens", names)
     touched = (tokens + page_tokens - 2) // page_tokens + 1
-    warps = requests * kv_heads * (touched + (bits == 4))
+    warps = requests * kv_heads * (touched + (2 if bits == 4 else 0))
     grid = blocks or min(-(-warps // (threads // 32)), BLOCKS_PER_SM * backend.sms)
     kernel(grid, threads, (struct,), shared=shared_bytes(threads, head_dim, bits))
 

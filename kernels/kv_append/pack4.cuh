@@ -19,10 +19,11 @@ struct Affine {  // x = nibble * scale + zero; both are rounded to fp16 before n
         zero(__half2float(zero16)),
         scale16(__float2half_rn(fmaxf(Divisor(15).divide(high - zero), 1e-6f))),
         divisor(__half2float(scale16)) {}
-  __device__ __forceinline__ unsigned char nibble(float x) const {
-    return static_cast<unsigned char>(fminf(fmaxf(rintf(divisor.divide(x - zero)), 0), 15));
-  }
 };
+
+__device__ __forceinline__ unsigned char nibble(float x, const Divisor& scale) {
+  return static_cast<unsigned char>(fminf(fmaxf(rintf(scale.divide(x)), 0), 15));
+}
 
 // Words of 16 tokens, from *nibbles* [16][HEAD_DIM] in shared memory to *block* in the order of
 // mma fragments: the inverse of rs::k4_at (kKey) and rs::v4_at.
@@ -47,84 +48,101 @@ __device__ __forceinline__ void write_words(const unsigned char* nibbles, unsign
   }
 }
 
+// Rows row, row + kRows, ... of a tile, all on their way before the first is used.
+using TileRows = uint4[rs::kTile / kRows];
+
 // One tile of rs::kTile tokens, *first* its first token in the page.
 __device__ __forceinline__ void pack_keys(const unsigned char* source, unsigned char* page,
                                           int first, unsigned char* nibbles) {
   int lane = threadIdx.x % 32, channel = lane % kLanes * 8, row = lane / kLanes;
+  TileRows rows;
+#pragma unroll
+  for (int i = 0; i < rs::kTile / kRows; ++i)
+    rows[i] = rs::load_stream(source + rs::k16_at(first + i * kRows + row, channel) * 2);
   Bounds bounds;
   float x[8];
-  for (int token = row; token < rs::kTile; token += kRows) {
-    to_floats(rs::load_stream(source + rs::k16_at(first + token, channel) * 2), x);
+#pragma unroll
+  for (int i = 0; i < rs::kTile / kRows; ++i) {
+    to_floats(rows[i], x);
     bounds.add(x);
   }
   bounds.join();
-  for (int base = 0; base < rs::kTile; base += 16) {
-    for (int token = row; token < 16; token += kRows) {
-      to_floats(rs::load_stream(source + rs::k16_at(first + base + token, channel) * 2), x);
 #pragma unroll
-      for (int i = 0; i < 8; ++i)
-        nibbles[token * HEAD_DIM + channel + i] =
-            Affine(bounds.low[i], bounds.high[i]).nibble(x[i]);
-    }
-    __syncwarp();
-    write_words<true>(nibbles, page + rs::k4_at(first + base, 0).offset);
-    __syncwarp();
-  }
-  if (row) return;
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    Affine affine(bounds.low[i], bounds.high[i]);
-    __half* at = reinterpret_cast<__half*>(page + rs::k4_scale_at(first, channel + i));
+  for (int j = 0; j < 8; ++j) {  // from here on *low* is the rounded zero, *high* the rounded scale
+    Affine affine(bounds.low[j], bounds.high[j]);
+    bounds.low[j] = affine.zero;
+    bounds.high[j] = affine.divisor.d;
+    if (row) continue;
+    __half* at = reinterpret_cast<__half*>(page + rs::k4_scale_at(first, channel + j));
     at[0] = affine.scale16;
     at[4] = affine.zero16;
+  }
+#pragma unroll
+  for (int i = 0; i < rs::kTile / kRows; ++i) {
+    int token = i * kRows + row;
+    to_floats(rows[i], x);
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+      nibbles[token % 16 * HEAD_DIM + channel + j] =
+          nibble(x[j] - bounds.low[j], Divisor(bounds.high[j]));
+    if ((i + 1) * kRows % 16) continue;
+    __syncwarp();
+    write_words<true>(nibbles, page + rs::k4_at(first + token / 16 * 16, 0).offset);
+    __syncwarp();
   }
 }
 
 __device__ __forceinline__ void pack_values(const unsigned char* source, unsigned char* page,
                                             int first, unsigned char* nibbles) {
   int lane = threadIdx.x % 32, channel = lane % kLanes * 8, row = lane / kLanes;
-  for (int base = 0; base < rs::kTile; base += 16) {
-    for (int i = 0; i < 16; i += kRows) {
-      int token = first + base + i + row;
-      float x[8];
-      to_floats(rs::load_stream(source + rs::v16_at(token, channel) * 2), x);
-      float low = x[0], high = x[0];
+  TileRows rows;
 #pragma unroll
-      for (int j = 1; j < 8; ++j) {
-        low = fminf(low, x[j]);
-        high = fmaxf(high, x[j]);
-      }
+  for (int i = 0; i < rs::kTile / kRows; ++i)
+    rows[i] = rs::load_stream(source + rs::v16_at(first + i * kRows + row, channel) * 2);
 #pragma unroll
-      for (int step = 1; step < rs::kValueGroup / 8; step *= 2) {
-        low = fminf(low, __shfl_xor_sync(0xffffffffu, low, step));
-        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, step));
-      }
-      Affine affine(low, high);
+  for (int i = 0; i < rs::kTile / kRows; ++i) {
+    int token = i * kRows + row;
+    float x[8];
+    to_floats(rows[i], x);
+    float low = x[0], high = x[0];
 #pragma unroll
-      for (int j = 0; j < 8; ++j)
-        nibbles[(i + row) * HEAD_DIM + channel + j] = affine.nibble(x[j]);
-      if (channel % rs::kValueGroup) continue;
-      __half* at = reinterpret_cast<__half*>(page + rs::v4_scale_at(token, channel));
+    for (int j = 1; j < 8; ++j) {
+      low = fminf(low, x[j]);
+      high = fmaxf(high, x[j]);
+    }
+#pragma unroll
+    for (int step = 1; step < rs::kValueGroup / 8; step *= 2) {
+      low = fminf(low, __shfl_xor_sync(0xffffffffu, low, step));
+      high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, step));
+    }
+    Affine affine(low, high);
+#pragma unroll
+    for (int j = 0; j < 8; ++j)
+      nibbles[token % 16 * HEAD_DIM + channel + j] = nibble(x[j] - affine.zero, affine.divisor);
+    if (channel % rs::kValueGroup == 0) {
+      __half* at = reinterpret_cast<__half*>(page + rs::v4_scale_at(first + token, channel));
       at[0] = affine.scale16;
       at[4] = affine.zero16;
     }
+    if ((i + 1) * kRows % 16) continue;
     __syncwarp();
-    write_words<false>(nibbles, page + rs::v4_at(first + base, 0).offset);
+    write_words<false>(nibbles, page + rs::v4_at(first + token / 16 * 16, 0).offset);
     __syncwarp();
   }
 }
 
-// The page that the last step may have completed; *nibbles* are 16 * HEAD_DIM bytes of the warp.
+// Keys or values of the page that the last step may have completed; *nibbles* are 16 * HEAD_DIM
+// bytes of the warp.
 __device__ __forceinline__ void pack_page(const KvAppendParams& p, int request, int head,
-                                          unsigned char* nibbles) {
+                                          bool values, unsigned char* nibbles) {
   int length = p.lengths[request], page = length / PAGE_TOKENS - 1;
   if (length < PAGE_TOKENS || length % PAGE_TOKENS >= p.most_tokens) return;
   int id = p.table[(long long)request * p.max_pages + page];
   const unsigned char* source = page_at(p, request, head, page, id);
   unsigned char* target = p.cache + ((long long)id * p.kv_heads + head) * rs::kPageBytes;
   for (int first = 0; first < PAGE_TOKENS; first += rs::kTile) {
-    pack_keys(source, target, first, nibbles);
-    pack_values(source, target, first, nibbles);
+    if (values) pack_values(source, target, first, nibbles);
+    else pack_keys(source, target, first, nibbles);
   }
 }
 

@@ -229,7 +229,7 @@ __device__ __forceinline__ void append_page(const KvAppendParams& p, int request
 __device__ __forceinline__ void kv_append_all(const KvAppendParams& p, int block, int blocks,
                                               unsigned char* shared) {
   int touched = (p.tokens + PAGE_TOKENS - 2) / PAGE_TOKENS + 1;  // pages at most
-  int parts = touched + (KV_BITS == 4);
+  int parts = touched + (KV_BITS == 4 ? 2 : 0);  // 4 bits: keys and values to pack
   int pairs = p.requests * p.kv_heads;
   // Neighbours in the list go to different SMs, so that few tasks spread over all of them.
   for (int task = threadIdx.x / 32 * blocks + block; task < pairs * parts;
@@ -240,7 +240,8 @@ __device__ __forceinline__ void kv_append_all(const KvAppendParams& p, int block
       kv_append::append_page(p, request, head, part);
     } else {
 #if KV_BITS == 4
-      kv_append::pack_page(p, request, head, shared + threadIdx.x / 32 * (16 * HEAD_DIM));
+      unsigned char* nibbles = shared + threadIdx.x / 32 * (16 * HEAD_DIM);
+      kv_append::pack_page(p, request, head, part > touched, nibbles);
 #endif
     }
   }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checking import CheckError, close, on_device, on_host, poisoned
+from ..checking import CheckError, close, equal, on_device, on_host, poisoned
 from ..element import decode, encode
 from . import launch, reference
 
@@ -21,7 +21,7 @@ TOLERANCE = 2e-5
 
 def cases(small: bool) -> Iterator[dict[str, Any]]:
     """Shapes to check: *small* ones for the CPU, the models' own for the GPU."""
-    base = {"page_tokens": 16, "element": "bf16", "reduce": "max", "threads": 384}
+    base = {"page_tokens": 16, "element": "bf16", "reduce": "max", "threads": 512}
     names = ("requests", "tokens", "kv_heads", "group", "head_dim", "max_pages")
     if small:
         shapes = [(1, 1, 2, 4, 128, 9), (3, 3, 2, 4, 128, 40), (2, 1, 3, 8, 64, 70)]
@@ -49,6 +49,7 @@ def check(backend: Backend, case: dict[str, Any], rng: np.random.Generator) -> f
     )
     scores = poisoned(backend, (requests, heads, pages), np.float32)
     inputs = [on_device(backend, array) for array in (q, minmax, table, lengths)]
+    tickets = backend.xp.zeros((heads, launch.TICKET_WORDS), np.uint32)
     launch.page_scores(
         backend,
         inputs[0],
@@ -56,6 +57,7 @@ def check(backend: Backend, case: dict[str, Any], rng: np.random.Generator) -> f
         inputs[2],
         inputs[3],
         scores,
+        tickets,
         page_tokens=case["page_tokens"],
         element=element,
         reduce=case["reduce"],
@@ -63,6 +65,7 @@ def check(backend: Backend, case: dict[str, Any], rng: np.random.Generator) -> f
         threads=case["threads"],
     )
     got = on_host(backend, scores)
+    equal(on_host(backend, tickets), np.zeros(tickets.shape, np.uint32), "tickets")
     plain_q = decode(q, element).reshape(requests, tokens, heads, case["group"], dim)
     low, high = (decode(minmax[:, :, i], element) for i in range(2))
     want, written = [], np.zeros(got.shape, bool)

@@ -16,15 +16,17 @@ PARAMS = layout(
     ("table", "u8"),
     ("lengths", "u8"),
     ("scores", "u8"),
+    ("tickets", "u8"),
     ("requests", "i4"),
     ("tokens", "i4"),
     ("kv_heads", "i4"),
     ("max_pages", "i4"),
+    ("score_pages", "i4"),
 )
 DTYPES = {"bf16": "uint16", "fp16": "float16"}
-THREADS = 384
-"""Eight warps that multiply, one for each head of a unit, and four that fill the ring."""
-BARRIER_BYTES, RING_KB = 128, 195
+THREADS = 512
+TICKET_WORDS = 32
+"""A cache line for each head's counter."""
 
 
 def page_scores(
@@ -34,6 +36,7 @@ def page_scores(
     table: Array,
     lengths: Array,
     scores: Array,
+    tickets: Array | None = None,
     *,
     page_tokens: int = 16,
     element: str = "bf16",
@@ -41,23 +44,25 @@ def page_scores(
     blocks: int | None = None,
     threads: int = THREADS,
 ) -> None:
-    """Writes *scores* [requests, kv_heads, max_pages] float32; `ValueError` if a shape is off.
+    """Writes *scores* [requests, kv_heads, max_pages or more]; `ValueError` if a shape is off.
 
     *q* [requests, tokens, heads, head_dim] and *minmax* [physical pages, kv_heads, 2, head_dim] are
     of *element* (bf16 as uint16), *table* [requests, max_pages] and *lengths* [requests] int32:
     tokens before this step, negative for an idle slot. Scores behind a request's last page stay as
-    they were.
+    they were. *tickets* [kv_heads, 32] uint32 are zero before and after; none given,
+    some are made, which a captured graph would outlive.
     """
-    struct = params(backend, q, minmax, table, lengths, scores, element=element)
+    struct = params(backend, q, minmax, table, lengths, scores, tickets, element=element)
     head_dim, group = q.shape[3], q.shape[2] // minmax.shape[1]
     if reduce not in ("max", "sum"):
         raise ValueError(f"page_scores: reduce {reduce!r}, expected 'max' or 'sum'")
-    if threads % 32 or not 64 <= threads <= 512:
-        raise ValueError(f"page_scores: threads {threads}, expected a multiple of 32, 64 to 512")
-    names = (*macros(head_dim, group, page_tokens, element, reduce), f"THREADS={threads}")
+    if threads % 32 or not 32 <= threads <= THREADS:
+        raise ValueError(f"page_scores: threads {threads}, expected a multiple of 32 up to 512")
+    names = macros(head_dim, group, page_tokens, element, reduce)
     kernel = backend.function("page_score", "page_score_pages", names)
-    requests, _, max_pages = scores.shape
-    grid = blocks or min(requests * max_pages, backend.sms)
+    requests, kv_heads = scores.shape[:2]
+    groups = requests * kv_heads * -(-table.shape[1] * head_dim // (16 * 128))
+    grid = blocks or min(groups, backend.sms)
     kernel(grid, threads, (struct,), shared=shared_bytes(requests))
 
 
@@ -75,8 +80,8 @@ def macros(
 
 
 def shared_bytes(requests: int) -> int:
-    """Dynamic shared memory of the stage: barriers, ring, first pages of the requests."""
-    return BARRIER_BYTES + RING_KB * 1024 + (requests + 1) * 4
+    """Dynamic shared memory of the stage."""
+    return (requests + 1) * 4
 
 
 def params(
@@ -86,6 +91,7 @@ def params(
     table: Array,
     lengths: Array,
     scores: Array,
+    tickets: Array | None = None,
     *,
     element: str = "bf16",
 ) -> Struct:
@@ -97,12 +103,15 @@ def params(
     if head_dim not in (64, 128) or minmax.shape[3] != head_dim or heads % kv_heads or not tokens:
         raise ValueError(f"page_scores: q {q.shape}, minmax {minmax.shape}: heads or head_dim")
     max_pages = table.shape[-1]
+    if tickets is None:
+        tickets = backend.xp.zeros((kv_heads, TICKET_WORDS), "uint32")
     expected = {
         "q": (q, DTYPES[element], q.shape),
         "minmax": (minmax, DTYPES[element], minmax.shape),
         "table": (table, "int32", (requests, max_pages)),
         "lengths": (lengths, "int32", (requests,)),
-        "scores": (scores, "float32", (requests, kv_heads, max_pages)),
+        "scores": (scores, "float32", (requests, kv_heads, max(max_pages, *scores.shape[2:]))),
+        "tickets": (tickets, "uint32", (kv_heads, TICKET_WORDS)),
     }
     for name, (array, dtype, shape) in expected.items():
         if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
@@ -116,8 +125,10 @@ def params(
         table=table,
         lengths=lengths,
         scores=scores,
+        tickets=tickets,
         requests=requests,
         tokens=tokens,
         kv_heads=kv_heads,
         max_pages=max_pages,
+        score_pages=scores.shape[2],
     )

@@ -5,20 +5,22 @@
 // with q- = min(q, 0) and q+ = max(q, 0), exact in the queries' own type: 16 pages are the rows of an
 // mma.m16n8k16, [kmin | kmax] its K = 2 HEAD_DIM, and 8 query rows of a KV head's group its columns.
 //
-// All pages of all requests are one list, of which each block takes an equal piece, so a batch of
-// unequal requests costs what an even one does. A few warps walk the piece and keep a ring of
-// bulk copies full, a slot being kUnit pages of up to kPartHeads heads; the others multiply.
+// A warp keeps one KV head and takes groups of kPages pages, 8 KB, from HBM to registers: all 16
+// loads of 16 bytes that a lane needs are in flight before the first is used. The groups of all
+// requests are one list, and after its first one a warp draws the next from a counter: an SM that
+// gets less of the memory does less, and a batch of unequal requests costs what an even one does.
 //
 //   q        [requests, tokens, kv_heads * GROUP, HEAD_DIM] ELEMENT, rotary embedding applied
 //   minmax   [physical page, kv_heads, 2, HEAD_DIM] ELEMENT: minimum, maximum over the page's tokens
 //   table    [requests, max_pages] int: logical -> physical page
 //   lengths  [requests] int: tokens before this step; below 0 marks an idle slot
-//   scores   [requests, kv_heads, max_pages] float: the largest score (REDUCE_SUM: the sum) over
+//   scores   [requests, kv_heads, score_pages] float: the largest score (REDUCE_SUM: the sum) over
 //            the GROUP * tokens query rows that share the head
+//   tickets  [kv_heads, 32] unsigned: zero before, and left at zero
 //
 // Pages 0 .. ceil((length + tokens) / PAGE_TOKENS) - 1 are scored, the unfinished last one included;
-// scores behind them and those of idle slots are left as they were. No atomics: the same input
-// gives the same bits on any grid.
+// scores behind them and those of idle slots are left as they were. A score is the work of one warp
+// in a fixed order, so the same input gives the same bits on any grid.
 #pragma once
 #include "page_score/inline.cuh"
 
@@ -37,17 +39,9 @@
 #ifndef REDUCE_SUM
 #define REDUCE_SUM 0
 #endif
-#ifndef PART_HEADS
-#define PART_HEADS 8
-#endif
-#ifndef BATCH
-#define BATCH 4
-#endif
-#ifndef PRODUCERS
-#define PRODUCERS 4
-#endif
-#ifndef RING_KB
-#define RING_KB 195
+
+#ifndef LOADER
+#define LOADER rs::load_stream
 #endif
 
 struct PageScoreParams {
@@ -56,34 +50,11 @@ struct PageScoreParams {
   const int* table;
   const int* lengths;
   float* scores;
-  int requests, tokens, kv_heads, max_pages;
+  unsigned* tickets;
+  int requests, tokens, kv_heads, max_pages, score_pages;
 };
 
-namespace page_score {
-
-static_assert(HEAD_DIM == 64 || HEAD_DIM == 128, "rows of 4 or 8 times 64 bytes");
-constexpr int kTiles = 128 / HEAD_DIM;  // 16-page tiles of a unit: 8 KB a head
-constexpr int kUnit = 16 * kTiles;
-constexpr int kLoads = HEAD_DIM / 32;  // 16-byte loads a lane makes of HEAD_DIM elements
-constexpr int kBatch = BATCH;              // pages that a warp copies at a stretch
-constexpr int kPartHeads = PART_HEADS;
-constexpr int kHeadBytes = 4 * HEAD_DIM;  // minima and maxima of a page's head
-// Rows of a slot are 64 bytes longer than their data: two rows then share no bank.
-constexpr int kPad = 64;
-constexpr int kRingBytes = RING_KB * 1024;
-constexpr int kMostSlots = 8;
-constexpr int kBarrierBytes = 128;
-static_assert(2 * kMostSlots * 8 <= kBarrierBytes, "a full and an empty barrier a slot");
-static_assert(kUnit * (kPartHeads * kHeadBytes + kPad) * 2 <= kRingBytes, "two slots at least");
-
-// Dynamic shared memory of the stage: barriers, ring, first pages of the requests.
-constexpr int shared_bytes(int requests) {
-  return kBarrierBytes + kRingBytes + (requests + 1) * 4;
-}
-
-}  // namespace page_score
-
-#include "page_score/walk.cuh"
+#include "page_score/groups.cuh"
 
 namespace page_score {
 
@@ -133,72 +104,38 @@ __device__ __forceinline__ float reduced(float a, float b) {
 #endif
 }
 
-// Fills the ring with the units of *w*, kBatch pages at a time: several warps take turns, because
-// one alone issues a copy in some 0.1 us, and an SM could take 4 KB in that time.
-__device__ __forceinline__ void produce(const PageScoreParams& p, Walk w, unsigned char* ring,
-                                        rs::Barrier* full, rs::Barrier* empty, int producer,
-                                        int producers) {
-  int lane = threadIdx.x % 32, row_bytes = w.row_bytes();
-  long long page_bytes = (long long)p.kv_heads * kHeadBytes;
-  auto page_of_lane = [&] {
-    if (w.ended()) return 0;
-    int page = w.first + min(lane, w.count - 1);
-    return p.table[(long long)w.request * p.max_pages + page];
-  };
-  int next = page_of_lane();
-  while (!w.ended()) {
-    int id = next, count = w.count, slot = w.slot;
-    unsigned bytes = w.heads * kHeadBytes, parity = w.parity;
-    const char* source = reinterpret_cast<const char*>(p.minmax) + w.head * kHeadBytes;
-    unsigned char* target = ring + slot * kUnit * row_bytes;
-    w.next();
-    next = page_of_lane();
-    int mine = 0;
-    for (int i = producer * kBatch; i < count; i += producers * kBatch) mine += min(kBatch, count - i);
-    rs::barrier_wait(empty + slot, parity ^ 1);
-    rs::fill_begin(full + slot, mine * bytes);
-    for (int first = producer * kBatch; first < count; first += producers * kBatch) {
-      const char* from[kBatch];
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i)
-        from[i] = source + __shfl_sync(0xffffffffu, id, first + i) * page_bytes;
-#pragma unroll
-      for (int i = 0; i < kBatch; ++i)
-        if (first + i < count)
-          rs::fill_piece(target + (first + i) * row_bytes, from[i], bytes, full + slot);
-    }
-    rs::fill_end(full + slot);
-  }
-}
-
-// Queries stay in registers from unit to unit as long as eight rows hold all of them.
+// Queries stay in registers from group to group as long as eight rows hold all of them.
 struct Queries {
   uint4 rows[kLoads];
-  int held = -1;  // request and head
+  int request = -1;
 
-  __device__ __forceinline__ void hold(const PageScoreParams& p, int request, int head) {
-    if (GROUP * p.tokens > 8 || held == request * p.kv_heads + head) return;
-    held = request * p.kv_heads + head;
+  __device__ __forceinline__ void hold(const PageScoreParams& p, const Group& group, int head) {
+    if (GROUP * p.tokens > 8 || request == group.request) return;
+    request = group.request;
     load_query(p, request, head, 0, rows);
   }
 };
 
-// Scores of one head of the unit in *rows*.
-__device__ __forceinline__ void score(const PageScoreParams& p, const Walk& w, int head,
-                                      const unsigned char* rows, Queries& q) {
-  int lane = threadIdx.x % 32, queries = GROUP * p.tokens, row_bytes = w.row_bytes();
-  q.hold(p, w.request, head);
-  const unsigned char* at =
-      rows + lane / 4 * row_bytes + (head - w.head) * kHeadBytes + lane % 4 * 16;
-  uint4 v[2 * kTiles][2 * kLoads];
+// Rows lane / 4 and lane / 4 + 8 of each tile, minima and then maxima.
+using Rows = uint4[2 * kTiles][2 * kLoads];
+
+__device__ __forceinline__ void load_rows(const PageScoreParams& p, const int (&ids)[2 * kTiles],
+                                          int head, Rows& v) {
 #pragma unroll
-  for (int i = 0; i < 2 * kTiles; ++i)
+  for (int i = 0; i < 2 * kTiles; ++i) {
+    const ELEMENT* row = p.minmax + ((long long)ids[i] * p.kv_heads + head) * (2 * HEAD_DIM) +
+                         threadIdx.x % 4 * 8;
 #pragma unroll
-    for (int j = 0; j < 2 * kLoads; ++j)
-      v[i][j] = *reinterpret_cast<const uint4*>(at + 8 * i * row_bytes + 64 * j);
+    for (int j = 0; j < 2 * kLoads; ++j) v[i][j] = LOADER(row + 32 * j);
+  }
+}
+
+__device__ __forceinline__ void score_rows(const PageScoreParams& p, const Group& group, int head,
+                                           const Rows& v, Queries& q) {
+  int lane = threadIdx.x % 32, queries = GROUP * p.tokens;
   float best[2 * kTiles];
   for (int first = 0; first < queries; first += 8) {
-    if (queries > 8) load_query(p, w.request, head, first, q.rows);
+    if (queries > 8) load_query(p, group.request, head, first, q.rows);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       float d[2][4] = {};
@@ -219,52 +156,56 @@ __device__ __forceinline__ void score(const PageScoreParams& p, const Walk& w, i
   }
   float mine = lane % 2 ? best[1] : best[0];
   if (lane % 4 > 1) mine = lane % 2 ? best[2 * kTiles - 1] : best[2 * kTiles - 2];
-  int row = lane / 4 + lane % 4 * 8;
-  if (lane % 4 < 2 * kTiles && row < w.count)
-    p.scores[((long long)w.request * p.kv_heads + head) * p.max_pages + w.first + row] = mine;
+  int page = group.first + lane / 4 + lane % 4 * 8;
+  if (lane % 4 < 2 * kTiles && page < group.pages)
+    p.scores[((long long)group.request * p.kv_heads + head) * p.score_pages + page] = mine;
 }
 
-// Multiplies the units of *w*; *consumer* of *consumers* warps, which take the heads in turn.
-__device__ __forceinline__ void consume(const PageScoreParams& p, Walk w, unsigned char* ring,
-                                        rs::Barrier* full, rs::Barrier* empty, int consumer,
-                                        int consumers) {
+// All groups of *head* that this warp gets; *rank* is its number among the *warps* that share it.
+// They draw total tickets together, one each for a group and none: so the counter, which wraps
+// there, is back at zero at the end.
+__device__ __forceinline__ void score_head(const PageScoreParams& p, const int* starts, int head,
+                                           int rank, int warps) {
+  int total = starts[p.requests], index = rank;
+  if (index >= total) return;
+  unsigned* counter = p.tickets + head * 32;
+  Group group = {0, 0, pages_of(p, 0)};
+  int ids[2 * kTiles];
+  find_group(p, starts, index, group);
+  find_pages(p, group, ids);
+  int ticket = draw(counter, total);
   Queries q;
-  int turn = consumer;  // heads until it is this warp's turn
-  for (; !w.ended(); w.next()) {
-    const unsigned char* rows = ring + w.slot * kUnit * w.row_bytes();
-    if (turn < w.heads) q.hold(p, w.request, w.head + turn);  // while the pages are under way
-    rs::barrier_wait(full + w.slot, w.parity);
-    for (; turn < w.heads; turn += consumers) score(p, w, w.head + turn, rows, q);
-    turn -= w.heads;
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) rs::barrier_arrive(empty + w.slot);
+  while (index < total) {
+    Rows v;
+    load_rows(p, ids, head, v);
+    q.hold(p, group, head);
+    Group now = group;
+    index = __shfl_sync(0xffffffffu, ticket, 0) + warps;
+    if (index < total) {
+      find_group(p, starts, index, group);
+      find_pages(p, group, ids);
+      ticket = draw(counter, total);
+    }
+    score_rows(p, now, head, v, q);
   }
 }
+
+// Dynamic shared memory of the stage.
+constexpr int shared_bytes(int requests) { return (requests + 1) * 4; }
 
 }  // namespace page_score
 
-// Any grid, any block of two whole warps or more; shared memory page_score::shared_bytes(requests).
+// Any grid, any block of whole warps; shared memory page_score::shared_bytes(requests).
 __device__ __forceinline__ void page_score_stage(const PageScoreParams& p, int block, int blocks,
                                                  unsigned char* shared) {
   using namespace page_score;
-  rs::Barrier* full = reinterpret_cast<rs::Barrier*>(shared);
-  rs::Barrier* empty = full + kMostSlots;
-  unsigned char* ring = shared + kBarrierBytes;
-  int* starts = reinterpret_cast<int*>(ring + kRingBytes);
-  int warps = blockDim.x / 32, warp = threadIdx.x / 32;
-  int producers = PRODUCERS, consumers = warps - producers;
-  if (warp == 0) find_starts(p, starts);
-  if (threadIdx.x == 32) {
-    for (int i = 0; i < kMostSlots; ++i) {
-      rs::barrier_init(full + i, producers);
-      rs::barrier_init(empty + i, consumers);
-    }
-    rs::barrier_init_fence();
-  }
+  int* starts = reinterpret_cast<int*>(shared);
+  if (threadIdx.x < 32) find_starts(p, starts);
   __syncthreads();
-  Walk walk(p, starts, block, blocks);
-  if (warp < consumers) consume(p, walk, ring, full, empty, warp, consumers);
-  else produce(p, walk, ring, full, empty, warp - consumers, producers);
+  int warps = blockDim.x / 32 * blocks, warp = block * (blockDim.x / 32) + threadIdx.x / 32;
+  int lanes = min(p.kv_heads, warps);  // heads that are worked on at a time
+  int first = warp % lanes;
+  for (int head = first; head < p.kv_heads; head += lanes)
+    score_head(p, starts, head, warp / lanes, (warps - first + lanes - 1) / lanes);
   __syncthreads();  // the next stage may reuse the shared memory
-  if (threadIdx.x < 2 * kMostSlots) page_score::barrier_forget(full + threadIdx.x);
 }

@@ -41,7 +41,8 @@ struct PageScoreParams {
   const int* table;
   const int* lengths;
   float* scores;
-  int requests, tokens, kv_heads, max_pages;
+  unsigned* tickets;
+  int requests, tokens, kv_heads, max_pages, score_pages;
 };
 
 namespace page_score {

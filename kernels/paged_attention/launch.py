@@ -93,8 +93,9 @@ class Shape:
         if self.kv_bits == 4:
             slot = max(slot, 16 * self.head_dim * 2)
         piece = -(-self.piece_floats * 4 // 128) * 128
-        fixed = 2048 + (MAX_REQUESTS + 1) * 4 // 128 * 128 + 128 + teams * piece
-        slots = min(6, max(2, (shared_kb * 1024 - fixed) // (teams * slot)))
+        control = -(-(teams * (4 * 32 + 24) + 48) // 128) * 128
+        fixed = control + (MAX_REQUESTS + 1) * 4 // 128 * 128 + 128 + teams * piece
+        slots = min(4, max(2, (shared_kb * 1024 - fixed) // (teams * slot)))
         return fixed + teams * max(slots * slot, piece)
 
     def blocks(self, backend: Backend) -> int:

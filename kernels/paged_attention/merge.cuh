@@ -113,33 +113,26 @@ __device__ __forceinline__ float* partial_of(const PagedAttentionParams& p, cons
   return p.partial + (long long)(2 * block + which) * kPieceFloats;
 }
 
-// An item that several blocks share.
-struct Split {
-  Owner owner;
-  int first, last;  // blocks
-
-  __device__ Split() {}
-  __device__ Split(const Owner& owner, const Cut& cut)
-      : owner(owner), first(cut.block_of(owner.begin)), last(cut.block_of(owner.end - 1)) {}
-};
-
 // The pieces of *split* that its blocks left become output. All threads.
 __device__ __forceinline__ void merge_blocks(const PagedAttentionParams& p, const Shared& shared,
                                              const Cut& cut, const Split& split) {
   int span = min(kQuads, static_cast<int>(blockDim.x)), groups = blockDim.x / span;
   int group = threadIdx.x / span;
+  int second = split.owner.begin > cut.begin(split.first);  // the first block's piece
   Sum* sums = reinterpret_cast<Sum*>(shared.ring(0));
+#pragma unroll 1
   for (int quad = threadIdx.x % span; quad < kQuads; quad += span) {
     Sum total;
     total.clear();
+#pragma unroll 1
     for (int b = split.first + group; b <= split.last && group < groups; b += kBatch * groups) {
       Sum read[kBatch];
       for (int i = 0; i < kBatch; ++i) {
         int from = b + i * groups;
+        read[i].clear();
+        int piece = 2 * from + (from == split.first ? second : 0);
         if (from <= split.last)
-          read[i] = quad_of(partial_of(p, cut, from, split.owner), quad, true);
-        else
-          read[i].clear();
+          read[i] = quad_of(p.partial + (long long)piece * kPieceFloats, quad, true);
       }
       total.add(read);
     }
@@ -150,6 +143,7 @@ __device__ __forceinline__ void merge_blocks(const PagedAttentionParams& p, cons
   __syncthreads();
   if (threadIdx.x < span) {
     Sum total = sums[threadIdx.x];
+#pragma unroll 1
     for (int i = 1; i < groups; ++i) {
       Sum other[1] = {sums[threadIdx.x + i * span]};
       total.add(other);
@@ -163,14 +157,14 @@ __device__ __forceinline__ void merge_blocks(const PagedAttentionParams& p, cons
 __device__ __forceinline__ Sum merged_quad(const Shared& shared, unsigned run, int quad) {
   Sum total;
   total.clear();
+#pragma unroll 1
   for (int j = 0; j < 2 * kTeams; j += kBatch) {
     if (!(run >> j & ((1u << kBatch) - 1))) continue;
     Sum read[kBatch];
     for (int i = 0; i < kBatch; ++i) {
+      read[i].clear();
       if (run >> (j + i) & 1)
         read[i] = quad_of(shared.piece((j + i) / 2, (j + i) % 2), quad, false);
-      else
-        read[i].clear();
     }
     total.add(read);
   }
@@ -189,42 +183,43 @@ __device__ __forceinline__ void write_partial(float* piece, int quad, const Sum&
 // Pieces of the block's teams become output, or pieces of the block. All threads.
 __device__ __forceinline__ void merge_teams(const PagedAttentionParams& p, const Shared& shared,
                                             const Cut& cut, int block) {
-  Split split[2];
-  int splits = 0;
+  Split* splits = shared.splits();
+  int count = 0;
   const Owner* owners = shared.owners();
   int item = lane_id() < 2 * kTeams ? owners[lane_id()].item : -1;
+  int begin = cut.begin(block), end = cut.begin(block + 1);
+#pragma unroll 1
   for (unsigned left = __ballot_sync(kAllLanes, item >= 0); left;) {
-    int lane = __ffs(left) - 1;
-    Owner owner = owners[lane];
+    Owner owner = owners[__ffs(left) - 1];
     unsigned run = __ballot_sync(kAllLanes, item == owner.item);
     left &= ~run;
-    bool inside = owner.begin >= cut.begin(block) && owner.end <= cut.begin(block + 1);
-    float* piece = partial_of(p, cut, block, owner);
+    bool inside = owner.begin >= begin && owner.end <= end;
+    // The item that the block starts within or with goes first; another may be cut by its end.
+    float* piece = p.partial + (long long)(2 * block + (owner.begin > begin)) * kPieceFloats;
+#pragma unroll 1
     for (int quad = threadIdx.x; quad < kQuads; quad += blockDim.x) {
       Sum total = merged_quad(shared, run, quad);
       if (inside) write_quad(p, owner.item, quad, total);
       else write_partial(piece, quad, total);
     }
     if (inside) continue;
-    if (splits) split[1] = Split(owner, cut);
-    else split[0] = Split(owner, cut);
-    ++splits;
+    if (threadIdx.x == count)
+      splits[count] = {owner, cut.block_of(owner.begin), cut.block_of(owner.end - 1), 0};
+    ++count;
   }
-  if (splits == 0) return;
+  if (count == 0) return;
 
   __syncthreads();
-  int* is_last = shared.flag();
-  if (threadIdx.x < splits) {
-    Split mine = threadIdx.x ? split[1] : split[0];
+  if (threadIdx.x < count) {
+    Split& mine = splits[threadIdx.x];
     unsigned* ticket = p.tickets + mine.owner.item;
-    bool last = rs::add_acq_rel_gpu(ticket, 1u) == mine.last - mine.first;
-    if (last) *ticket = 0;
-    is_last[threadIdx.x] = last;
+    mine.merge = rs::add_acq_rel_gpu(ticket, 1u) == mine.last - mine.first;
+    if (mine.merge) *ticket = 0;
   }
   __syncthreads();
-  bool first_done = is_last[0], second_done = splits > 1 && is_last[1];
-  if (first_done) merge_blocks(p, shared, cut, split[0]);
-  if (second_done) merge_blocks(p, shared, cut, split[1]);
+#pragma unroll 1
+  for (int i = 0; i < count; ++i)
+    if (splits[i].merge) merge_blocks(p, shared, cut, splits[i]);
 }
 
 }  // namespace attention

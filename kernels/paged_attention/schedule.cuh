@@ -49,6 +49,7 @@ template <typename Others>
 __device__ __forceinline__ void plan(const PagedAttentionParams& p, int* prefix,
                                      const Others& others) {
   if (p.selected) {
+#pragma unroll 1
     for (int b = threadIdx.x; b < p.requests; b += blockDim.x) prefix[b + 1] = 0;
     __syncthreads();
 #pragma unroll 4
@@ -62,7 +63,7 @@ __device__ __forceinline__ void plan(const PagedAttentionParams& p, int* prefix,
     others();
   } else {
     int sum = 0;
-#pragma unroll 4
+#pragma unroll 1
     for (int base = 0; base < p.requests; base += 32) {
       int b = base + threadIdx.x, v = 0;
       if (b < p.requests) v = p.selected ? prefix[b + 1] : units_of(p, b, 0).all * p.kv_heads;
@@ -107,119 +108,103 @@ struct Cut {
   __device__ int block_of(int unit) const {
     int block = static_cast<int>(__fdividef(unit, share + 1));  // near enough to mend
     block = min(block, blocks - 1);
+#pragma unroll 1
     while (begin(block) > unit) --block;
+#pragma unroll 1
     while (begin(block + 1) <= unit) ++block;
     return block;
   }
 };
 
-// A place in the line; the same in all lanes of a warp, but for the lanes' own heads.
-struct Walk {
-  int request, head, unit;
-  Units item;  // of this request and head
-  Units lane;  // of head head / 32 * 32 + lane
+// What a warp must know of a tile in its ring.
+struct Tile {
+  int item, unit, units;  // request * kv_heads + head; the unit's index in the item; its units
+  int first;              // the first token; negative: a packed tile of 4 bits, all visible
+};
+static_assert(sizeof(Tile) == 16, "one load from shared memory");
 
-  __device__ Walk(const PagedAttentionParams& p, const int* prefix, int place) : head(0) {
+// A unit of the line and where its bytes stand; each lane has its own.
+struct Source {
+  const unsigned char* bytes;
+  Tile tile;
+
+  __device__ void find(const PagedAttentionParams& p, const int* prefix, int place) {
     int low = 0, high = p.requests;  // prefix[low] <= place < prefix[high]
+#pragma unroll 1
     while (high - low > 1) {
       int middle = (low + high) / 2;
       (prefix[middle] <= place ? low : high) = middle;
     }
-    request = low;
-    unit = place - prefix[low];
-    load_heads(p);
-    while (unit >= item.all) {
-      unit -= item.all;
-      step_head(p);
-    }
-  }
-  __device__ void load_heads(const PagedAttentionParams& p) {
-    int h = head + lane_id();
-    lane = h < p.kv_heads ? units_of(p, request, h) : Units{0, 0};
-    pick();
-  }
-  __device__ void pick() {
-    item.all = __shfl_sync(kAllLanes, lane.all, head % 32);
-    item.cache = KV_BITS == 4 ? __shfl_sync(kAllLanes, lane.cache, head % 32) : item.all;
-  }
-  __device__ void step_head(const PagedAttentionParams& p) {
-    if (++head % 32 == 0) return load_heads(p);
-    pick();
-  }
-  // To the first unit of the next item that has any; there must be one.
-  __device__ void next_item(const PagedAttentionParams& p, const int* prefix) {
-    unit = 0;
-    do {
-      if (head + 1 < p.kv_heads) {
-        step_head(p);
-      } else {
-        head = 0;
-        do ++request;
-        while (prefix[request + 1] == prefix[request]);
-        load_heads(p);
+    int request = low, head = 0, unit = place - prefix[low];
+    Units units = units_of(p, request, 0);
+    if (p.selected) {
+#pragma unroll 1
+      while (unit >= units.all) {
+        unit -= units.all;
+        units = units_of(p, request, ++head);
       }
-    } while (item.all == 0);
-  }
-  // Index of the unit's page in the item's list of pages, and the unit's index in that page.
-  __device__ bool in_tail() const { return KV_BITS == 4 && unit >= item.cache; }
-  __device__ int ordinal() const {
-    if (!in_tail()) return unit / rs::kTilesPerPage;
-    return item.cache / rs::kTilesPerPage + (unit - item.cache) / kTailUnits;
-  }
-  __device__ int part() const {
-    return in_tail() ? (unit - item.cache) % kTailUnits : unit % rs::kTilesPerPage;
+    } else {
+      head = unit / units.all;
+      unit -= head * units.all;
+    }
+    tile.item = request * p.kv_heads + head;
+    tile.unit = unit;
+    tile.units = units.all;
+    bool tail = KV_BITS == 4 && unit >= units.cache;
+    int beyond = unit - units.cache;
+    int page = tail ? units.cache / rs::kTilesPerPage + beyond / kTailUnits
+                    : unit / rs::kTilesPerPage;
+    int part = tail ? beyond % kTailUnits : unit % rs::kTilesPerPage;
+    if (p.selected) page = p.selected[(long long)tile.item * p.k_max + page];
+    if (tail) {
+      bytes = p.tail + ((request * 2LL + page % 2) * p.kv_heads + head) * rs::kPageBytes16 +
+              part * rs::kTileBytes16;
+    } else {
+      long long physical = p.table[(long long)request * p.max_pages + page];
+      bytes = p.cache + (physical * p.kv_heads + head) * rs::kPageBytes + part * rs::kTileBytes;
+    }
+    tile.first = KV_BITS == 4 && !tail ? -1 : page * PAGE_TOKENS + part * rs::kTile;
+    if (tail) tile.first = page * PAGE_TOKENS + part * 16;
   }
 };
 
-// Fills a team's ring, kSlots tiles ahead of the reader; only the team's first warp.
+// Fills a team's ring; only the team's first warp has one. Sources are found for 32 units at once.
 struct Feed {
-  Walk walk;
-  int left;             // units still to be fetched
-  int base;             // ordinal of lane 0's page
-  int logical, physical;  // pages of ordinals base + lane
-  bool value;           // the next half of a tail unit is V
+  int next, end;    // units of the line still to be fetched
+  int lane0 = -32;  // the unit of lane 0's source
+  Source source;
+  bool value = false;  // the next fill is V of a tail unit, whose K has been fetched
+  int slot = 0, in_flight = 0;
+  unsigned phase = 1;  // of the slot's last use
 
-  __device__ Feed(const Walk& walk, int left)
-      : walk(walk), left(left), base(-64), logical(0), physical(0), value(false) {}
+  __device__ Feed(int begin, int end) : next(begin), end(end) {}
 
-  __device__ void load_pages(const PagedAttentionParams& p, int ordinal) {
-    base = ordinal;
-    int i = ordinal + lane_id();
-    logical = i;
-    if (p.selected) {
-      long long row = walk.request * p.kv_heads + walk.head;
-      logical = i < p.counts[row] ? p.selected[row * p.k_max + i] : 0;
+  __device__ void fill(const PagedAttentionParams& p, const Shared& shared, int team) {
+#pragma unroll 1
+    while (in_flight < kSlots && next < end) {
+      if (next - lane0 >= 32) {
+        lane0 = next;
+        source.find(p, shared.prefix(), min(next + lane_id(), end - 1));
+      }
+      if (kTeam > 1) rs::barrier_wait(shared.empty(team) + slot, phase);
+      int lane = next - lane0;
+      unsigned long long address = __shfl_sync(
+          kAllLanes, reinterpret_cast<unsigned long long>(source.bytes), lane);
+      if (lane_id() == lane) *shared.tile(team, slot) = source.tile;
+      bool tail = KV_BITS == 4 && __shfl_sync(kAllLanes, source.tile.first, lane) >= 0;
+      __syncwarp();
+      rs::Barrier* full = shared.full(team) + slot;
+      unsigned bytes = tail ? kHalfBytes : rs::kTileBytes;
+      rs::fill_begin(full, bytes);
+      rs::fill_piece(shared.ring(team) + slot * kSlotBytes,
+                     reinterpret_cast<const unsigned char*>(address) + value * kHalfBytes, bytes,
+                     full);
+      rs::fill_end(full);
+      value = tail && !value;
+      if (!value) ++next;
+      ++in_flight;
+      if (++slot == kSlots) slot = 0, phase ^= 1;
     }
-    const int* row = p.table + (long long)walk.request * p.max_pages;
-    physical = logical < p.max_pages ? row[logical] : 0;
-  }
-  __device__ void next(const PagedAttentionParams& p, const int* prefix, unsigned char* slot,
-                       rs::Barrier* full) {
-    if (left == 0) return;
-    int ordinal = walk.ordinal();
-    if (ordinal - base >= 32 || ordinal < base) load_pages(p, ordinal);
-    if (walk.in_tail()) {
-      int page = __shfl_sync(kAllLanes, logical, ordinal - base);
-      const unsigned char* source =
-          p.tail +
-          (((long long)walk.request * 2 + page % 2) * p.kv_heads + walk.head) * rs::kPageBytes16 +
-          walk.part() * rs::kTileBytes16 + value * kHalfBytes;
-      rs::fill_begin(full, kHalfBytes);
-      rs::fill_piece(slot, source, kHalfBytes, full);
-      value = !value;
-      if (value) return rs::fill_end(full);
-    } else {
-      long long page = __shfl_sync(kAllLanes, physical, ordinal - base);
-      const unsigned char* source = p.cache + (page * p.kv_heads + walk.head) * rs::kPageBytes +
-                                    walk.part() * rs::kTileBytes;
-      rs::fill_begin(full, rs::kTileBytes);
-      rs::fill_piece(slot, source, rs::kTileBytes, full);
-    }
-    rs::fill_end(full);
-    if (--left == 0) return;
-    if (++walk.unit < walk.item.all) return;
-    walk.next_item(p, prefix);
-    base = -64;
   }
 };
 

@@ -59,28 +59,38 @@ constexpr int kPieceBytes = (kPieceFloats * 4 + 127) / 128 * 128;
 struct Owner {
   int item, begin, end;  // item = request * kv_heads + head; -1: no piece
 };
+// An item that several blocks share.
+struct Split {
+  Owner owner;
+  int first, last;  // blocks
+  int merge;        // whether this block is the last to arrive
+};
+struct Tile;  // schedule.cuh
 
-// Shared memory, in order: barriers, prefix sums, owners, first pieces, rings. A team's last piece
+// Shared memory, in order: control words, prefix sums, first pieces, rings. A team's last piece
 // takes its ring, which is empty by then.
-constexpr int kControlBytes = 2048;  // barriers, owners and flags
+constexpr int kMostSlots = 4;
+constexpr int kControlBytes = (kTeams * (kMostSlots * 32 + 24) + 48 + 127) / 128 * 128;
 constexpr int kFixedBytes =
     kControlBytes + (kMaxRequests + 1) * 4 / 128 * 128 + 128 + kTeams * kPieceBytes;
 constexpr int kFit = (SHARED_KB * 1024 - kFixedBytes) / (kTeams * kSlotBytes);
-constexpr int kSlots = kFit < 2 ? 2 : kFit > 6 ? 6 : kFit;
+constexpr int kSlots = kFit < 2 ? 2 : kFit > kMostSlots ? kMostSlots : kFit;
 constexpr int kRingBytes = kSlots * kSlotBytes > kPieceBytes ? kSlots * kSlotBytes : kPieceBytes;
-static_assert(kTeams * (kSlots * 16 + 24) + 16 <= kControlBytes, "barriers and owners");
 
 struct Shared {
   unsigned char* base;
 
+  __device__ Tile* tile(int team, int slot) const {
+    return reinterpret_cast<Tile*>(base + (team * kSlots + slot) * 16);
+  }
   __device__ rs::Barrier* full(int team) const {
-    return reinterpret_cast<rs::Barrier*>(base) + team * kSlots;
+    return reinterpret_cast<rs::Barrier*>(base + kTeams * kSlots * 16) + team * kSlots;
   }
   __device__ rs::Barrier* empty(int team) const { return full(kTeams + team); }
   __device__ Owner* owners() const {  // [kTeams][2]
-    return reinterpret_cast<Owner*>(base + kTeams * kSlots * 16);
+    return reinterpret_cast<Owner*>(base + kTeams * kSlots * 32);
   }
-  __device__ int* flag() const { return reinterpret_cast<int*>(base + kControlBytes - 16); }
+  __device__ Split* splits() const { return reinterpret_cast<Split*>(owners() + 2 * kTeams); }
   __device__ int* prefix() const { return reinterpret_cast<int*>(base + kControlBytes); }
   __device__ float* piece(int team, int which) const {
     unsigned char* pieces = base + kFixedBytes - kTeams * kPieceBytes;

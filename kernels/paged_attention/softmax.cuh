@@ -107,8 +107,9 @@ struct Query {
 
   // k index 2 t + i (+ 8 j) of step s is channel 16 s + 2 t + i + 8 j, or 16 s + 4 t + i + 2 j.
   template <bool kPaired>
-  __device__ void load(const PagedAttentionParams& p, int request, int head, int row0) {
-    int g = lane_id() / 4, t = lane_id() % 4;
+  __device__ void load(const PagedAttentionParams& p, int item, int row0) {
+    int g = lane_id() / 4, t = lane_id() % 4, request = item / p.kv_heads;
+    int head = item - request * p.kv_heads;
     for (int c = 0; c < kColumns; ++c) {
       int row = row0 + c * 8 + g, heads = p.kv_heads * GROUP;
       const ELEMENT* q = p.q + (((long long)request * TOKENS + row / GROUP) * heads +

@@ -104,11 +104,11 @@ __device__ __forceinline__ void settle(State& state) {
 
 // The tail comes as two fills: K first (tail_logits), then V (tail_values). Rare: the query is read
 // again, in its own type.
-__device__ __forceinline__ void tail_logits(const PagedAttentionParams& p, const Walk& walk,
+__device__ __forceinline__ void tail_logits(const PagedAttentionParams& p, int item,
                                             const unsigned char* k, const Sight& sight, int row0,
                                             float (&logits)[1][1][4]) {
   Query<ELEMENT> q;
-  q.template load<false>(p, walk.request, walk.head, row0);
+  q.template load<false>(p, item, row0);
   logits16<ELEMENT>(k, q, logits[0]);
   if (!sight.all(16)) sight.hide(logits[0], 0, row0);
 }

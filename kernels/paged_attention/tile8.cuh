@@ -12,7 +12,7 @@ namespace attention {
 struct Offset {
   float value[kColumns][2];
 
-  __device__ explicit Offset(const Query<__half>& q) {
+  __device__ void load(const Query<__half>& q) {
     for (int c = 0; c < kColumns; ++c) {
       float sum = 0;
       for (int s = 0; s < kSteps; ++s)

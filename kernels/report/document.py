@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import attention_tables, tables
 from .families import FAMILIES
-from .loops import answer, gap_table, predicted_answer, shown_places, step_table
+from .loop_tables import answer, gap_table, predicted_answer, shown_places, step_table
 from .words import TARGET_ALIGN, TARGET_HEAD, listed, percent, table, target_cells
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def build(evidence: Evidence, rows: Sequence[Row], loops: Loops, pictures: set[s
         *_picture(pictures, "streams", "read and copy streams by setting"),
         "## Constants",
         "",
+        *(_picture(pictures, "control", "costs of control") if "control.png" in pictures else []),
         *tables.constants(evidence),
         "## What is missing",
         "",
@@ -260,8 +261,9 @@ def _tiers(evidence: Evidence, pictures: set[str]) -> list[str]:
         return [*lines, "No samples of `tier_copy`.", ""]
     lines += _picture(pictures, "copies", "GB/s against size for each mover")
     lines += tables.copies(evidence)
-    lines += _picture(pictures, "interference", "decode work beside copies, and the disk")
-    return lines + tables.interference(evidence)
+    lines += _picture(pictures, "interference", "decode work beside a mover")
+    lines += tables.interference(evidence)
+    return lines + _picture(pictures, "disk", "reads and writes of a file by size")
 
 
 def _picture(pictures: set[str], name: str, text: str) -> list[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 KIB = 1 << 10
+MOST_GRIDS = 6
 PAGES = (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 1024 * KIB)
 WORDS = {"h2d": "DRAM to HBM", "d2h": "HBM to DRAM", "both": "both ways"}
 MOVERS = {
@@ -41,6 +42,20 @@ def records(evidence: Evidence, name: str, **axes: Any) -> list[Record]:
     ]
 
 
+SINGLES = (
+    (1, True, "alone, queued before"),
+    (1, False, "alone, as a host sees it"),
+    (16, True, "16 back to back, each"),
+)
+"""Calls a sample, whether the stream was held until all was queued, and words for it."""
+
+
+def singles(evidence: Evidence, way: str, calls: int, held: bool) -> list[Record]:
+    """Single copies by size."""
+    found = records(evidence, "copy_engine", direction=way, calls=calls)
+    return sorted((r for r in found if r.get("held", True) == held), key=lambda r: r["bytes"])
+
+
 def draw_copies(figure: Figure, evidence: Evidence) -> None:
     """GB/s of each mover: single copies over size, then shuffled pages over page size."""
     top, low = figure.subplots(2, 2, sharey="row")
@@ -62,19 +77,19 @@ def draw_copies(figure: Figure, evidence: Evidence) -> None:
 def _over_size(axes: Axes, evidence: Evidence, way: str) -> None:
     axes.set_title(f"{WORDS[way]}: single copies by the copy engine")
     shown = False
-    for number, (calls, label) in enumerate(((1, "alone"), (16, "16 back to back, each"))):
-        mine = sorted(records(evidence, "copy_engine", direction=way, calls=calls),
-                      key=lambda r: r["bytes"])  # fmt: skip
+    for number, (calls, held, label) in enumerate(SINGLES):
+        mine = singles(evidence, way, calls, held)
         if mine:
             shown = True
             axes.plot([r["bytes"] for r in mine], [rate(r) / 1e9 for r in mine],
                       MARKS[number], color=COLOURS[number], markersize=5, label=label)  # fmt: skip
-            _alpha_beta(axes, evidence, way, mine, calls)
+            if number == 0:
+                _alpha_beta(axes, evidence, way, mine)
     if way == "d2h":
         both = sorted(records(evidence, "copy_engine", direction="both"), key=lambda r: r["bytes"])
         if both:
             axes.plot([r["bytes"] / 2 for r in both], [rate(r) / 1e9 for r in both],
-                      MARKS[2], color=COLOURS[2], markersize=5,
+                      MARKS[3], color=COLOURS[3], markersize=5,
                       label="both ways at once, sum")  # fmt: skip
     if not shown:
         empty(axes, "no records")
@@ -84,12 +99,10 @@ def _over_size(axes: Axes, evidence: Evidence, way: str) -> None:
     axes.legend(loc="upper left", ncols=2, fontsize=7)
 
 
-def _alpha_beta(
-    axes: Axes, evidence: Evidence, way: str, mine: Sequence[Record], calls: int
-) -> None:
+def _alpha_beta(axes: Axes, evidence: Evidence, way: str, mine: Sequence[Record]) -> None:
     latency = evidence.constant(f"{way}_latency_s")
     speed = evidence.constant(f"{way}_bytes_per_s")
-    if calls != 1 or latency is None or speed is None:
+    if latency is None or speed is None:
         return
     import numpy as np
 
@@ -106,12 +119,15 @@ def _over_pages(axes: Axes, evidence: Evidence, way: str) -> None:
         (MOVERS[name], _largest(records(evidence, name, direction=way)))
         for name in ("copy_engine_pages", "copy_batch")
     ]
-    blocks = sorted({r["blocks"] for r in records(evidence, "gather", direction=way)})
+    gathers = records(evidence, "gather", direction=way)
+    names = grids(gathers)
+    if len(names) > MOST_GRIDS:
+        last = len(names) - 1
+        names = [names[round(i * last / (MOST_GRIDS - 1))] for i in range(MOST_GRIDS)]
     series += [
-        (f"{MOVERS['gather']}, {count} blocks",
-         _largest(records(evidence, "gather", direction=way, blocks=count)))
-        for count in blocks
-    ]  # fmt: skip
+        (f"{MOVERS['gather']}, {name}", _largest([r for r in gathers if grid_label(r) == name]))
+        for name in names
+    ]
     series = [(name, mine) for name, mine in series if mine]
     if not series:
         empty(axes, "no records")
@@ -146,47 +162,66 @@ def mover_label(record: Record) -> str:
     ways = {"h2d": "in", "d2h": "out", "both": "both ways"}
     name = {"copy_engine": "copy engine", "copy_batch": "batched", "gather": "gather"}
     text = f"{name.get(record['mover'], record['mover'])}, {ways[record['direction']]}"
-    return text + (f", {record['blocks']} blocks" if record.get("blocks") else "")
+    return text + (f", {grid_label(record)}" if record.get("blocks") else "")
+
+
+def grid_label(record: Record) -> str:
+    """Blocks and threads of a record of the gather kernel."""
+    threads = record.get("threads")
+    return f"{record['blocks']} blocks" + (f" x {threads}" if threads else "")
+
+
+def grids(found: Sequence[Record]) -> list[str]:
+    """The launches of the gather kernel in *found*, those with few threads first."""
+    size = {grid_label(r): (r["blocks"] * r.get("threads", 1), r["blocks"]) for r in found}
+    return sorted(size, key=lambda label: size[label])
+
+
+def mover_count(evidence: Evidence) -> int:
+    """How many movers disturbed some work."""
+    found = [r for r in records(evidence, "interference") if r.get("alone_seconds")]
+    return len({mover_label(record) for record in found})
 
 
 def draw_interference(figure: Figure, evidence: Evidence) -> None:
-    """How much movers slow decode work down, what they move meanwhile, and the disk."""
-    left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [3, 2]})
-    _slowdowns(left, [r for r in records(evidence, "interference") if r.get("alone_seconds")])
-    _disk(right, evidence)
-    figure.suptitle("Decode work beside copies, and the disk of this machine: measured")
-
-
-def _slowdowns(axes: Axes, found: list[Record]) -> None:
-    axes.set_title("work slowed by a mover that runs all the while; text: what the mover reaches")
-    if not found:
-        empty(axes, "no records")
-        return
-    names = list(dict.fromkeys(mover_label(record) for record in found))
+    """How much movers slow decode work down, and what they move meanwhile."""
+    found = [r for r in records(evidence, "interference") if r.get("alone_seconds")]
     victims = list(dict.fromkeys(str(record["victim"]) for record in found))
-    height = 0.85 / len(victims)
-    for number, victim in enumerate(victims):
-        for record in found:
-            if record["victim"] != victim:
-                continue
-            at = names.index(mover_label(record)) + (number - (len(victims) - 1) / 2) * height
-            value = slowdown(record)
-            axes.barh(at, value, height * 0.9, color=COLOURS[number])
-            text = f" {value:+.1f} %, {record.get('mover_bytes_s', 0.0) / 1e9:.0f} GB/s"
-            axes.text(max(value, 0.0), at, text, va="center", fontsize=6.5)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlabel("longer than alone (%)")
-    most = max(slowdown(record) for record in found)
-    axes.set_xlim(min(0.0, min(slowdown(record) for record in found)), 1.35 * max(most, 1.0))
-    axes.grid(visible=False, axis="y")
-    axes.legend(
+    _slowdowns(figure.subplots(), found, victims)
+    figure.legend(
         handles=[
             handle(victim, color=COLOURS[number], marker="s", linestyle="", markersize=6)
             for number, victim in enumerate(victims)
         ],
-        loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(victims),
-    )  # fmt: skip
+        loc="outside lower center",
+        ncols=len(victims),
+    )
+    figure.suptitle("Decode work beside a mover that runs all the while, measured; text: slowdown "
+                    "and what the mover reaches")  # fmt: skip
+
+
+def _slowdowns(axes: Axes, found: list[Record], victims: Sequence[str]) -> None:
+    names = list(dict.fromkeys(mover_label(record) for record in found))
+    height = 0.85 / len(victims)
+    for record in found:
+        number = victims.index(str(record["victim"]))
+        at = names.index(mover_label(record)) + (number - (len(victims) - 1) / 2) * height
+        value = slowdown(record)
+        axes.barh(at, value, height * 0.9, color=COLOURS[number])
+        text = f" {value:+.1f} %, {record.get('mover_bytes_s', 0.0) / 1e9:.0f} GB/s"
+        axes.text(max(value, 0.0), at, text, va="center", fontsize=6.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel("longer than alone (%)")
+    most = max(slowdown(record) for record in found)
+    axes.set_xlim(min(0.0, min(slowdown(record) for record in found)), 1.2 * max(most, 1.0))
+    axes.grid(visible=False, axis="y")
+
+
+def draw_disk(figure: Figure, evidence: Evidence) -> None:
+    """Reads and writes of a file by size, one line a number of operations at once."""
+    _disk(figure.subplots(), evidence)
+    figure.suptitle("The disk of this machine, measured")
 
 
 def _disk(axes: Axes, evidence: Evidence) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .loops import PARTS, parts, place_text, shown_places
+from .loop_tables import place_text, shown_places
+from .loops import PARTS, parts
 from .style import empty, handle
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .document import build
-from .draw_copies import draw_copies, draw_interference
+from .draw_control import draw_control, part
+from .draw_copies import draw_copies, draw_disk, draw_interference, mover_count
 from .draw_kernels import draw_family, draw_streams
 from .draw_loop import draw_errors, draw_gaps, draw_steps
 from .draw_topk import draw_topk
@@ -53,10 +54,12 @@ def _pictures(
         found.append(("topk", (14.0, 4.6), lambda figure: draw_topk(figure, evidence)))
     if samples.named("tier_copy", "copy_engine") or samples.named("tier_copy", "gather"):
         found.append(("copies", (11.0, 7.0), lambda figure: draw_copies(figure, evidence)))
-    if samples.named("tier_copy", "interference") or samples.named("tier_copy", "file_read"):
-        found.append(
-            ("interference", (12.0, 5.0), lambda figure: draw_interference(figure, evidence))
-        )
+    movers = mover_count(evidence)
+    if movers:
+        size = (9.0, 1.5 + 0.45 * movers)
+        found.append(("interference", size, lambda figure: draw_interference(figure, evidence)))
+    if samples.named("tier_copy", "file_read"):
+        found.append(("disk", (7.0, 4.0), lambda figure: draw_disk(figure, evidence)))
     loops = Loops(evidence)
     if loops.cells:
         high = 3.3 * len({place[0] for place in loops.cells}) + 0.6
@@ -67,6 +70,8 @@ def _pictures(
             found.append(
                 ("loop-predicted", (13.0, high), lambda figure: draw_errors(figure, loops))
             )
+    if any(part(evidence, name) for name in ("nodes", "barrier", "control", "launch")):
+        found.append(("control", (15.0, 4.2), lambda figure: draw_control(figure, evidence)))
     if samples.of("streams"):
         found.append(("streams", (13.0, 4.0), lambda figure: draw_streams(figure, evidence)))
     return found

@@ -9,7 +9,7 @@ import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .draw_copies import rate, records, slowdown
+from .draw_copies import SINGLES, grid_label, rate, records, singles, slowdown
 from .targets import Found, best, of_point
 
 if TYPE_CHECKING:
@@ -110,12 +110,17 @@ def single_copy(nbytes: int) -> Callable[[Evidence], Found | None]:
     """GB/s of one copy into HBM by the copy engine."""
 
     def measure(evidence: Evidence) -> Found | None:
-        found = records(evidence, "copy_engine", direction="h2d", calls=1, bytes=nbytes)
-        if not found:
+        rates = {
+            words: rate(record) / 1e9
+            for calls, held, words in SINGLES
+            for record in singles(evidence, "h2d", calls, held)
+            if record["bytes"] == nbytes
+        }
+        alone = [value for words, value in rates.items() if words.startswith("alone")]
+        if not alone:
             return None
-        many = records(evidence, "copy_engine", direction="h2d", calls=16, bytes=nbytes)
-        note = f"16 back to back: {rate(many[0]) / 1e9:.1f} GB/s each" if many else ""
-        return replace(_moved(evidence, rate(found[0]), nbytes), note=note)
+        note = ", ".join(f"{words} {value:.1f}" for words, value in rates.items())
+        return replace(_moved(evidence, 1e9 * max(alone), nbytes), note=f"GB/s {note}")
 
     return measure
 
@@ -127,8 +132,8 @@ def gathered(page_bytes: int) -> Callable[[Evidence], Found | None]:
         found = records(evidence, "gather", direction="h2d", page_bytes=page_bytes, blocks=8)
         if not found:
             return None
-        most = max(found, key=lambda record: float(record["bytes"]))
-        return replace(_moved(evidence, rate(most), most["bytes"]), note="8 blocks")
+        most = max(found, key=lambda record: (float(record["bytes"]), rate(record)))
+        return replace(_moved(evidence, rate(most), most["bytes"]), note=grid_label(most))
 
     return measure
 
@@ -148,12 +153,17 @@ def disturbed(mover: str, blocks: int) -> Callable[[Evidence], Found | None]:
         if not found:
             return None
         named = [record for record in found if record["victim"] == "paged_attention"]
-        record = (named or found)[0]
-        text = ", ".join(f"{one['victim']} {slowdown(one):+.1f} %" for one in found)
-        text += f"; the mover did {record.get('mover_bytes_s', 0.0) / 1e9:.0f} GB/s"
-        return Found(slowdown(record), note=text)
+        # At full rate: of several launches of the mover the one that moves most.
+        record = max(named or found, key=lambda one: float(one.get("mover_bytes_s", 0.0)))
+        return Found(slowdown(record), note="; ".join(_disturbance(one) for one in found))
 
     return measure
+
+
+def _disturbance(record: dict[str, Any]) -> str:
+    launch = f", {grid_label(record)}" if record.get("blocks") else ""
+    speed = record.get("mover_bytes_s", 0.0) / 1e9
+    return f"{record['victim']}{launch} {slowdown(record):+.1f} % at {speed:.0f} GB/s"
 
 
 def disk_reads(evidence: Evidence) -> Found | None:

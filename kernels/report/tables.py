@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .draw_copies import MOVERS, WORDS, mover_label, rate, records, slowdown
+from .draw_copies import (
+    MOVERS,
+    SINGLES,
+    WORDS,
+    grid_label,
+    grids,
+    mover_label,
+    rate,
+    records,
+    singles,
+    slowdown,
+)
 from .families import FAMILIES
 from .style import binary
 from .words import NONE, fixed, number, percent, table
@@ -164,21 +175,23 @@ def selection(evidence: Evidence) -> list[str]:
 def copies(evidence: Evidence) -> list[str]:
     """GB/s of single copies by size, and of shuffled pages by mover."""
     lines = []
-    single = records(evidence, "copy_engine", calls=1)
-    if single:
-        sizes = sorted({int(r["bytes"]) for r in single})
+    sizes = sorted({int(r["bytes"]) for r in records(evidence, "copy_engine", calls=1)})
+    if sizes:
         rows = []
         for way in ("h2d", "d2h"):
-            by_size = {int(r["bytes"]): r for r in single if r["direction"] == way}
-            rows.append([WORDS[way], *(_gb(by_size.get(n)) for n in sizes)])
+            for calls, held, words in SINGLES:
+                by_size = {int(r["bytes"]): r for r in singles(evidence, way, calls, held)}
+                if by_size:
+                    cells = [_gb(by_size.get(n)) for n in sizes]
+                    rows.append([f"{WORDS[way]}, {words}", *cells])
         lines += table(("single copies, GB/s", *(binary(n) for n in sizes)), rows, "l")
     rows = []
     for way in ("h2d", "d2h"):
         for name in ("copy_engine_pages", "copy_batch", "gather"):
             mine = records(evidence, name, direction=way)
-            for blocks in sorted({r.get("blocks", 0) for r in mine}):
-                label = f"{WORDS[way]}, {MOVERS[name]}" + (f", {blocks} blocks" if blocks else "")
-                some = [r for r in mine if r.get("blocks", 0) == blocks]
+            for grid in grids(mine) if name == "gather" else [""]:
+                label = f"{WORDS[way]}, {MOVERS[name]}" + (f", {grid}" if grid else "")
+                some = [r for r in mine if not grid or grid_label(r) == grid]
                 rows.append([label, *(_best_at(some, n << 10) for n in (4, 16, 64, 256, 1024))])
     if rows:
         lines += table(("shuffled pages, GB/s", "4 KiB", "16 KiB", "64 KiB", "256 KiB", "1 MiB"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checking import close, equal, poisoned
+from ..checking import close, equal, on_host, poisoned
 from ..element import decode, encode
 from ..gemm_library.calls import copies, on_cupy_stream
 from ..work import Work
@@ -186,7 +186,7 @@ def prepare_sample(gpu: Gpu, rows: int, draw: bool, element: str, random: Any) -
         values = logits[0] if element == "fp32" else decode(logits[0], "bf16")
         if draw:
             return outside(xp, values, temperatures, uniforms, tokens)
-        return equal(tokens, values.argmax(axis=1).astype(np.int32), "tokens")
+        return equal(on_host(gpu, tokens), values.argmax(axis=1).astype(np.int32).get(), "tokens")
 
     calls = [one(each) for each in logits]
     work = Work(calls, check, float(size + rows * 12), 2.0 * rows * VOCABULARY)

@@ -8,14 +8,14 @@ extern "C" __global__ void __launch_bounds__(512, 2) rmsnorm(RmsNormParams p) {
   rmsnorm_stage(p, blockIdx.x, gridDim.x, shared);
 }
 
-extern "C" __global__ void silu_mul(SiluMulParams p) {
+extern "C" __global__ void __launch_bounds__(256, 6) silu_mul(SiluMulParams p) {
   silu_mul_stage(p, blockIdx.x, gridDim.x, nullptr);
 }
 
-extern "C" __global__ void add(AddParams p) { add_stage(p, blockIdx.x, gridDim.x, nullptr); }
+extern "C" __global__ void __launch_bounds__(256, 6) add(AddParams p) { add_stage(p, blockIdx.x, gridDim.x, nullptr); }
 
 extern "C" __global__ void rope(RopeParams p) { rope_stage(p, blockIdx.x, gridDim.x, nullptr); }
 
-extern "C" __global__ void sample_token(SampleParams p) {
+extern "C" __global__ void __launch_bounds__(256, 4) sample_token(SampleParams p) {
   sample_stage(p, blockIdx.x, gridDim.x, nullptr);
 }

@@ -28,8 +28,8 @@ SAMPLE = layout(
 )  # fmt: skip
 SHARED = 128
 """`small_ops::kShared`."""
-BATCH = 4
-"""`small_ops::kBatch`: 16-byte loads in flight a thread and array."""
+BATCH, PAIRS = 4, 2
+"""`small_ops::kBatch` and `kPairs`: 16-byte chunks that a thread takes at a time."""
 TILE = 1024
 """`sample::kTile`: logits that a warp takes at a time."""
 
@@ -138,8 +138,10 @@ def sample(
     """
     rows, vocabulary = logits.shape
     shapes = [a.shape for a in (tokens, temperatures, uniforms) if a is not None]
-    if vocabulary % 8 or any(shape != (rows,) for shape in shapes):
-        raise ValueError(f"sample: logits {logits.shape}, others {shapes}; vocabulary % 8")
+    if vocabulary % 8 or vocabulary > 256 * TILE or any(shape != (rows,) for shape in shapes):
+        raise ValueError(
+            f"sample: logits {logits.shape}, others {shapes}; vocabulary % 8, up to {256 * TILE}"
+        )
     if temperatures is not None and uniforms is None:
         raise ValueError("sample: temperatures without uniforms")
     tiles = -(-vocabulary // TILE)
@@ -170,4 +172,4 @@ def _threads(wanted: int, least: int, most: int) -> int:
 def _grid(backend: Backend, chunks: int) -> int:
     """Blocks of 256 threads for *chunks* of 16 bytes: one a thread until every SM is full."""
     blocks, full = -(-chunks // 256), 8 * backend.sms
-    return max(1, min(blocks, max(full, -(-blocks // BATCH))))
+    return max(1, min(blocks, max(full, -(-blocks // PAIRS))))

@@ -22,55 +22,54 @@ struct SampleParams {
   int* tokens;                // [rows]
   float2* tiles;              // [rows, tiles]: maximum, and sum of exponentials or bits of an index
   unsigned* tickets;          // [rows], zero before and after
-  int rows, vocabulary;       // vocabulary a multiple of 8
+  int rows, vocabulary;       // vocabulary a multiple of 8, at most 262,144
   int parts;                  // of a row, at most its tiles
 };
 
 namespace sample {
 
 constexpr int kTile = 1024;
-constexpr int kLane = kTile / 32;            // logits of a lane, contiguous in memory by fours or eights
-constexpr int kChunk = 16 / sizeof(LOGIT);   // logits of a 16-byte load
+constexpr int kLane = kTile / 32;           // logits of a lane
+constexpr int kChunk = 16 / sizeof(LOGIT);  // logits of a 16-byte load
 constexpr int kLoads = kLane / kChunk;
+constexpr int kRun = 8;  // tiles of a lane when a row is merged: up to 262,144 logits
 constexpr float kNone = -INFINITY;
 
-// Tile number *tile* of *row* into registers, -inf beyond the vocabulary. Load j of a lane starts at
-// chunk j * 32 + lane, or lane * kLoads + j if *in_order*: then each lane has a contiguous run.
-__device__ __forceinline__ void load_tile(float (&v)[kLane], const LOGIT* row, int tile,
-                                          int vocabulary, bool in_order) {
-  const int lane = threadIdx.x % 32;
+// Tile number *tile* of *row*. Load j of a lane starts at chunk j * 32 + lane, or at lane * kLoads
+// + j if *in_order*: then each lane has a contiguous run.
+struct Tile {
   uint4 raw[kLoads];
+  int first, step, vocabulary;  // place of the lane's first chunk, from one to the next, and the end
+
+  __device__ __forceinline__ Tile(const LOGIT* row, int tile, int vocabulary, bool in_order)
+      : vocabulary(vocabulary) {
+    const int lane = threadIdx.x % 32;
+    first = tile * kTile + (in_order ? lane * kLane : lane * kChunk);
+    step = in_order ? kChunk : 32 * kChunk;
 #pragma unroll
-  for (int j = 0; j < kLoads; ++j) {
-    int at = tile * kTile + (in_order ? lane * kLoads + j : j * 32 + lane) * kChunk;
-    if (at < vocabulary) raw[j] = rs::load_stream(row + at);
+    for (int j = 0; j < kLoads; ++j)
+      if (first + j * step < vocabulary) raw[j] = rs::load_stream(row + first + j * step);
   }
+  // use(logit, its place in the vocabulary) for each of the lane's logits; -inf beyond the end.
+  template <class F>
+  __device__ __forceinline__ void each(F use) const {
 #pragma unroll
-  for (int j = 0; j < kLoads; ++j) {
-    int at = tile * kTile + (in_order ? lane * kLoads + j : j * 32 + lane) * kChunk;
-    LOGIT part[kChunk];
-    memcpy(part, &raw[j], 16);
-    for (int i = 0; i < kChunk; ++i)
-      v[j * kChunk + i] = at < vocabulary ? rs::to_float(part[i]) : kNone;
+    for (int j = 0; j < kLoads; ++j) {
+      const int at = first + j * step;
+      LOGIT part[kChunk];
+      memcpy(part, &raw[j], 16);
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i)
+        use(at < vocabulary ? rs::to_float(part[i]) : kNone, at + i);
+    }
   }
-}
+};
 
 // Factor in exp2((v - maximum) * factor) = exp((v - maximum) / temperature).
 __device__ __forceinline__ float factor(float temperature) { return 1.44269504f / temperature; }
 
 __device__ __forceinline__ float exponential(float v, float maximum, float factor) {
   return v == kNone ? 0 : rs::exp2_fast((v - maximum) * factor);
-}
-
-// The lowest index of *maximum* among a tile's logits as load_tile gave them out of order.
-__device__ __forceinline__ int lowest_index(const float (&v)[kLane], float maximum, int tile) {
-  const int lane = threadIdx.x % 32;
-  unsigned lowest = 0x7fffffffu;
-#pragma unroll
-  for (int e = kLane - 1; e >= 0; --e)
-    if (v[e] == maximum)
-      lowest = tile * kTile + ((e / kChunk) * 32 + lane) * kChunk + e % kChunk;
-  return __reduce_min_sync(0xffffffffu, lowest);
 }
 
 __device__ __forceinline__ float scan(float v) {  // inclusive, over the warp
@@ -89,59 +88,76 @@ __device__ __forceinline__ int find(float running, float mine, float target) {
   return above ? __ffs(above) - 1 : some ? 31 - __clz(some) : 0;
 }
 
-__device__ inline int merge_greedy(const float2* tiles, int count) {
-  const int lane = threadIdx.x % 32;
-  float best = kNone;
-  unsigned index = 0x7fffffffu;
-  for (int i = lane; i < count; i += 32) {
-    uint2 raw = rs::load_pair(tiles + i);
-    float maximum = __uint_as_float(raw.x);
-    if (maximum > best || index == 0x7fffffffu) best = maximum, index = raw.y;
+// What the warps left of a row, kRun tiles a lane in the vocabulary's order.
+struct Row {
+  float maximum[kRun], sum[kRun];  // of tile lane * kRun + i; -inf and 0 beyond the last
+  float top;
+
+  __device__ __forceinline__ Row(const float2* tiles, int count) {
+    uint2 raw[kRun];
+    top = kNone;
+    const int first = threadIdx.x % 32 * kRun;
+#pragma unroll
+    for (int i = 0; i < kRun; ++i)
+      raw[i] = first + i < count ? rs::load_pair(tiles + first + i)
+                                 : make_uint2(__float_as_uint(kNone), 0);
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) {
+      maximum[i] = __uint_as_float(raw[i].x);
+      sum[i] = __uint_as_float(raw[i].y);
+      top = fmaxf(top, maximum[i]);
+    }
+    top = rs::warp_max(top);
   }
-  float top = rs::warp_max(best);
-  return __reduce_min_sync(0xffffffffu, best == top ? index : 0x7fffffffu);
+};
+
+__device__ inline int merge_greedy(const float2* tiles, int count) {
+  const Row row(tiles, count);
+  unsigned index = 0x7fffffffu;
+#pragma unroll
+  for (int i = kRun - 1; i >= 0; --i)
+    if (row.maximum[i] == row.top && static_cast<int>(threadIdx.x % 32 * kRun + i) < count)
+      index = __float_as_uint(row.sum[i]);
+  return __reduce_min_sync(0xffffffffu, index);
 }
 
+// Which lane's tiles, which tile, which lane's logits of it, which logit: at each step, the first
+// place where the running sum passes what is left of u * total.
 __device__ inline int merge_sampled(const SampleParams& p, int row, int count, float factor) {
-  const int lane = threadIdx.x % 32, run = (count + 31) / 32;
-  const float2* tiles = p.tiles + (long long)row * count;
-  float maximum = kNone;
-  for (int i = lane; i < count; i += 32)
-    maximum = fmaxf(maximum, __uint_as_float(rs::load_pair(tiles + i).x));
-  maximum = rs::warp_max(maximum);
-  auto weight = [&](int tile) {
-    uint2 raw = rs::load_pair(tiles + tile);
-    return __uint_as_float(raw.y) * exponential(__uint_as_float(raw.x), maximum, factor);
-  };
-  // Which run of tiles, then which tile of it, then which lane's logits, then which logit.
+  Row tiles(p.tiles + (long long)row * count, count);
   float mine = 0;
-  for (int i = lane * run; i < min(count, (lane + 1) * run); ++i) mine += weight(i);
-  float running = scan(mine), total = __shfl_sync(0xffffffffu, running, 31);
-  float target = p.uniforms[row] * total;
+#pragma unroll
+  for (int i = 0; i < kRun; ++i)
+    mine += tiles.sum[i] *= exponential(tiles.maximum[i], tiles.top, factor);
+  float running = scan(mine);
+  float target = p.uniforms[row] * __shfl_sync(0xffffffffu, running, 31);
   int owner = find(running, mine, target);
-  target -= __shfl_sync(0xffffffffu, running - mine, owner);
-  int tile = owner * run;
-  for (float w = weight(tile); tile + 1 < min(count, (owner + 1) * run); w = weight(tile)) {
-    if (w > target) break;
-    target -= w;
-    ++tile;
-  }
-  float v[kLane];
-  load_tile(v, p.logits + (long long)row * p.vocabulary, tile, p.vocabulary, true);
-  mine = 0;
-  for (int e = 0; e < kLane; ++e) mine += v[e] = exponential(v[e], maximum, factor);
-  running = scan(mine);
-  owner = find(running, mine, target);
   target -= running - mine;
   int chosen = 0;
   bool found = false;
-  for (int e = 0; e < kLane; ++e) {
-    if (found || v[e] == 0) continue;
-    chosen = e;
-    found = v[e] > target;
-    target -= v[e];
-  }
-  return tile * kTile + owner * kLane + __shfl_sync(0xffffffffu, chosen, owner);
+  float before = 0;  // sum of the owner's entries before the chosen one
+  auto pick = [&](float weight, int i) {
+    if (found || !(weight > 0)) return;
+    found = weight > target;
+    chosen = i;
+    before = target;
+    target -= weight;
+  };
+#pragma unroll
+  for (int i = 0; i < kRun; ++i) pick(tiles.sum[i], i);
+  const int tile = owner * kRun + __shfl_sync(0xffffffffu, chosen, owner);
+  target = __shfl_sync(0xffffffffu, before, owner);
+
+  const Tile logits(p.logits + (long long)row * p.vocabulary, tile, p.vocabulary, true);
+  mine = 0;
+  logits.each([&](float v, int) { mine += exponential(v, tiles.top, factor); });
+  running = scan(mine);
+  owner = find(running, mine, target);
+  target -= running - mine;
+  found = false;
+  chosen = tile * kTile;
+  logits.each([&](float v, int i) { pick(exponential(v, tiles.top, factor), i); });
+  return __shfl_sync(0xffffffffu, chosen, owner);
 }
 
 }  // namespace sample
@@ -157,14 +173,19 @@ __device__ inline void sample_stage(const SampleParams& p, int block, int blocks
     const float temperature = p.temperatures ? p.temperatures[row] : 0;
     const bool greedy = !(temperature > 0);
     for (int tile = count * part / p.parts; tile < count * (part + 1) / p.parts; ++tile) {
-      float v[kLane], maximum = kNone, sum = 0;
-      load_tile(v, p.logits + (long long)row * p.vocabulary, tile, p.vocabulary, false);
-      for (int e = 0; e < kLane; ++e) maximum = fmaxf(maximum, v[e]);
+      const Tile logits(p.logits + (long long)row * p.vocabulary, tile, p.vocabulary, false);
+      float maximum = kNone, sum = 0;
+      logits.each([&](float v, int) { maximum = fmaxf(maximum, v); });
       maximum = rs::warp_max(maximum);
       if (greedy) {
-        sum = __int_as_float(lowest_index(v, maximum, tile));
+        unsigned lowest = 0x7fffffffu;
+        logits.each([&](float v, int i) {
+          if (v == maximum && i < p.vocabulary) lowest = min(lowest, unsigned(i));
+        });
+        sum = __uint_as_float(__reduce_min_sync(0xffffffffu, lowest));
       } else {
-        for (int e = 0; e < kLane; ++e) sum += exponential(v[e], maximum, factor(temperature));
+        const float scale = factor(temperature);
+        logits.each([&](float v, int) { sum += exponential(v, maximum, scale); });
         sum = rs::warp_sum(sum);
       }
       if (lane == 0) p.tiles[(long long)row * count + tile] = make_float2(maximum, sum);

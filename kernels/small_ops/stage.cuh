@@ -51,7 +51,8 @@ struct RopeParams {
 
 namespace small_ops {
 
-constexpr int kBatch = 4;     // 16-byte loads in flight a thread and array
+constexpr int kBatch = 4;     // 16-byte chunks of a row, or heads, that a thread takes at a time
+constexpr int kPairs = 2;     // chunks of each of two arrays
 constexpr int kShared = 128;  // bytes of shared memory that rmsnorm takes; the others take none
 
 struct Eight {  // eight elements as floats
@@ -144,10 +145,10 @@ __device__ inline void rmsnorm_stage(const RmsNormParams& p, int block, int bloc
 }
 
 // ---------------------------------------------------------------------------- silu_mul, add
-// Chunks a thread takes at a time: kBatch where there are enough for all.
+// Chunks a thread takes at a time: kPairs where there are enough for all.
 __device__ __forceinline__ int batch_of(int chunks, int blocks) {
   int threads = blocks * blockDim.x;
-  return min(small_ops::kBatch, (chunks + threads - 1) / threads);
+  return min(small_ops::kPairs, (chunks + threads - 1) / threads);
 }
 
 __device__ inline void silu_mul_stage(const SiluMulParams& p, int block, int blocks,
@@ -156,9 +157,9 @@ __device__ inline void silu_mul_stage(const SiluMulParams& p, int block, int blo
   const int row_chunks = p.width / 8, chunks = p.rows * row_chunks;
   const int batch = batch_of(chunks, blocks), tile = blockDim.x * batch;
   for (int first = block * tile + threadIdx.x; first < chunks; first += blocks * tile) {
-    uint4 gate[kBatch], up[kBatch];
+    uint4 gate[kPairs], up[kPairs];
 #pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
+    for (int j = 0; j < kPairs; ++j) {
       int at = first + j * blockDim.x;
       if (j >= batch || at >= chunks) continue;
       // chunk `at` of y lies as many rows of gates further on in gate_up
@@ -167,7 +168,7 @@ __device__ inline void silu_mul_stage(const SiluMulParams& p, int block, int blo
       up[j] = rs::load_stream(from + p.width);
     }
 #pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
+    for (int j = 0; j < kPairs; ++j) {
       int at = first + j * blockDim.x;
       if (j >= batch || at >= chunks) continue;
       Eight g(gate[j]), u(up[j]);
@@ -182,16 +183,16 @@ __device__ inline void add_stage(const AddParams& p, int block, int blocks, unsi
   using namespace small_ops;
   const int chunks = p.count / 8, batch = batch_of(chunks, blocks), tile = blockDim.x * batch;
   for (int first = block * tile + threadIdx.x; first < chunks; first += blocks * tile) {
-    uint4 a[kBatch], b[kBatch];
+    uint4 a[kPairs], b[kPairs];
 #pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
+    for (int j = 0; j < kPairs; ++j) {
       int at = first + j * blockDim.x;
       if (j >= batch || at >= chunks) continue;
       a[j] = rs::load_stream(p.a + (long long)at * 8);
       b[j] = rs::load_stream(p.b + (long long)at * 8);
     }
 #pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
+    for (int j = 0; j < kPairs; ++j) {
       int at = first + j * blockDim.x;
       if (j >= batch || at >= chunks) continue;
       Eight sum(a[j]), other(b[j]);

@@ -27,6 +27,7 @@ DEPTHS = (1, 4, 16)
 POINT_S, LEAST = 0.25, 4
 """A point lasts this long, and does at least so many operations."""
 MOST = 4000
+KEPT = 400
 RING_BYTES = 16 << 20
 """Buffers of a thread, so that not one piece of memory is always in the cache."""
 Buffer = np.ndarray[Any, Any]
@@ -42,7 +43,8 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """Records of reads and writes at random places of a file made in *folder*, until *deadline*.
 
-    `seconds` is the latency of each operation, `wall_seconds` the time of all of them together.
+    `seconds` is the latency of each operation, or of `KEPT` of them, evenly taken; `wall_seconds`
+    the time of all `operations` together.
     The file is removed at the end. Raises `CheckError` if a read brings the wrong bytes.
     """
     path = folder / f"tier-{os.getpid()}.bin"
@@ -123,7 +125,8 @@ class Target:
             if not write:
                 worker.verify()
         seconds = [taken for worker in workers for taken in worker.seconds]
-        return {"seconds": seconds, "wall_seconds": wall, "operations": len(seconds)}
+        kept = seconds[:: -(-len(seconds) // KEPT)]
+        return {"seconds": kept, "wall_seconds": wall, "operations": len(seconds)}
 
 
 class Worker:

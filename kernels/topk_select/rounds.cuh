@@ -53,7 +53,8 @@ __device__ __forceinline__ void count_bin(unsigned* bins, bool counts, unsigned 
   unsigned voters = __ballot_sync(~0u, counts);
   if (voters == 0) return;
   int leader = __ffs(voters) - 1;
-  bool together = counts && bin == __shfl_sync(~0u, bin, leader);
+  unsigned crowded = __shfl_sync(~0u, bin, leader);
+  bool together = counts && bin == crowded;
   unsigned number = __popc(__ballot_sync(~0u, together));
   bool leads = static_cast<int>(threadIdx.x % 32) == leader;
   if (leads || (counts && !together)) atomicAdd(&bins[bin], leads ? number : 1u);

@@ -23,16 +23,16 @@ __device__ __forceinline__ void barrier_inval(Barrier* bar) {
 #endif
 }
 
-// Until the word in shared memory, which other warps of the block raise, has reached *count*; what
-// they wrote before is visible then. A count and not an mbarrier: a warp may be rounds ahead of the
-// others, where the parity of a phase would say too little.
-__device__ __forceinline__ void wait_count(const unsigned* word, unsigned count) {
-  while (static_cast<int>(*static_cast<const volatile unsigned*>(word) - count) < 0) {
+// *threads* threads, whole warps, meet; the *count*th meeting of this word of shared memory, which
+// starts at zero and which only the CPU needs.
+__device__ __forceinline__ void meet(unsigned* word, unsigned count, unsigned threads) {
 #ifdef RS_CPU
+  atomicAdd(word, 1);
+  while (*static_cast<volatile unsigned*>(word) < count * threads)
     cpu::block->yield(cpu::Wait::spin);
+#else
+  asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory");
 #endif
-  }
-  __threadfence_block();
 }
 
 // A pair of T whose values are kMagic + nibble: the nibble stands in the lowest mantissa bits of a

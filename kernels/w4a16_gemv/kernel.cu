@@ -3,7 +3,7 @@
 #include "w4a16_gemv/stage.cuh"
 
 #ifndef THREADS
-#define THREADS 544
+#define THREADS 576
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) w4a16_gemv(W4a16GemvParams p) {

@@ -23,15 +23,19 @@ PARAMS = layout(
     ("tokens", "i4"),
     ("n", "i4"),
     ("k", "i4"),
+    ("strips", "i4"),
+    ("units", "i4"),
     ("pieces", "i4"),
+    ("piece_units", "i4"),
     ("depth", "i4"),
 )
 SHARED_LIMIT = 232448
 """Bytes of shared memory that a block of sm_90 may have."""
 RING_BYTES = 64 * 1024
 """What the ring of a block needs to cover the latency of memory, with some to spare."""
-THREADS = 544
-"""16 warps that compute and one that copies."""
+TEAM, MAX_CONSUMERS = 4, 16
+THREADS = 32 * (MAX_CONSUMERS + 2)
+"""16 warps that compute, one that adds up and one that copies."""
 TOKEN_STRIDE = 20
 SPLIT_BYTES, ITEM_BYTES = 60_000, 2_000
 """What a cut of k, and an item, cost: about as much time as an SM takes to stream these bytes."""
@@ -70,8 +74,8 @@ def plan(
             continue
         items = -(-strips * pieces // blocks)
         fixed = shared_bytes(tokens, bits, threads, 0, piece_units)
-        slot = (threads // 32 - 1) * (UNIT_BYTES[bits] + 16)
-        enough = -(-items * piece_units // (threads // 32 - 1))
+        slot = shared_bytes(tokens, bits, threads, 1, piece_units) - fixed
+        enough = -(-items * piece_units // (threads // 32 - 2))
         depth = min((limit - fixed) // slot, enough)
         if depth < min(max(1, RING_BYTES // slot), enough):
             continue
@@ -91,9 +95,10 @@ def shared_bytes(tokens: int, bits: int, threads: int, depth: int, piece_units: 
     padded, piece_k = padded_tokens(tokens), piece_units * UNIT_K[bits]
     sums = piece_k // GROUP * 8 * -(-padded // 8) * 4 if bits == 4 else 0
     x = padded * (piece_k * 2 + 16)
-    warps, open_items = threads // 32 - 1, 2 if padded > 4 else 4
-    partial = open_items * (warps * padded * TOKEN_STRIDE * 4 + 8)
-    return warps * depth * (UNIT_BYTES[bits] + 16) + x + sums + partial + 8
+    consumers, open_items = threads // 32 - 2, 2 if padded > 4 else 4
+    partial = open_items * (consumers * padded * TOKEN_STRIDE * 4 + 16)
+    ring = consumers * depth * UNIT_BYTES[bits] + -(-consumers // TEAM) * depth * 16
+    return ring + x + sums + partial + 8
 
 
 def defines(tokens: int, bits: int, element: str) -> tuple[str, ...]:
@@ -141,7 +146,10 @@ def params(
         tokens=tokens,
         n=n,
         k=k,
+        strips=want[0],
+        units=want[1],
         pieces=cut.pieces,
+        piece_units=-(-want[1] // cut.pieces),
         depth=cut.depth,
     )
 
@@ -169,5 +177,7 @@ def gemv(
     blocks = blocks or backend.sms
     cut = cut or plan(n, k, tokens, bits, blocks, threads)
     space = space or workspace(backend, n, tokens, cut.pieces)
+    if not 96 <= threads <= THREADS or threads % 32:
+        raise ValueError(f"w4a16_gemv: {threads} threads, expected 3 to {MAX_CONSUMERS + 2} warps")
     kernel = backend.function("w4a16_gemv", "w4a16_gemv", defines(tokens, bits, element))
     kernel(blocks, threads, (params(backend, x, weights, y, bits, cut, space),), cut.shared)
