@@ -138,9 +138,13 @@ class Profile:
         assert isinstance(form, Prefill)
         return form
 
-    def elementwise(self) -> Small:
-        """One small node: norm, rotary embedding, append, activation, residual add."""
-        form = self.kernel("elementwise").form
+    def elementwise(self, stage: str = "") -> Small:
+        """One small node: norm, rotary embedding, append, activation, residual add.
+
+        That of *stage* (`norm`, `sample`) where the profile has one of its own, else all together.
+        """
+        own = f"elementwise.{stage}"
+        form = self.kernel(own if own in self.kernels else "elementwise").form
         assert isinstance(form, Small)
         return form
 

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from .profile import Profile
 
 ELEMENT_BYTES = 2.0  # activations, embeddings and the LM head stay at 16 bits
+SMALL = (
+    "embed", "norm", "split", "rope_q", "rope_k", "append", "silu_mul", "add", "top_k", "combine",
+    "sample",
+)  # fmt: skip
+KERNELS = {"rope_q": "rope", "rope_k": "rope"}
+"""Kernel of a small stage in the profile, where it is named otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Stages:
         self.fused = kernels == "fused"
         self.weights = weights
         self.gemm = {name: profile.gemm(name) for name in (weights, "bf16")}
-        self.small = profile.elementwise()
+        self.small = {stage: profile.elementwise(KERNELS.get(stage, stage)) for stage in SMALL}
         self.products: set[tuple[str, int, int]] = set()
         """Weight format, k and n of every product so far: inputs and outputs of its matrix."""
         self.bodies: dict[int, Body] = {}
@@ -163,5 +169,5 @@ class Stages:
 
     def _elementwise(self, name: str, tokens: int, elements: int) -> Stage:
         """*elements* read and written for each of *tokens* tokens."""
-        seconds = self.small.seconds(ELEMENT_BYTES * tokens * elements)
-        return Stage(name, seconds, self.small.t0_s)
+        form = self.small[name]
+        return Stage(name, form.seconds(ELEMENT_BYTES * tokens * elements), form.t0_s)

@@ -37,8 +37,8 @@ def gemm(m: int, k: int, n: int) -> float:
     return H200.gemm("bf16").seconds(2.0 * k * n + 2.0 * m * (k + n), 2.0 * m * k * n)
 
 
-def small(tokens: int, elements: int) -> float:
-    return H200.elementwise().seconds(2.0 * tokens * elements)
+def small(tokens: int, elements: int, stage: str = "") -> float:
+    return H200.elementwise(stage).seconds(2.0 * tokens * elements)
 
 
 def kernels(kernels: str, tokens: int, logits: int, attention: list[float]) -> list[float]:
@@ -47,13 +47,14 @@ def kernels(kernels: str, tokens: int, logits: int, attention: list[float]) -> l
     q, kv = SHAPE.heads * SHAPE.head_dim, SHAPE.kv_heads * SHAPE.head_dim
     qkv, o = gemm(tokens, d, q + 2 * kv), gemm(tokens, q, d)
     up, down = gemm(tokens, d, 2 * f), gemm(tokens, f, d)
-    tail = [gemm(logits, d, v), small(logits, v)] if logits else []
+    tail = [gemm(logits, d, v), small(logits, v, "sample")] if logits else []
     if kernels == "fused":
         return [qkv, *attention, o, up, down] * SHAPE.layers + tail
-    norm, add = small(tokens, 2 * d), small(tokens, 3 * d)
+    norm, add = small(tokens, 2 * d, "norm"), small(tokens, 3 * d, "add")
     split, append = small(tokens, 2 * (q + 2 * kv)), small(tokens, 4 * kv)
-    before = [norm, qkv, split, small(tokens, 2 * q), small(tokens, 2 * kv), append]
-    after = [o, add, norm, up, small(tokens, 3 * f), down, add]
+    rope_q, rope_k = small(tokens, 2 * q, "rope"), small(tokens, 2 * kv, "rope")
+    before = [norm, qkv, split, rope_q, rope_k, append]
+    after = [o, add, norm, up, small(tokens, 3 * f, "silu_mul"), down, add]
     return [small(tokens, 2 * d), *[*before, *attention, *after] * SHAPE.layers, norm, *tail]
 
 

@@ -306,10 +306,29 @@ def small_alone(name: str, ops: Sequence[str]) -> Recipe:
     )
 
 
+def sampler(name: str, op: str, what: str) -> Recipe:
+    """The choice of a token from a row of the vocabulary."""
+    return Recipe(
+        name=f"elementwise.{name}",
+        folder="small_ops",
+        form="linear_bytes",
+        where=lambda axes: axes["op"] == op,
+        inputs=lambda point: {"bytes": point.bytes, "rows": float(point.axes["rows"])},
+        start={"t0_s": 6e-6, "bytes_per_s": 3e12},
+        free=("t0_s", "bytes_per_s"),
+        shape=lambda axes: f"{axes['rows']} rows of {axes['logits']}",
+        domain=("bytes", "rows"),
+        least=3,
+        note=REPLAY + f"{what} from rows of 128,256 logits, bytes read.",
+    )
+
+
 EVERY_SMALL = [op for ops in SMALL.values() for op in ops]
 ELEMENTWISE = (
     small("elementwise", EVERY_SMALL, "Norm, rotary embedding, activation and add together"),
     *(small_alone(name, ops) for name, ops in SMALL.items()),
+    sampler("sample", "sampled", "Sampling at a temperature"),
+    sampler("argmax", "greedy", "Arg-max"),
 )
 
 
@@ -409,6 +428,7 @@ def verify(name: str, where: Callable[[Axes], bool], what: str) -> Recipe:
         free=("t0_s", "bytes_per_s", "ramp_s", "row_s"),
         shape=lambda axes: f"{axes['vocabulary']} {axes['element']}",
         domain=("batch", "drafts", "vocabulary", "bytes"),
+        least=6,
         note=REPLAY
         + f"{what}; commit and page release are in it. Rows of the vocabulary are cold.",
     )

@@ -2,10 +2,11 @@
 //
 // resident       one block an SM: boundary, append, score, select, attend, verify and commit, again
 //                and again until asked to leave, out of steps, or out of patience
+// stage_*        the same stages as kernels of their own
 // edit_slot      what the loop does at a boundary, for hosts that decide themselves
 // probe_*        an empty node, a barrier and a mailbox by themselves
 //
-// STAGES 0 compiles the loop with empty stages: what is left is its control.
+// STAGES 0 compiles everything with empty stages: what is left is control.
 #include "loop_control/control.cuh"
 
 #ifndef STAGES
@@ -14,16 +15,7 @@
 #ifndef THREADS
 #define THREADS 256
 #endif
-#ifndef SETS
-#define SETS 8
-#endif
-#if STAGES
-#include "kv_append/stage.cuh"
-#include "page_score/stage.cuh"
-#include "paged_attention/stage.cuh"
-#include "topk_select/stage.cuh"
-#include "verify_commit/stage.cuh"
-#endif
+#include "loop_control/stages.cuh"
 #ifdef RS_CPU
 #undef __grid_constant__
 #define __grid_constant__
@@ -31,68 +23,51 @@
 
 namespace loop {
 
-// One input set: what each stage is given. Steps take the sets in turn.
-struct Step {
-#if STAGES
-  KvAppendParams append;
-  PageScoreParams score;
-  TopkSelectParams select;
-  PagedAttentionParams attend;
-  VerifyCommitParams verify;
-#endif
-  const int* emitted;
-  const int* tokens;
-};
-
 struct Params {
   Control control;
   Slots slots;
+  const Step* steps;  // [sets]
   int sets;
   int sparse;  // 0: attention over all pages, without scoring and selection
-  Step steps[SETS];
 };
 
 constexpr int kStamps = 16;  // int64 words a row of `stamps`; 2i: stage i starts, 2i + 1: it has ended
 
-struct Worker {
-  int index, count;
+// What a block keeps between stages. It lies in shared memory so that the stages, which need nearly
+// all registers, need not save it.
+struct Desktop {
+  Step step;  // the current one
+  rs::Meeting inside, outside;
+  long long* row;  // stamps of this step, null except in one block of the grid
+  int worker, workers;
   unsigned launched;
-  unsigned char* shared;
-  long long* row;  // stamps of this step, null except in one thread of the grid
-
-  __device__ void stamp(int at) const {
-    if (row) row[at] = clock64();
-  }
 };
 
-#if STAGES
-#define RUN_STAGE(i, stage, params)               \
-  w.stamp(2 * i);                                 \
-  stage(params, w.index, w.count, w.shared);      \
-  w.stamp(2 * i + 1)
-#else
-#define RUN_STAGE(i, stage, params) \
-  w.stamp(2 * i);                   \
-  w.stamp(2 * i + 1)
-#endif
+__device__ inline void stamp(const Desktop& d, int at) {
+  if (threadIdx.x == 0 && d.row) d.row[at] = clock64();
+}
+
+#define RUN_STAGE(i, stage, params)             \
+  stamp(d, 2 * i);                              \
+  stage(params, d.worker, d.workers, shared);   \
+  stamp(d, 2 * i + 1)
 
 // One step; false if a meeting failed.
-__device__ inline bool run_step(const Params& p, const Step& step, rs::Meeting& m,
-                                const Worker& w) {
-  RUN_STAGE(0, kv_append_stage, step.append);
-  if (!rs::meet(m)) return false;
+__device__ inline bool run_step(const Params& p, Desktop& d, unsigned char* shared) {
+  RUN_STAGE(0, append_stage, d.step.append);
+  if (!rs::meet(d.inside)) return false;
   if (p.sparse) {
-    RUN_STAGE(1, page_score_stage, step.score);
-    if (!rs::meet(m)) return false;
-    RUN_STAGE(2, topk_select_stage, step.select);
-    if (!rs::meet(m)) return false;
+    RUN_STAGE(1, score_stage, d.step.score);
+    if (!rs::meet(d.inside)) return false;
+    RUN_STAGE(2, select_stage, d.step.select);
+    if (!rs::meet(d.inside)) return false;
   }
-  RUN_STAGE(3, paged_attention_stage, step.attend);
+  RUN_STAGE(3, attend_stage, d.step.attend);
   // Block 0 may still be sending the last step's lengths, which the commit changes.
-  if (p.control.dedicated && w.index == 0 && threadIdx.x == 32)
-    rs::wait_reached(p.control.gates + kPublished, w.launched, m.abort, m.limit_ns);
-  if (!rs::meet(m)) return false;
-  RUN_STAGE(4, verify_commit_stage, step.verify);
+  if (p.control.dedicated && d.worker == 0 && threadIdx.x == 32)
+    rs::wait_reached(p.control.gates + kPublished, d.launched, d.inside.abort, d.inside.limit_ns);
+  if (!rs::meet(d.inside)) return false;
+  RUN_STAGE(4, verify_stage, d.step.verify);
   return true;
 }
 
@@ -107,17 +82,18 @@ __device__ inline void put_order(unsigned* gate, unsigned number, unsigned order
 
 // Where all blocks, block 0 included, agree on what comes next: kRun, or why to leave (only block 0
 // knows). *order* is what block 0 foresaw.
-__device__ inline unsigned boundary(const Params& p, Desk& desk, rs::Meeting& m, unsigned order,
-                                    unsigned launched, Unsent& unsent) {
+__device__ inline unsigned boundary(const Params& p, Desk& desk, Desktop& d, unsigned order,
+                                    Unsent& unsent) {
   __shared__ unsigned settled;
   const Control& c = p.control;
+  unsigned launched = d.launched;
   bool serves = blockIdx.x == 0;
   if (serves && threadIdx.x == 0) put_order(c.gates + kBoundary, launched, order);
   unsigned word;
-  if (!rs::meet(m, word)) return kAborted;
+  if (!rs::meet(d.outside, word)) return kAborted;
   order = order_in(word, launched);
   if (order == kHold && serves) {
-    unsigned reason = settle(c, p.slots, desk, m, launched, unsent);
+    unsigned reason = settle(c, p.slots, desk, d.outside, launched, unsent);
     if (threadIdx.x == 0) {
       put_order(c.gates + kSettled, launched, reason == kRun ? kGo : kLeave);
       rs::store_release_gpu(c.gates + kSettled, launched + 1);
@@ -125,8 +101,8 @@ __device__ inline unsigned boundary(const Params& p, Desk& desk, rs::Meeting& m,
     return reason;
   }
   if (order == kHold) {
-    if (threadIdx.x == 0 &&
-        !rs::wait_reached(c.gates + kSettled, launched + 1, m.abort, m.limit_ns, settled))
+    if (threadIdx.x == 0 && !rs::wait_reached(c.gates + kSettled, launched + 1, d.outside.abort,
+                                              d.outside.limit_ns, settled))
       settled = launched << 2 | kLeave;
     __syncthreads();
     order = order_in(settled, launched);
@@ -143,6 +119,23 @@ __device__ inline void leave(unsigned* gates) {
   for (int i = 0; i < kGateWords; ++i) static_cast<volatile unsigned*>(gates)[i] = 0;
 }
 
+// The parameters of the coming step on their way to shared memory, 16 bytes a thread: they are
+// asked for before a meeting and put down after it.
+struct Parcel {
+  static constexpr unsigned kPieces = sizeof(Step) / 16;
+  static_assert(sizeof(Step) % 16 == 0 && kPieces + 32 <= 128, "one piece a thread, not in warp 0");
+  uint4 piece;
+
+  __device__ bool mine() const { return threadIdx.x - 32 < kPieces; }
+  __device__ void fetch(const Step* step) {
+    if (mine()) piece = rs::load_stream(reinterpret_cast<const uint4*>(step) + threadIdx.x - 32);
+  }
+  __device__ void put(Step* step) const {
+    if (mine()) reinterpret_cast<uint4*>(step)[threadIdx.x - 32] = piece;
+    __syncthreads();
+  }
+};
+
 }  // namespace loop
 
 // Grid: all blocks must be resident at once, so at most one an SM; block 0 serves the control, and
@@ -151,42 +144,93 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     resident(const __grid_constant__ loop::Params p) {
   RS_DYNAMIC_SHARED(shared);
   __shared__ loop::Desk desk;
+  __shared__ __align__(16) loop::Desktop d;
   const loop::Control& c = p.control;
   bool serves = blockIdx.x == 0, works = !(serves && c.dedicated);
-  unsigned workers = gridDim.x - (c.dedicated != 0), *abort = c.gates + loop::kAbort;
-  rs::Meeting inside{c.gates + loop::kInside, abort, workers, 0, c.watchdog_ns};
-  rs::Meeting outside{c.gates + loop::kBoundary, abort, gridDim.x, 0, c.watchdog_ns};
-  loop::Worker w{int(blockIdx.x - (c.dedicated != 0)), int(workers), 0, shared, nullptr};
+  if (threadIdx.x == 0) {
+    unsigned *gates = c.gates, *abort = gates + loop::kAbort;
+    unsigned workers = gridDim.x - (c.dedicated != 0);
+    d.inside = {gates + loop::kInside, abort, workers, 0, c.watchdog_ns};
+    d.outside = {gates + loop::kBoundary, abort, gridDim.x, 0, c.watchdog_ns};
+    d.worker = int(blockIdx.x) - (c.dedicated != 0);
+    d.workers = workers;
+    d.launched = 0;
+  }
   loop::Unsent unsent{nullptr, nullptr};
-  unsigned reason = loop::kRun, order = loop::kGo, first = c.counters[0];
+  unsigned reason = loop::kRun, order = loop::kGo, set = c.counters[0] % p.sets;
+  __syncthreads();
   if (serves) {
     loop::open_desk(c, p.slots, desk);
     loop::serve_host(c, p.slots, desk, unsent);
     order = loop::foresee(c, desk, 0);
   }
-  for (;; ++w.launched) {
-    reason = loop::boundary(p, desk, outside, order, w.launched, unsent);
+  for (;;) {
+    loop::Parcel parcel;
+    parcel.fetch(p.steps + set);
+    reason = loop::boundary(p, desk, d, order, unsent);
     if (reason != loop::kRun) break;
-    const loop::Step& step = p.steps[(first + w.launched) % p.sets];
+    parcel.put(&d.step);
     if (serves) {
       loop::serve_host(c, p.slots, desk, unsent);
       if (c.dedicated && threadIdx.x == 0)
-        rs::store_release_gpu(c.gates + loop::kPublished, w.launched);
-      order = loop::foresee(c, desk, w.launched + 1);
-      unsent = {step.emitted, step.tokens};
+        rs::store_release_gpu(c.gates + loop::kPublished, d.launched);
+      order = loop::foresee(c, desk, d.launched + 1);
+      unsent = {d.step.emitted, d.step.tokens};
     }
-    if (!works) continue;
-    bool traced = w.index == 0 && threadIdx.x == 0 && c.stamp_rows;
-    w.row = traced ? c.stamps + w.launched % c.stamp_rows * loop::kStamps : nullptr;
-    if (loop::run_step(p, step, inside, w)) continue;
-    reason = loop::kAborted;
-    break;
+    if (works) {
+      if (threadIdx.x == 0)
+        d.row = d.worker == 0 && c.stamp_rows
+                    ? c.stamps + d.launched % c.stamp_rows * loop::kStamps
+                    : nullptr;
+      if (!loop::run_step(p, d, shared)) {
+        reason = loop::kAborted;
+        break;
+      }
+    }
+    set = set + 1 == unsigned(p.sets) ? 0 : set + 1;
+    __syncthreads();
+    if (threadIdx.x == 0) ++d.launched;
+    __syncthreads();
   }
   if (serves) {
     if (reason != loop::kAborted) loop::publish(c, p.slots, desk, unsent);
     loop::close_desk(c, desk, reason);
   }
   loop::leave(c.gates);
+}
+
+// ---------------------------------------------------------------------------- stages on their own
+// The loop's stages as kernels, for hosts that launch them: same code, same block, same grid.
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    stage_append(const __grid_constant__ loop::AppendParams p) {
+  RS_DYNAMIC_SHARED(shared);
+  loop::append_stage(p, blockIdx.x, gridDim.x, shared);
+}
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    stage_score(const __grid_constant__ loop::ScoreParams p) {
+  RS_DYNAMIC_SHARED(shared);
+  loop::score_stage(p, blockIdx.x, gridDim.x, shared);
+}
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    stage_select(const __grid_constant__ loop::SelectParams p) {
+  RS_DYNAMIC_SHARED(shared);
+  loop::select_stage(p, blockIdx.x, gridDim.x, shared);
+}
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    stage_attend(const __grid_constant__ loop::AttendParams p) {
+  RS_DYNAMIC_SHARED(shared);
+  loop::attend_stage(p, blockIdx.x, gridDim.x, shared);
+}
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    stage_verify(const __grid_constant__ loop::VerifyParams p) {
+  RS_DYNAMIC_SHARED(shared);
+  loop::verify_stage(p, blockIdx.x, gridDim.x, shared);
+}
+
+// Dynamic shared memory of each stage, sizes [5], for blocks of *threads* in a grid of *blocks*.
+extern "C" __global__ void stage_sizes(const __grid_constant__ loop::Step step, int threads,
+                                       int blocks, int* sizes) {
+  if (threadIdx.x == 0) loop::stage_sizes(step, threads, blocks, sizes);
 }
 
 // ---------------------------------------------------------------------------- the host's own way

@@ -1,4 +1,4 @@
-// The list of page groups, and where a warp stands in it; part of page_score/stage.cuh.
+// The list of tasks, and where a warp stands in it; part of page_score/stage.cuh.
 #pragma once
 
 namespace page_score {
@@ -8,8 +8,11 @@ constexpr int kTiles = 128 / HEAD_DIM;  // 16-page tiles of a group: 8 KB of one
 constexpr int kPages = 16 * kTiles;
 constexpr int kLoads = HEAD_DIM / 32;  // 16-byte loads a lane makes of HEAD_DIM elements
 
-struct Group {
-  int request, first, pages;  // the group's first page, the pages of the request
+// One in kDrawnShare tasks is drawn, once a warp has kDrawnFrom of them.
+constexpr int kDrawnShare = DRAWN_SHARE, kDrawnFrom = 4;
+
+struct Group {  // one head of kPages pages
+  int request, head, first, pages;  // the task's first page, the pages of the request
 };
 
 __device__ __forceinline__ int pages_of(const PageScoreParams& p, int request) {
@@ -44,9 +47,11 @@ __device__ __forceinline__ void find_starts(const PageScoreParams& p, int* start
   if (lane == 0) starts[0] = 0;
 }
 
-// The group numbered *index*; *group* holds one that does not come later, or request 0.
-__device__ __forceinline__ void find_group(const PageScoreParams& p, const int* starts, int index,
+// The task numbered *index*, heads first; *group* holds one that does not come later, or request 0.
+__device__ __forceinline__ void find_group(const PageScoreParams& p, const int* starts, int task,
                                            Group& group) {
+  int index = task / p.kv_heads;
+  group.head = task - index * p.kv_heads;
   if (starts[group.request + 1] <= index) {
     int low = group.request + 1, high = p.requests - 1;  // the answer lies in [low, high]
     while (low < high) {
@@ -72,9 +77,42 @@ __device__ __forceinline__ void find_pages(const PageScoreParams& p, const Group
   }
 }
 
-// Lane 0's next ticket of *total*, which start over when all are drawn.
-__device__ __forceinline__ int draw(unsigned* counter, int total) {
-  return threadIdx.x % 32 ? 0 : static_cast<int>(increment_wrapping(counter, total - 1u));
-}
+// A warp's way through the list. The first *fixed* tasks are dealt in equal pieces; of the others
+// each warp draws tickets until there are none, *others* and one for each warp in all, and there the
+// counter wraps: it is back at zero at the end.
+struct Deal {
+  int index, end, step, fixed, total, ticket;
+  unsigned last;
+  unsigned* counter;
+
+  __device__ __forceinline__ Deal(const PageScoreParams& p, const int* starts, int block,
+                                  int blocks)
+      : counter(p.ticket) {
+    step = blockDim.x / 32;
+    total = starts[p.requests] * p.kv_heads;
+    int others = total / kDrawnShare / p.kv_heads * p.kv_heads;
+    if (total < kDrawnFrom * step * blocks) others = 0;
+    fixed = total - others;
+    last = others + step * blocks - 1u;
+    index = static_cast<int>((long long)fixed * block / blocks) + threadIdx.x / 32;
+    end = static_cast<int>((long long)fixed * (block + 1) / blocks);
+    draw();
+    if (index >= end) take();
+  }
+  __device__ __forceinline__ void draw() {  // early, for the answer takes a while
+    if (fixed < total && threadIdx.x % 32 == 0)
+      ticket = static_cast<int>(increment_wrapping(counter, last));
+  }
+  __device__ __forceinline__ void take() {
+    index = total;
+    if (fixed == total) return;
+    index = fixed + __shfl_sync(0xffffffffu, ticket, 0);
+    if (index < total) draw();
+  }
+  __device__ __forceinline__ void next() {
+    index += step;
+    if (index >= end || index - step >= fixed) take();
+  }
+};
 
 }  // namespace page_score

@@ -16,7 +16,7 @@ PARAMS = layout(
     ("table", "u8"),
     ("lengths", "u8"),
     ("scores", "u8"),
-    ("tickets", "u8"),
+    ("ticket", "u8"),
     ("requests", "i4"),
     ("tokens", "i4"),
     ("kv_heads", "i4"),
@@ -25,8 +25,6 @@ PARAMS = layout(
 )
 DTYPES = {"bf16": "uint16", "fp16": "float16"}
 THREADS = 512
-TICKET_WORDS = 32
-"""A cache line for each head's counter."""
 
 
 def page_scores(
@@ -36,7 +34,7 @@ def page_scores(
     table: Array,
     lengths: Array,
     scores: Array,
-    tickets: Array | None = None,
+    ticket: Array | None = None,
     *,
     page_tokens: int = 16,
     element: str = "bf16",
@@ -49,10 +47,10 @@ def page_scores(
     *q* [requests, tokens, heads, head_dim] and *minmax* [physical pages, kv_heads, 2, head_dim] are
     of *element* (bf16 as uint16), *table* [requests, max_pages] and *lengths* [requests] int32:
     tokens before this step, negative for an idle slot. Scores behind a request's last page stay as
-    they were. *tickets* [kv_heads, 32] uint32 are zero before and after; none given,
-    some are made, which a captured graph would outlive.
+    they were. *ticket* [1] uint32 is zero before and after; without it one is made,
+    which a captured graph would outlive.
     """
-    struct = params(backend, q, minmax, table, lengths, scores, tickets, element=element)
+    struct = params(backend, q, minmax, table, lengths, scores, ticket, element=element)
     head_dim, group = q.shape[3], q.shape[2] // minmax.shape[1]
     if reduce not in ("max", "sum"):
         raise ValueError(f"page_scores: reduce {reduce!r}, expected 'max' or 'sum'")
@@ -91,7 +89,7 @@ def params(
     table: Array,
     lengths: Array,
     scores: Array,
-    tickets: Array | None = None,
+    ticket: Array | None = None,
     *,
     element: str = "bf16",
 ) -> Struct:
@@ -103,15 +101,15 @@ def params(
     if head_dim not in (64, 128) or minmax.shape[3] != head_dim or heads % kv_heads or not tokens:
         raise ValueError(f"page_scores: q {q.shape}, minmax {minmax.shape}: heads or head_dim")
     max_pages = table.shape[-1]
-    if tickets is None:
-        tickets = backend.xp.zeros((kv_heads, TICKET_WORDS), "uint32")
+    if ticket is None:
+        ticket = backend.xp.zeros(1, "uint32")
     expected = {
         "q": (q, DTYPES[element], q.shape),
         "minmax": (minmax, DTYPES[element], minmax.shape),
         "table": (table, "int32", (requests, max_pages)),
         "lengths": (lengths, "int32", (requests,)),
         "scores": (scores, "float32", (requests, kv_heads, max(max_pages, *scores.shape[2:]))),
-        "tickets": (tickets, "uint32", (kv_heads, TICKET_WORDS)),
+        "ticket": (ticket, "uint32", (1,)),
     }
     for name, (array, dtype, shape) in expected.items():
         if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
@@ -125,7 +123,7 @@ def params(
         table=table,
         lengths=lengths,
         scores=scores,
-        tickets=tickets,
+        ticket=ticket,
         requests=requests,
         tokens=tokens,
         kv_heads=kv_heads,

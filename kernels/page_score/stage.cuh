@@ -5,10 +5,11 @@
 // with q- = min(q, 0) and q+ = max(q, 0), exact in the queries' own type: 16 pages are the rows of an
 // mma.m16n8k16, [kmin | kmax] its K = 2 HEAD_DIM, and 8 query rows of a KV head's group its columns.
 //
-// A warp keeps one KV head and takes groups of kPages pages, 8 KB, from HBM to registers: all 16
-// loads of 16 bytes that a lane needs are in flight before the first is used. The groups of all
-// requests are one list, and after its first one a warp draws the next from a counter: an SM that
-// gets less of the memory does less, and a batch of unequal requests costs what an even one does.
+// A task is one KV head of kPages pages, 8 KB from HBM to registers: all 16 loads of 16 bytes that a
+// lane needs are in flight before the first is used. The tasks of all requests are one list, so a
+// batch of unequal requests costs what an even one does. Blocks take equal pieces of it, neighbours
+// in memory; SMs do not get equal shares of the memory, so the last of a long list are drawn one by
+// one from a counter.
 //
 //   q        [requests, tokens, kv_heads * GROUP, HEAD_DIM] ELEMENT, rotary embedding applied
 //   minmax   [physical page, kv_heads, 2, HEAD_DIM] ELEMENT: minimum, maximum over the page's tokens
@@ -16,7 +17,7 @@
 //   lengths  [requests] int: tokens before this step; below 0 marks an idle slot
 //   scores   [requests, kv_heads, score_pages] float: the largest score (REDUCE_SUM: the sum) over
 //            the GROUP * tokens query rows that share the head
-//   tickets  [kv_heads, 32] unsigned: zero before, and left at zero
+//   ticket   [1] unsigned: zero before, and left at zero
 //
 // Pages 0 .. ceil((length + tokens) / PAGE_TOKENS) - 1 are scored, the unfinished last one included;
 // scores behind them and those of idle slots are left as they were. A score is the work of one warp
@@ -40,6 +41,9 @@
 #define REDUCE_SUM 0
 #endif
 
+#ifndef DRAWN_SHARE
+#define DRAWN_SHARE 8
+#endif
 #ifndef LOADER
 #define LOADER rs::load_stream
 #endif
@@ -50,7 +54,7 @@ struct PageScoreParams {
   const int* table;
   const int* lengths;
   float* scores;
-  unsigned* tickets;
+  unsigned* ticket;
   int requests, tokens, kv_heads, max_pages, score_pages;
 };
 
@@ -107,12 +111,13 @@ __device__ __forceinline__ float reduced(float a, float b) {
 // Queries stay in registers from group to group as long as eight rows hold all of them.
 struct Queries {
   uint4 rows[kLoads];
-  int request = -1;
+  int held = -1;  // request and head
 
-  __device__ __forceinline__ void hold(const PageScoreParams& p, const Group& group, int head) {
-    if (GROUP * p.tokens > 8 || request == group.request) return;
-    request = group.request;
-    load_query(p, request, head, 0, rows);
+  __device__ __forceinline__ void hold(const PageScoreParams& p, const Group& group) {
+    int wanted = group.request * p.kv_heads + group.head;
+    if (GROUP * p.tokens > 8 || held == wanted) return;
+    held = wanted;
+    load_query(p, group.request, group.head, 0, rows);
   }
 };
 
@@ -130,9 +135,9 @@ __device__ __forceinline__ void load_rows(const PageScoreParams& p, const int (&
   }
 }
 
-__device__ __forceinline__ void score_rows(const PageScoreParams& p, const Group& group, int head,
-                                           const Rows& v, Queries& q) {
-  int lane = threadIdx.x % 32, queries = GROUP * p.tokens;
+__device__ __forceinline__ void score_rows(const PageScoreParams& p, const Group& group, const Rows& v,
+                                           Queries& q) {
+  int lane = threadIdx.x % 32, head = group.head, queries = GROUP * p.tokens;
   float best[2 * kTiles];
   for (int first = 0; first < queries; first += 8) {
     if (queries > 8) load_query(p, group.request, head, first, q.rows);
@@ -161,35 +166,6 @@ __device__ __forceinline__ void score_rows(const PageScoreParams& p, const Group
     p.scores[((long long)group.request * p.kv_heads + head) * p.score_pages + page] = mine;
 }
 
-// All groups of *head* that this warp gets; *rank* is its number among the *warps* that share it.
-// They draw total tickets together, one each for a group and none: so the counter, which wraps
-// there, is back at zero at the end.
-__device__ __forceinline__ void score_head(const PageScoreParams& p, const int* starts, int head,
-                                           int rank, int warps) {
-  int total = starts[p.requests], index = rank;
-  if (index >= total) return;
-  unsigned* counter = p.tickets + head * 32;
-  Group group = {0, 0, pages_of(p, 0)};
-  int ids[2 * kTiles];
-  find_group(p, starts, index, group);
-  find_pages(p, group, ids);
-  int ticket = draw(counter, total);
-  Queries q;
-  while (index < total) {
-    Rows v;
-    load_rows(p, ids, head, v);
-    q.hold(p, group, head);
-    Group now = group;
-    index = __shfl_sync(0xffffffffu, ticket, 0) + warps;
-    if (index < total) {
-      find_group(p, starts, index, group);
-      find_pages(p, group, ids);
-      ticket = draw(counter, total);
-    }
-    score_rows(p, now, head, v, q);
-  }
-}
-
 // Dynamic shared memory of the stage.
 constexpr int shared_bytes(int requests) { return (requests + 1) * 4; }
 
@@ -202,10 +178,25 @@ __device__ __forceinline__ void page_score_stage(const PageScoreParams& p, int b
   int* starts = reinterpret_cast<int*>(shared);
   if (threadIdx.x < 32) find_starts(p, starts);
   __syncthreads();
-  int warps = blockDim.x / 32 * blocks, warp = block * (blockDim.x / 32) + threadIdx.x / 32;
-  int lanes = min(p.kv_heads, warps);  // heads that are worked on at a time
-  int first = warp % lanes;
-  for (int head = first; head < p.kv_heads; head += lanes)
-    score_head(p, starts, head, warp / lanes, (warps - first + lanes - 1) / lanes);
+  Deal deal(p, starts, block, blocks);
+  Group group = {0, 0, 0, pages_of(p, 0)};
+  int ids[2 * kTiles];
+  if (deal.index < deal.total) {
+    find_group(p, starts, deal.index, group);
+    find_pages(p, group, ids);
+  }
+  Queries q;
+  while (deal.index < deal.total) {
+    Rows v;
+    load_rows(p, ids, group.head, v);
+    q.hold(p, group);
+    Group now = group;
+    deal.next();
+    if (deal.index < deal.total) {
+      find_group(p, starts, deal.index, group);
+      find_pages(p, group, ids);
+    }
+    score_rows(p, now, v, q);
+  }
   __syncthreads();  // the next stage may reuse the shared memory
 }

@@ -35,13 +35,17 @@
 #define REDUCE_SUM 0
 #endif
 
+#ifndef LOADER
+#define LOADER rs::load_stream
+#endif
+#include "page_score/inline.cuh"
 struct PageScoreParams {
   const ELEMENT* q;
   const ELEMENT* minmax;
   const int* table;
   const int* lengths;
   float* scores;
-  unsigned* tickets;
+  unsigned* ticket;
   int requests, tokens, kv_heads, max_pages, score_pages;
 };
 
@@ -201,7 +205,7 @@ __device__ __forceinline__ void page_score_stage(const PageScoreParams& p, int b
       const ELEMENT* row =
           p.minmax + ((long long)ids[i] * p.kv_heads + task.head) * (2 * HEAD_DIM) + lane % 4 * 8;
 #pragma unroll
-      for (int j = 0; j < 2 * kLoads; ++j) v[i][j] = rs::load_stream(row + 32 * j);
+      for (int j = 0; j < 2 * kLoads; ++j) v[i][j] = LOADER(row + 32 * j);
     }
     Task now = task;
     index += warps;

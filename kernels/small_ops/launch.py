@@ -145,8 +145,8 @@ def sample(
     if temperatures is not None and uniforms is None:
         raise ValueError("sample: temperatures without uniforms")
     tiles = -(-vocabulary // TILE)
-    # About 32 warps an SM, each with as long a run of tiles as that leaves.
-    parts = min(tiles, parts or max(1, 32 * backend.sms // rows))
+    # About 24 warps an SM, each with as long a run of tiles as that leaves.
+    parts = min(tiles, parts or max(1, 24 * backend.sms // rows))
     space = space or sample_space(backend, rows, vocabulary)
     kind = {"uint16": "bf16", "float16": "fp16"}.get(str(logits.dtype), "float32")
     kernel = backend.function("small_ops", "sample_token", (f"LOGIT={C_TYPES.get(kind, 'float')}",))
@@ -155,7 +155,7 @@ def sample(
         tokens=tokens, tiles=space[0], tickets=space[1],
         rows=rows, vocabulary=vocabulary, parts=parts,
     )  # fmt: skip
-    kernel(max(1, min(rows * parts // 8, 4 * backend.sms)), 256, (params,))
+    kernel(max(1, min(-(-rows * parts // 8), 3 * backend.sms)), 256, (params,))
 
 
 def sample_space(backend: Backend, rows: int, vocabulary: int) -> tuple[Array, Array]:

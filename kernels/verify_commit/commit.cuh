@@ -14,8 +14,8 @@
 namespace verify {
 
 struct CommitShared {
-  int *push_begin, *pop_begin, *from, *emit;  // [batch]
-  int2 totals[16];                            // one a warp
+  int push_begin[kMostBatch], pop_begin[kMostBatch], from[kMostBatch], emit[kMostBatch];
+  int2 totals[16];  // one a warp
   int taken, short_of;
 };
 

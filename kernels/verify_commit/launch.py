@@ -23,7 +23,8 @@ PARAMS = layout(*((n, "u8") for n in POINTERS), *((n, "i4") for n in SCALARS), (
 MODES = {"greedy": 0, "logits": 1, "probabilities": 2}
 TARGETS = {"bf16": "__nv_bfloat16", "fp32": "float"}
 TILE_BYTES = 4096
-SHARED_BYTES = 704
+MOST_BATCH = 256
+SHARED_BYTES = 8816
 """sizeof(verify::Shared)."""
 
 
@@ -79,7 +80,7 @@ def defines(target: str, page_tokens: int) -> tuple[str, ...]:
 
 def shared_bytes(batch: int, new_tokens: int, vocabulary: int = 0, itemsize: int = 2) -> int:
     """Dynamic shared memory of the stage, as `verify::shared_bytes` computes."""
-    return SHARED_BYTES + 4 * batch * (8 + new_tokens) - 4 * (-vocabulary * itemsize // TILE_BYTES)
+    return SHARED_BYTES + 4 * batch * new_tokens - 4 * (-vocabulary * itemsize // TILE_BYTES)
 
 
 def verify_commit(
@@ -170,6 +171,8 @@ def _params(
     backend: Backend, tokens: Array, emitted: Array, slots: Slots, values: dict[str, Any]
 ) -> Struct:
     batch, new_tokens = tokens.shape
+    if batch > MOST_BATCH:
+        raise ValueError(f"commit: {batch} requests, expected at most {MOST_BATCH}")
     max_pages, capacity = slots.table.shape[1], slots.free_ring.size
     _check("tokens", tokens, (batch, new_tokens), np.int32)
     for name in ("lengths", "remaining", "page_counts"):

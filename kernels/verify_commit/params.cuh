@@ -20,6 +20,7 @@ struct Decision {  // of one request
 };
 
 constexpr int kMostTokens = 32;  // T: a warp's lanes test the drafted tokens
+constexpr int kMostBatch = 256;
 constexpr int kLanes = 32;
 
 // A tile is what a warp reads at once: 8 vectors of 16 bytes a lane. Sums of a row are always taken

@@ -19,7 +19,6 @@ struct SampleShared {
   int tile, token;
   float sums[kFinders / kLanes];
   int first[kFinders / kLanes], last[kFinders / kLanes];  // threads, by warp
-  float* tiles;                                           // [tiles] weights of the row's tiles
 };
 
 // Weights of one row in the order of the vocabulary; the sum of p need not be 1.
@@ -91,13 +90,14 @@ __device__ __forceinline__ int last_positive(float weight) {
   return 31 - __clz(__ballot_sync(~0u, weight > 0));
 }
 
-// The tile of the token at *uniform* of the cumulative weights, from s.tiles, by one warp.
+// The tile of the token at *uniform* of the cumulative *weights* of the tiles, by one warp.
 // Rounding can carry the level past the end; the last tile of positive weight is taken then.
-__device__ __forceinline__ void find_tile(SampleShared& s, int tiles, float uniform) {
+__device__ __forceinline__ void find_tile(SampleShared& s, const float* weights, int tiles,
+                                          float uniform) {
   int each = (tiles + kLanes - 1) / kLanes;
   int begin = min(lane() * each, tiles), end = min(begin + each, tiles);
   float own = 0;
-  for (int t = begin; t < end; ++t) own += s.tiles[t];
+  for (int t = begin; t < end; ++t) own += weights[t];
   float sum = prefix_sum(own), level = uniform * __shfl_sync(~0u, sum, kLanes - 1);
   int first = first_above(own, sum, level), last = last_positive(own);
   if (lane() == 0) s.level = level, s.tile = -1;
@@ -105,7 +105,7 @@ __device__ __forceinline__ void find_tile(SampleShared& s, int tiles, float unif
   if (lane() != (first >= 0 ? first : last)) return;
   float before = sum - own;
   for (int t = begin; t < end; ++t) {
-    float weight = s.tiles[t];
+    float weight = weights[t];
     if (weight > 0) {
       s.tile = t;
       s.before = before;

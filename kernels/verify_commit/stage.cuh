@@ -15,34 +15,20 @@
 
 namespace verify {
 
-// Then nine int [batch] of slots and commit, best [batch * new_tokens], tile weights [tiles].
-struct Shared {
+struct Shared {  // then best [batch * new_tokens] and the weights of a row's tiles [tiles]
   SampleShared sample;
   SlotsShared slots;
   CommitShared commit;
-  int* best;
   unsigned mask, last;
 };
-static_assert(sizeof(Shared) == 704, "the launcher counts these bytes too");
+static_assert(sizeof(Shared) == 8816, "the launcher counts these bytes too");
 
 __host__ __device__ inline unsigned shared_bytes(int batch, int new_tokens, int vocabulary) {
-  return static_cast<unsigned>(sizeof(Shared)) + 4u * batch * (8 + new_tokens) +
-         4u * tiles_of(vocabulary);
+  return static_cast<unsigned>(sizeof(Shared)) + 4u * batch * new_tokens + 4u * tiles_of(vocabulary);
 }
-
-__device__ __forceinline__ Shared& carve(unsigned char* memory, const VerifyCommitParams& p) {
-  Shared& s = *reinterpret_cast<Shared*>(memory);
-  int* words = reinterpret_cast<int*>(memory + sizeof(Shared));
-  if (threadIdx.x == 0) {
-    int** arrays[8] = {&s.slots.active,       &s.slots.length,       &s.slots.held,
-                       &s.slots.remaining,    &s.commit.push_begin,  &s.commit.pop_begin,
-                       &s.commit.from,        &s.commit.emit};
-    for (int i = 0; i < 8; ++i) *arrays[i] = words + i * p.batch;
-    s.best = words + 8 * p.batch;
-    s.sample.tiles = reinterpret_cast<float*>(s.best + p.batch * p.new_tokens);
-  }
-  __syncthreads();
-  return s;
+__device__ __forceinline__ int* best_of(Shared& s) { return reinterpret_cast<int*>(&s + 1); }
+__device__ __forceinline__ float* tiles_of(Shared& s, const VerifyCommitParams& p) {
+  return reinterpret_cast<float*>(best_of(s) + p.batch * p.new_tokens);
 }
 
 constexpr unsigned long long kPatienceNs = 2000000000ull;
@@ -91,17 +77,19 @@ __device__ __forceinline__ void decide(const VerifyCommitParams& p, int b, Sampl
 // The next token of a decided request by the whole block; weight_of(tile) is asked of one thread
 // or, if *by_warp* names a tile, of a warp for that tile.
 template <class WeightOf>
-__device__ __forceinline__ void sample(const VerifyCommitParams& p, int b, SampleShared& s,
+__device__ __forceinline__ void sample(const VerifyCommitParams& p, int b, Shared& shared,
                                        const Weights& w, int by_warp, WeightOf&& weight_of) {
+  SampleShared& s = shared.sample;
+  float* weights = tiles_of(shared, p);
   int tiles = tiles_of(p.vocabulary);
   for (int t = threadIdx.x; t < tiles; t += blockDim.x)
-    if (t != by_warp) s.tiles[t] = weight_of(t);
+    if (t != by_warp) weights[t] = weight_of(t);
   if (by_warp >= 0 && warp() == warps() - 1) {
     float sum = tile_sum(w, by_warp);
-    if (lane() == 0) s.tiles[by_warp] = sum;
+    if (lane() == 0) weights[by_warp] = sum;
   }
   __syncthreads();
-  if (warp() == 0) find_tile(s, tiles, p.uniforms[(b + 1) * p.new_tokens - 1]);
+  if (warp() == 0) find_tile(s, weights, tiles, p.uniforms[(b + 1) * p.new_tokens - 1]);
   __syncthreads();
   find_token(s, w);
   if (warp() == 0) write_tokens(p, b, s.decision.accepted, s.token);
@@ -133,7 +121,7 @@ __device__ __forceinline__ void stream_stats(const VerifyCommitParams& p, const 
     Weights w = weights_of(p, b, d);
     const float2* stats =
         p.tile_stats + (static_cast<long long>(b) * p.new_tokens + d.accepted) * tiles;
-    sample(p, b, s.sample, w, w.masked >= 0 ? w.masked / kTile : -1, [&](int t) {
+    sample(p, b, s, w, w.masked >= 0 ? w.masked / kTile : -1, [&](int t) {
       return stats[t].y * rs::exp2_fast(stats[t].x - d.scaled_max) * d.inverse_sum;
     });
   };
@@ -188,7 +176,7 @@ __device__ __forceinline__ void stream_residual(const VerifyCommitParams& p, int
     Decision d = s.sample.decision;
     if (d.done) return;
     const float* sums = p.tile_sums + static_cast<long long>(b) * tiles;
-    sample(p, b, s.sample, weights_of(p, b, d), -1, [&](int t) { return sums[t]; });
+    sample(p, b, s, weights_of(p, b, d), -1, [&](int t) { return sums[t]; });
   };
   arrive(p.tickets + 1 + p.batch, mine.begin / tiles, (mine.end - 1) / tiles, &s.mask, arrivals,
          finish);
@@ -231,7 +219,7 @@ __device__ __forceinline__ void gather_best(const VerifyCommitParams& p, int* be
 __device__ __forceinline__ void verify_commit_stage(const VerifyCommitParams& p, int block,
                                                     int blocks, unsigned char* shared) {
   using namespace verify;
-  Shared& s = carve(shared, p);
+  Shared& s = *reinterpret_cast<Shared*>(shared);
   // The first tile is on its way before the lengths say which slots are in use.
   Tile next;
   if (p.mode != kProbabilities) Rows(p, nullptr, p.batch, block, blocks).load_first(p, next);
@@ -255,8 +243,8 @@ __device__ __forceinline__ void verify_commit_stage(const VerifyCommitParams& p,
   __syncthreads();
   if (!s.last) return;
   if (p.mode == kGreedy) {
-    gather_best(p, s.best);
-    commit(p, s.slots, s.commit, Greedy{p, s.best});
+    gather_best(p, best_of(s));
+    commit(p, s.slots, s.commit, Greedy{p, best_of(s)});
   } else {
     commit(p, s.slots, s.commit, Stored{p});
   }
@@ -267,7 +255,7 @@ __device__ __forceinline__ void verify_commit_stage(const VerifyCommitParams& p,
 __device__ __forceinline__ void commit_stage(const VerifyCommitParams& p, int block,
                                              unsigned char* shared) {
   if (block != 0) return;
-  verify::Shared& s = verify::carve(shared, p);
+  verify::Shared& s = *reinterpret_cast<verify::Shared*>(shared);
   verify::load_slots(p, s.slots);
   verify::commit(p, s.slots, s.commit, verify::Stored{p});
   __syncthreads();

@@ -21,9 +21,9 @@ __device__ __forceinline__ int owner(int item, int items, int blocks) {
   return static_cast<int>(((item + 1ll) * blocks - 1) / items);
 }
 
-// The slots as they are before the step, in shared memory: [batch] each.
+// The slots as they are before the step, in shared memory.
 struct SlotsShared {
-  int *active, *length, *held, *remaining;
+  int active[kMostBatch], length[kMostBatch], held[kMostBatch], remaining[kMostBatch];
   int count;  // of the slots in use, whose indices `active` lists
   unsigned head, tail;
 };
