@@ -233,7 +233,7 @@ class StreamRows:
 
 @dataclass(frozen=True, slots=True)
 class Waves:
-    """t = t0 + max(1, rows/slots) * (row + entry * entries): each block works through whole rows.
+    """t = t0 + ceil(rows/slots) * (row + entry * entries): each block works through whole rows.
 
     Selection of pages: a row is the candidates of one (request, KV head) pair, *slots* rows run at
     a time.
@@ -246,5 +246,5 @@ class Waves:
 
     def seconds(self, rows: float, entries: float) -> float:
         """Duration for *rows* rows of *entries* candidates each."""
-        rounds = max(1.0, rows / self.slots)
+        rounds = math.ceil(rows / self.slots)
         return self.t0_s + rounds * (self.row_s + self.entry_s * entries)

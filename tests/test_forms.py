@@ -106,4 +106,4 @@ def test_stream_rows_by_hand():
 def test_waves_by_hand():
     form = Waves(t0_s=1.0, row_s=2.0, entry_s=0.5, slots=10.0)
     assert form.seconds(rows=1.0, entries=4.0) == form.seconds(rows=10.0, entries=4.0) == 5.0
-    assert form.seconds(rows=25.0, entries=4.0) == 1.0 + 2.5 * 4.0
+    assert form.seconds(rows=25.0, entries=4.0) == 1.0 + 3.0 * 4.0

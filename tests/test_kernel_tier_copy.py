@@ -211,7 +211,7 @@ def test_a_mover_that_ends_too_early_is_an_error(
 ) -> None:
     monkeypatch.setattr(interference, "CHUNK_BYTES", 65536)
     victim = interference.Victim(pools.gpu, [lambda: time.sleep(1e-3)])
-    assert 2 <= victim.count <= 5
+    assert 1 <= victim.count <= 4
     with pytest.raises(RuntimeError, match="copy_engine both ended before"):
         interference.disturbed(pools, victim, "copy_engine", "both", (0, 0))
 

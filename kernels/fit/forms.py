@@ -94,8 +94,8 @@ def stream_rows(p: Parameters, x: Axes) -> FloatArray:
 
 
 def waves(p: Parameters, x: Axes) -> FloatArray:
-    """t0 + max(1, rows/slots) * (row + entry * entries): rows that a block works through each."""
-    rounds = np.maximum(1.0, x["rows"] / p["slots"])
+    """t0 + ceil(rows/slots) * (row + entry * entries): rows that a block works through each."""
+    rounds = np.ceil(x["rows"] / p["slots"])
     time: FloatArray = p["t0_s"] + rounds * (p["row_s"] + p["entry_s"] * x["entries"])
     return time
 

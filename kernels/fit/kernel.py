@@ -48,6 +48,12 @@ def fitted(recipe: Recipe, samples: Samples, second: Samples | None) -> dict[str
         found["second_run"] = ratios(points, second.points)
         found["second_run_model"] = _elsewhere(recipe, parameters, second)
     found["groups"] = _groups(recipe, table, parameters, held)
+    if recipe.outside is not None:
+        beyond = [p for p in samples.of(recipe.folder) if recipe.outside(p.axes)]
+        beyond = [point for point in beyond if not recipe.where(point.axes)]
+        if beyond:
+            rest = Table(recipe, beyond).judged(parameters, [True] * len(beyond))
+            found["groups"]["outside the domain"] = rest
     return {
         "form": recipe.form,
         "parameters": parameters,

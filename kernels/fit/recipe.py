@@ -38,6 +38,8 @@ class Recipe:
     fixed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Kind and note of each parameter that is not fitted."""
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    outside: Callable[[Axes], bool] | None = None
+    """Further points of the folder, which no fit uses and which are judged apart."""
     least: int = 8
     """Fewer training points than this make no kernel."""
     borrow: Callable[[Fitted], Mapping[str, float]] | None = None

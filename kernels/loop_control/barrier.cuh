@@ -77,7 +77,7 @@ __device__ __forceinline__ bool wait_reached(const unsigned* word, unsigned targ
   return wait_reached(word, target, abort, limit_ns, next);
 }
 
-// What a block keeps of a series of meetings: how many arrivals the next one ends with.
+// What thread 0 of a block keeps of a series of meetings: how many arrivals the next one ends with.
 struct Meeting {
   unsigned* arrived;  // one word that starts at zero and only grows, and one that goes with it
   unsigned* abort;
@@ -91,9 +91,9 @@ struct Meeting {
 __device__ __forceinline__ bool meet(Meeting& m, unsigned& next) {
   __shared__ int alive;
   __shared__ unsigned beside;
-  m.target += m.blocks;
   __syncthreads();
   if (threadIdx.x == 0) {
+    m.target += m.blocks;
     arrive_release_gpu(m.arrived);
     __nanosleep(100);  // polls that must fail would only hold up the arrivals
     alive = wait_reached(m.arrived, m.target, m.abort, m.limit_ns, beside);

@@ -43,7 +43,7 @@ def barriers(gpu: Gpu, rounds: int = 2000, samples: int = 7) -> Records:
                 ) -> float:
                     words.fill(0)
                     args = (words, np.int32(kind), np.int32(count), LIMIT_NS)
-                    return _event_seconds(gpu, lambda: kernel(*sizes, args))
+                    return event_seconds(gpu, lambda: kernel(*sizes, args))
 
                 call(10)
                 spent = [(call(rounds) - call(0)) / rounds for _ in range(samples)]
@@ -63,7 +63,7 @@ def nodes(gpu: Gpu, samples: int = 30) -> Records:
     for count in NODES:
         replay = functools.partial(capture(stream, [empty] * count).launch, stream)
         with stream:
-            stream_s = [_event_seconds(gpu, replay) for _ in range(samples)]
+            stream_s = [event_seconds(gpu, replay) for _ in range(samples)]
             synced = _wall(functools.partial(_and_sync, replay, stream), samples)
         records.append({"nodes": count, "samples_s": stream_s[3:], "synced_s": synced[3:]})
     return records
@@ -181,7 +181,7 @@ def leaving(gpu: Gpu, rounds: int = 30) -> dict[str, Any]:
                 loop.launch(60000)
             host_c.read_outputs(loop.mailbox, 1)
             seconds = time.perf_counter() - begin
-            found.setdefault("python_launch_to_output", []).append(seconds)
+            found.setdefault("launch_to_output", []).append(seconds)
         time.sleep(1e-3)
         begin = time.perf_counter()
         host_c.run(
@@ -237,7 +237,8 @@ def _empty(gpu: Gpu) -> Launch:
     return Launch(call, (gpu.sms, 1, 1), 128, 0, (np.uint64(0),), raw)
 
 
-def _event_seconds(gpu: Gpu, call: Callable[[], None]) -> float:
+def event_seconds(gpu: Gpu, call: Callable[[], None]) -> float:
+    """Seconds that *call* takes on the current stream, by events."""
     start, end = gpu.xp.cuda.Event(), gpu.xp.cuda.Event()
     start.record()
     call()

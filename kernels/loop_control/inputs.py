@@ -68,7 +68,10 @@ class Cache:
 
 
 class Inputs:
-    """Arrays of every set over *state*; set i works on its own stretch of *cache* if that fits."""
+    """Arrays of every set over *state*; set i works on layer i % *layers*, a stretch of *cache*.
+
+    As in a model of that many layers, all have one page table. By default as many as *cache* holds.
+    """
 
     def __init__(
         self,
@@ -78,10 +81,11 @@ class Inputs:
         cache: Cache,
         rng: np.random.Generator,
         acceptance: float = 0.7,
+        layers: int | None = None,
     ) -> None:
         xp, sets, slots, tokens = backend.xp, state.sets, state.slots, state.new_tokens
         self.backend, self.model, self.state, self.cache = backend, model, state, cache
-        self.layers = max(1, min(sets, len(cache.pages) // state.pages))
+        self.layers = layers or max(1, min(sets, len(cache.pages) // state.pages))
         heads = model.kv_heads * model.group
         self.q = self._random(rng, (sets, slots, tokens, heads, model.head_dim))
         self.k = self._random(rng, (sets, slots, tokens, model.kv_heads, model.head_dim))

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from ..backend import Array, Backend
     from .state import State
 
+PARAMS = np.dtype(
+    [
+        ("control", CONTROL),
+        ("slots", SLOTS),
+        ("steps", "u8"),
+        ("sets", "i4"),
+        ("sparse", "i4"),
+    ],
+    align=True,
+)
 STAGES = ("append", "score", "select", "attend", "verify")
 STAMPS = 16
 
@@ -32,11 +42,11 @@ class Packed(Struct):
 class Loop:
     """The resident loop over *state*, served through *mailbox*.
 
-    *steps* holds for each input set the stages' parameter structs in the order of `STAGES`; with no
-    sets given the stages are empty and only the control runs. *sparse* turns scoring and selection
-    on; *dedicated* keeps block 0 for the control alone. A launch that waits at a meeting for longer
-    than *watchdog_s* aborts; with nothing to do, or with outputs that nobody reads, it leaves
-    after *host_s*.
+    *steps* holds for each input set the stages' parameter structs in the order of `STAGES`, and
+    *defines* are the macros of their build; with none given only the control runs. *sparse* turns
+    scoring and selection on; *dedicated* keeps block 0 for the control alone. A launch that waits
+    at a meeting for longer than *watchdog_s* aborts; with nothing to do, or with outputs that
+    nobody reads, it leaves after *host_s*.
     """
 
     def __init__(
@@ -46,7 +56,7 @@ class Loop:
         mailbox: Mailbox,
         steps: Sequence[Sequence[np.ndarray[Any, Any]]] = (),
         *,
-        defines: Sequence[str] = (),
+        defines: Sequence[str] = ("STAGES=0",),
         threads: int = 256,
         shared: int = 0,
         sparse: bool = True,
@@ -74,8 +84,7 @@ class Loop:
         control = self.params.value["control"]
         control["watchdog_ns"], control["host_ns"] = int(watchdog_s * 1e9), int(host_s * 1e9)
         control["dedicated"], control["stamp_rows"] = dedicated, stamp_rows
-        macros = (f"STAGES={int(bool(steps))}", f"THREADS={threads}", f"SETS={state.sets}")
-        self._defines = (*macros, *defines)
+        self._defines = (*defines, f"THREADS={threads}")
         self._kernel = backend.function("loop_control", "resident", self._defines)
 
     def launch(self, max_steps: int, blocks: int | None = None) -> None:
@@ -111,19 +120,7 @@ class Loop:
 
     def _params(self, steps: Sequence[Sequence[np.ndarray[Any, Any]]], sparse: bool) -> Packed:
         state, box, at = self.state, self.mailbox, self.backend.address
-        stages = [(n, s.dtype) for n, s in zip(STAGES, steps[0], strict=True)] if steps else []
-        step = np.dtype([*stages, ("emitted", "u8"), ("tokens", "u8")], align=True)
-        whole = np.dtype(
-            [
-                ("control", CONTROL),
-                ("slots", SLOTS),
-                ("sets", "i4"),
-                ("sparse", "i4"),
-                ("steps", step, (state.sets,)),
-            ],
-            align=True,
-        )
-        value = np.zeros(1, whole)
+        value = np.zeros(1, PARAMS)
         control = value["control"]
         for name in ("mail", "entries", "page_pool", "outputs", "status"):
             control[name] = at(getattr(box, name))
@@ -133,13 +130,24 @@ class Loop:
         control["queue_size"], control["outputs_size"] = len(box.entries), len(box.outputs)
         value["slots"] = state.fields()
         value["sets"], value["sparse"] = state.sets, sparse
-        for index in range(state.sets):
-            one = value["steps"][0, index]
+        sets = np.zeros(state.sets, step_layout(steps[0] if steps else ()))
+        for index, one in enumerate(sets):
             for name, struct in zip(STAGES, steps[index] if steps else (), strict=False):
                 one[name] = struct[0]
             one["emitted"] = at(state.emitted[index])
             one["tokens"] = at(state.tokens[index])
+        self._steps = self.backend.xp.asarray(sets.view(np.uint8))
+        value["steps"] = at(self._steps)
         return Packed(value, (state, box, steps))
+
+
+def step_layout(structs: Sequence[np.ndarray[Any, Any]]) -> np.dtype[Any]:
+    """The device's `loop::Step` for stages with these parameters; without any, empty stages."""
+    types = [struct.dtype for struct in structs] or [np.dtype("i4")] * len(STAGES)
+    fields = [*zip(STAGES, types, strict=True), ("emitted", "u8"), ("tokens", "u8")]
+    packed = np.dtype(fields, align=True)
+    rest = -packed.itemsize % 16
+    return np.dtype([*fields, ("unused", "u1", (rest,))], align=True) if rest else packed
 
 
 def edit_slot(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..page_score.launch import shared_bytes as score_bytes
-from ..topk_select.launch import shared_bytes as select_bytes
-from ..verify_commit.launch import shared_bytes as verify_bytes
+from ..checking import on_host
 from . import host_c
 from .constants import capture
-from .launch import Loop, edit_slot
+from .launch import STAGES, Loop, Packed, edit_slot, step_layout
 from .mailbox import ADMIT, Mailbox, pinned
+from .record import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
 
 SPARSE, DENSE = (0, 1, 2, 3, 4), (0, 3, 4)
 """Which stages run, in the order of `launch.STAGES`."""
+SHARED_KB = 220
+"""Shared memory that attention's rings may fill."""
+THREADS = 256
+"""A block of every mode: eight warps, so that attention's accumulators fit."""
 
 
 @dataclass(slots=True)
@@ -42,19 +45,50 @@ class Emitted:
 class Decoder:
     """Stages of *inputs* over its state, to be driven by any of the modes.
 
-    The step number goes on from run to run; `rewind` puts it back to zero.
+    Hosts launch the loop's own stages: same code, same block, one block an SM. `own` are the
+    launches that the stages' launchers would make instead. The step number goes on from run to run;
+    `rewind` puts it back to zero.
     """
 
     def __init__(self, backend: Backend, inputs: Inputs, sparse: bool) -> None:
         self.backend, self.inputs, self.state = backend, inputs, inputs.state
         self.sparse, self.step = sparse, 0
-        self.recorded = inputs.record(sparse)
-        chosen = SPARSE if sparse else DENSE
-        self.launches: list[list[Launch]] = [[one[i] for i in chosen] for one in self.recorded]
+        self.stages = SPARSE if sparse else DENSE
+        self.own = inputs.record(sparse)
+        shape = replace(
+            inputs.shape, workers=min(8, THREADS // 32), shared_kb=SHARED_KB, blocks_per_sm=1
+        )
+        macros = [macro for macro in shape.defines if not macro.startswith("BLOCKS_PER_SM")]
+        self.defines = ("STAGES=1", *macros, "TARGET=__nv_bfloat16")
+        self.shared = self._sizes(backend.sms)
+        self.recorded = [self._as_stages(one) for one in self.own]
+        self.launches = [[one[i] for i in self.stages] for one in self.recorded]
         self.host: Array = pinned(backend, self.state.slab.shape, np.int32)
         self._done: Array = backend.xp.zeros(1, np.int32)
         self._request = np.zeros(0, np.int64)
         self._graphs: list[Any] = []
+
+    def _sizes(self, blocks: int) -> list[int]:
+        """Dynamic shared memory of each stage."""
+        structs = [launch.struct for launch in self.own[0]]
+        step = np.zeros(1, step_layout(structs))
+        for name, struct in zip(STAGES, structs, strict=True):
+            step[name] = struct
+        sizes = self.backend.xp.zeros(len(STAGES), np.int32)
+        macros = (*self.defines, f"THREADS={THREADS}")
+        kernel = self.backend.function("loop_control", "stage_sizes", macros)
+        kernel(1, 32, (Packed(step), np.int32(THREADS), np.int32(blocks), sizes))
+        found = [int(size) for size in on_host(self.backend, sizes)]
+        found[1] = self.own[0][1].shared  # the same for any block
+        return found
+
+    def _as_stages(self, own: list[Launch]) -> list[Launch]:
+        recorder = Recorder(self.backend)
+        macros = (*self.defines, f"THREADS={THREADS}")
+        for name, shared, launch in zip(STAGES, self.shared, own, strict=True):
+            kernel = recorder.function("loop_control", f"stage_{name}", macros)
+            kernel(self.backend.sms, THREADS, launch.args, shared)
+        return recorder.launches
 
     def rewind(self, request: Any) -> None:
         """Back to step zero, with *request* [slots] in the slots."""
@@ -65,7 +99,7 @@ class Decoder:
     def copy_back(self, stream: Any) -> None:
         """Waits for the step and brings the slab to `host`."""
         if stream is None:
-            self.host[...] = self.state.slab
+            self.host[...] = on_host(self.backend, self.state.slab)
         else:
             self.state.slab.get(stream=stream, out=self.host, blocking=False)
             stream.synchronize()
@@ -125,36 +159,16 @@ class Decoder:
             self.host[slot] = length
 
     # ------------------------------------------------------------------------ the loop decides
-    def loop(self, mailbox: Mailbox, *, threads: int = 256, **options: Any) -> Loop:
+    def loop(self, mailbox: Mailbox, **options: Any) -> Loop:
         """The resident loop over the same stages; *options* are `Loop`'s."""
-        inputs, state = self.inputs, self.state
-        shape = type(inputs.shape)(
-            head_dim=inputs.shape.head_dim,
-            group=inputs.shape.group,
-            tokens=inputs.shape.tokens,
-            page_tokens=inputs.shape.page_tokens,
-            workers=min(8, threads // 32),
-            shared_kb=220,
-            blocks_per_sm=1,
-        )
-        rows = state.slots * inputs.model.kv_heads
-        shared = max(
-            shape.shared_bytes,
-            score_bytes(state.slots),
-            verify_bytes(state.slots, state.new_tokens),
-            *(
-                select_bytes(threads, blocks, rows, state.max_pages)
-                for blocks in (self.backend.sms, max(1, self.backend.sms - 1))
-            ),
-        )
-        defines = [d for d in shape.defines if not d.startswith("BLOCKS_PER_SM")]
+        shared = max(self.shared + self._sizes(max(1, self.backend.sms - 1)))
         return Loop(
             self.backend,
-            state,
+            self.state,
             mailbox,
-            [[launch.struct for launch in one] for one in self.recorded],
-            defines=(*defines, "TARGET=__nv_bfloat16"),
-            threads=threads,
+            [[launch.struct for launch in one] for one in self.own],
+            defines=self.defines,
+            threads=THREADS,
             shared=shared,
             sparse=self.sparse,
             **options,

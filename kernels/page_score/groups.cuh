@@ -111,7 +111,7 @@ struct Deal {
   }
   __device__ __forceinline__ void next() {
     index += step;
-    if (index >= end || index - step >= fixed) take();
+    if (index >= end) take();  // drawn ones lie behind all pieces
   }
 };
 

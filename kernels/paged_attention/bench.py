@@ -70,7 +70,11 @@ def points() -> list[dict[str, Any]]:
     ]
     grid += [
         _point(b, n, tokens=tokens)
-        for tokens, b, n in product((2, 4, 8), (1, 16, 64), (2 * K, 32 * K))
+        for tokens, b, n in product((2, 4, 8), (1, 4, 16, 64), (2 * K, 8 * K, 32 * K))
+    ]
+    grid += [
+        _point(b, n, page=page, tokens=4, budget=2 * K)
+        for page, b, n in product((16, 64), (1, 16, 64), (8 * K, 32 * K))
     ]
     return [point for point in grid if _cache_bytes(point) <= LARGEST_BYTES]
 

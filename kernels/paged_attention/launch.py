@@ -47,9 +47,10 @@ class Shape:
     @property
     def launch(self) -> tuple[int, int, int]:
         """Warps of a block, KiB of shared memory for its rings, blocks of an SM."""
-        few = self.kv_bits == 16 or (self.kv_bits == 8 and self.rows > 8)
-        workers, shared_kb, blocks = (8, 220, 1) if few else (16, 220, 1)
-        return self.workers or workers, self.shared_kb or shared_kb, self.blocks_per_sm or blocks
+        workers = 8 if self.kv_bits == 16 or (self.kv_bits == 8 and self.rows > 8) else 16
+        if self.kv_bits == 4 and 4 < self.rows <= 8:
+            workers = 12  # more would not leave the rings two slots
+        return self.workers or workers, self.shared_kb or 220, self.blocks_per_sm or 1
 
     @property
     def rows(self) -> int:

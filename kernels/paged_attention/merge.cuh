@@ -116,36 +116,37 @@ __device__ __forceinline__ float* partial_of(const PagedAttentionParams& p, cons
 // The pieces of *split* that its blocks left become output. All threads.
 __device__ __forceinline__ void merge_blocks(const PagedAttentionParams& p, const Shared& shared,
                                              const Cut& cut, const Split& split) {
-  int span = min(kQuads, static_cast<int>(blockDim.x)), groups = blockDim.x / span;
-  int group = threadIdx.x / span;
+  constexpr int kThreads = WORKERS * 32, kSpan = kQuads < kThreads ? kQuads : kThreads;
+  constexpr int kGroups = kThreads / kSpan;  // share the blocks' pieces of one quad
+  const int group = threadIdx.x / kSpan;
   int second = split.owner.begin > cut.begin(split.first);  // the first block's piece
   Sum* sums = reinterpret_cast<Sum*>(shared.ring(0));
 #pragma unroll 1
-  for (int quad = threadIdx.x % span; quad < kQuads; quad += span) {
+  for (int quad = threadIdx.x % kSpan; quad < kQuads && group < kGroups; quad += kSpan) {
     Sum total;
     total.clear();
 #pragma unroll 1
-    for (int b = split.first + group; b <= split.last && group < groups; b += kBatch * groups) {
+    for (int b = split.first + group; b <= split.last; b += kBatch * kGroups) {
       Sum read[kBatch];
       for (int i = 0; i < kBatch; ++i) {
-        int from = b + i * groups;
-        read[i].clear();
+        int from = min(b + i * kGroups, split.last);  // no branch, so that all loads go out at once
         int piece = 2 * from + (from == split.first ? second : 0);
-        if (from <= split.last)
-          read[i] = quad_of(p.partial + (long long)piece * kPieceFloats, quad, true);
+        read[i] = quad_of(p.partial + (long long)piece * kPieceFloats, quad, true);
       }
+      for (int i = 0; i < kBatch; ++i)
+        if (b + i * kGroups > split.last) read[i].clear();
       total.add(read);
     }
-    if (groups == 1) write_quad(p, split.owner.item, quad, total);
+    if (kGroups == 1) write_quad(p, split.owner.item, quad, total);
     else sums[threadIdx.x] = total;
   }
-  if (groups == 1) return;
+  if (kGroups == 1) return;
   __syncthreads();
-  if (threadIdx.x < span) {
+  if (threadIdx.x < kSpan) {
     Sum total = sums[threadIdx.x];
 #pragma unroll 1
-    for (int i = 1; i < groups; ++i) {
-      Sum other[1] = {sums[threadIdx.x + i * span]};
+    for (int i = 1; i < kGroups; ++i) {
+      Sum other[1] = {sums[threadIdx.x + i * kSpan]};
       total.add(other);
     }
     write_quad(p, split.owner.item, threadIdx.x, total);
@@ -162,10 +163,11 @@ __device__ __forceinline__ Sum merged_quad(const Shared& shared, unsigned run, i
     if (!(run >> j & ((1u << kBatch) - 1))) continue;
     Sum read[kBatch];
     for (int i = 0; i < kBatch; ++i) {
-      read[i].clear();
-      if (run >> (j + i) & 1)
-        read[i] = quad_of(shared.piece((j + i) / 2, (j + i) % 2), quad, false);
+      int piece = min(j + i, 2 * kTeams - 1);
+      read[i] = quad_of(shared.piece(piece / 2, piece % 2), quad, false);
     }
+    for (int i = 0; i < kBatch; ++i)
+      if (!(run >> (j + i) & 1)) read[i].clear();
     total.add(read);
   }
   return total;

@@ -11,7 +11,10 @@
 #endif
 // Warps of a block that work, and the shared memory that their rings may fill.
 #ifndef WORKERS
-#define WORKERS (KV_BITS == 16 || (KV_BITS == 8 && GROUP * TOKENS > 8) ? 8 : 16)
+#define WORKERS                                                     \
+  (KV_BITS == 16 || (KV_BITS == 8 && GROUP * TOKENS > 8)      ? 8  \
+   : KV_BITS == 4 && GROUP * TOKENS > 4 && GROUP * TOKENS <= 8 ? 12 \
+                                                               : 16)
 #endif
 #ifndef SHARED_KB
 #define SHARED_KB 220

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import attention_tables, tables
 from .families import FAMILIES
 from .loop_tables import answer, gap_table, predicted_answer, shown_places, step_table
+from .public_tables import against_public, public_answer
 from .words import TARGET_ALIGN, TARGET_HEAD, listed, percent, table, target_cells
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def _answer(evidence: Evidence, rows: Sequence[Row], loops: Loops) -> list[str]:
         ]
         count += f"The worst misses: {'; '.join(worst)}."
     lines = [where, "", count, "", _models_answer(evidence), ""]
+    beside = public_answer(evidence)
+    lines += [beside, ""] if beside else []
     told = " ".join(filter(None, (answer(loops), predicted_answer(loops))))
     return [*lines, f"**The loop.** {told}", ""] if told else lines
 
@@ -169,6 +172,10 @@ def _models(evidence: Evidence) -> list[str]:
         *RESIDUALS.split("\n"),
         "",
         *tables.models(evidence),
+        "Largest misses on held-out points, two a model:",
+        "",
+        *tables.largest_misses(evidence),
+        "",
         "Parameters:",
         "",
         *(f"- `{name}`: {tables.parameters(fit)}" for name, fit in evidence.fits.items()),
@@ -181,7 +188,7 @@ def _models(evidence: Evidence) -> list[str]:
 
 
 def _public(evidence: Evidence) -> list[str]:
-    found = tables.against_public(evidence)
+    found = against_public(evidence)
     if not found:
         return ["No shape with a public time was measured.", ""]
     lines = [

@@ -19,7 +19,6 @@ from .draw_copies import (
     singles,
     slowdown,
 )
-from .families import FAMILIES
 from .style import binary
 from .words import NONE, fixed, number, percent, table
 
@@ -82,6 +81,20 @@ def models(evidence: Evidence) -> list[str]:
         "<= 5 / 12 %, frontier <= 10 %",
     )  # fmt: skip
     return table(head, rows, "ll" + "r" * 11 + "l")
+
+
+def largest_misses(evidence: Evidence, most: int = 2) -> list[str]:
+    """The held-out points that each model misses most."""
+    lines = []
+    for name, fit in evidence.fits.items():
+        order = sorted(map(int, np.flatnonzero(fit.held)), key=lambda i: (-abs(fit.error[i]), i))
+        for index in order[:most]:
+            predicted, measured = fit.predicted[index] * 1e6, fit.measured[index] * 1e6
+            lines.append(
+                f"- `{name}` {100 * fit.error[index]:+.1f} %: predicted {fixed(predicted, 1)} us, "
+                f"measured {fixed(measured, 1)} ({axes_text(fit.points[index])})"
+            )
+    return lines
 
 
 def estimated_models(evidence: Evidence) -> list[str]:
@@ -221,45 +234,6 @@ def _gb(record: Mapping[str, Any] | None) -> str:
 def _best_at(found: Sequence[dict[str, Any]], page_bytes: int) -> str:
     mine = [record for record in found if record.get("page_bytes") == page_bytes]
     return _gb(max(mine, key=lambda record: float(record["bytes"]), default=None))
-
-
-# ------------------------------------------------------------------------------ public times
-def against_public(evidence: Evidence) -> list[str]:
-    """Our times over the best public ones at the same shapes, a line a kernel."""
-    rows = []
-    for family in FAMILIES:
-        ratios: dict[str, list[tuple[float, Point, str]]] = {}
-        for point in family.points(evidence) if family.public else ():
-            row = family.public(evidence.public, point) if family.public else None
-            if row is not None:
-                library = " (PyTorch, timed by us)" if family.folder == "gemm_library" else ""
-                word = f"{family.folder}{library}, {_width(point)}"
-                ratios.setdefault(word, []).append((point.median / row.seconds, point, row.source))
-        for word, mine in sorted(ratios.items()):
-            mine.sort(key=lambda item: item[0])
-            values = [value for value, _, _ in mine]
-            sources = sorted({source for _, _, source in mine})
-            rows.append([
-                word, f"{len(mine)}", f"{statistics.median(values):.2f}",
-                f"{values[0]:.2f} ({_where(mine[0][1])})",
-                f"{values[-1]:.2f} ({_where(mine[-1][1])})",
-                f"{sum(value < 1.0 for value in values)} of {len(mine)}", ", ".join(sources),
-            ])  # fmt: skip
-    head = ("kernel", "shapes", "median", "least", "most", "ours shorter", "public, fastest of")
-    return table(head, rows, "lrrrrrl") if rows else []
-
-
-def _width(point: Point) -> str:
-    bits = point.axes.get("bits")
-    return f"{bits}-bit" if bits else str(point.axes.get("op", ""))
-
-
-def _where(point: Point) -> str:
-    """The axes that tell shapes apart, short."""
-    axes = point.axes
-    if "n" in axes:
-        return f"M {axes['m']}, {axes['n']}x{axes['k']}"
-    return f"B {axes['requests']}, L {axes['length']:,}, {axes['heads']}, page {axes['page']}"
 
 
 # ------------------------------------------------------------------------------ a family in words

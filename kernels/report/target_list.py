@@ -58,7 +58,7 @@ TARGETS: tuple[Target, ...] = (
         stretch=483.0,
     ),
     Target(
-        "3", "the same, B 1, L 2k", "us", 12.0, attention(1, 2048),
+        "3", "paged decode bf16, B 1, L 2k, heads 32/8/128", "us", 12.0, attention(1, 2048),
         public("decode_attention", _decode(1, 2048), dtype="bfloat16"),
         stretch=9.0,
     ),
@@ -68,7 +68,7 @@ TARGETS: tuple[Target, ...] = (
         stretch=36.0,
     ),
     Target(
-        "4b", "the same over our dense kernel at L 2k: penalty of the gather", "%", 5.0,
+        "4b", "sparse attention over our dense kernel at L 2k: penalty of the gather", "%", 5.0,
         ratio(SPARSE_LONG, attention(16, 2048, page=16), percent=True),
     ),
     Target(
@@ -76,19 +76,19 @@ TARGETS: tuple[Target, ...] = (
         said("none for this work"), stretch=33.0,
     ),
     Target(
-        "6", "128 of 2k to 8k pages, 128 rows, gaussian scores", "us", 4.0,
+        "6", "page selection, 128 of 2k to 8k, 128 rows, gaussian scores", "us", 4.0,
         stated(slowest_selection, 2.0),
         public("topk_transform", {"batch": 64.0, "ctx": 8192.0}, "(64 rows, k 512 or 1024 of 8k)",
                mode="v2_top_last"),
     ),
-    Target("6b", "the same, slowest over fastest distribution", "x", 2.0, worst_distribution,
+    Target("6b", "page selection, slowest over fastest distribution of scores", "x", 2.0, worst_distribution,
            said("public: 82 / 2.8 us = 29x, DSv4 v2, SGLang 0.5.14")),
     Target(
         "7", "score + select + attend, B 16, L 32k", "us", 85.0, CHAIN,
         said("public: about 79 us, put together from public parts"), stretch=75.0,
     ),
     Target(
-        "7b", "the same: speed-up over our dense kernel", "x", 5.5, ratio(DENSE_LONG, CHAIN),
+        "7b", "score + select + attend: speed-up over our dense kernel", "x", 5.5, ratio(DENSE_LONG, CHAIN),
         said("public: 6.2x, put together from public parts"), better="more", stretch=6.5,
     ),
     Target(
@@ -108,7 +108,7 @@ TARGETS: tuple[Target, ...] = (
         attention(16, 32768, bits=4), said("none on this GPU"),
     ),
     Target(
-        "10b", "the same: speed-up over our bf16 cache", "x", 2.3,
+        "10b", "4-bit cache: speed-up over our bf16 cache", "x", 2.3,
         ratio(DENSE_LONG, attention(16, 32768, bits=4)),
         better="more",
     ),

@@ -16,6 +16,6 @@ extern "C" __global__ void __launch_bounds__(256, 6) add(AddParams p) { add_stag
 
 extern "C" __global__ void rope(RopeParams p) { rope_stage(p, blockIdx.x, gridDim.x, nullptr); }
 
-extern "C" __global__ void __launch_bounds__(256, 3) sample_token(SampleParams p) {
+extern "C" __global__ void __launch_bounds__(256, sample::kBlocks) sample_token(SampleParams p) {
   sample_stage(p, blockIdx.x, gridDim.x, nullptr);
 }

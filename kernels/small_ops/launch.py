@@ -145,8 +145,9 @@ def sample(
     if temperatures is not None and uniforms is None:
         raise ValueError("sample: temperatures without uniforms")
     tiles = -(-vocabulary // TILE)
-    # About 24 warps an SM, each with as long a run of tiles as that leaves.
-    parts = min(tiles, parts or max(1, 24 * backend.sms // rows))
+    # As many warps as fit (`sample::kBlocks`), each with as long a run of tiles as that leaves.
+    blocks = (2 if logits.itemsize == 4 else 3) * backend.sms
+    parts = min(tiles, parts or max(1, 8 * blocks // rows))
     space = space or sample_space(backend, rows, vocabulary)
     kind = {"uint16": "bf16", "float16": "fp16"}.get(str(logits.dtype), "float32")
     kernel = backend.function("small_ops", "sample_token", (f"LOGIT={C_TYPES.get(kind, 'float')}",))
@@ -155,7 +156,7 @@ def sample(
         tokens=tokens, tiles=space[0], tickets=space[1],
         rows=rows, vocabulary=vocabulary, parts=parts,
     )  # fmt: skip
-    kernel(max(1, min(-(-rows * parts // 8), 3 * backend.sms)), 256, (params,))
+    kernel(max(1, min(-(-rows * parts // 8), blocks)), 256, (params,))
 
 
 def sample_space(backend: Backend, rows: int, vocabulary: int) -> tuple[Array, Array]:

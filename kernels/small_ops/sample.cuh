@@ -34,6 +34,7 @@ constexpr int kChunk = 16 / sizeof(LOGIT);  // logits of a 16-byte load
 constexpr int kLoads = kLane / kChunk;
 constexpr int kRun = 8;  // tiles of a lane when a row is merged: up to 262,144 logits
 constexpr float kNone = -INFINITY;
+constexpr int kBlocks = sizeof(LOGIT) == 4 ? 2 : 3;  // of 256 threads on an SM, without spills
 
 // Tile number *tile* of *row*. Load j of a lane starts at chunk j * 32 + lane, or at lane * kLoads
 // + j if *in_order*: then each lane has a contiguous run.

@@ -46,9 +46,9 @@ def _hbm_points() -> list[dict[str, Any]]:
 
 
 def _copy_points() -> list[dict[str, Any]]:
-    base = {"op": "copy", "level": "hbm", "bytes": 4 * GIB, "threads": 512}
-    shapes = [(0, 1), (0, 4), (4, 1), (4, 4), (16, 4)]
-    return [{**base, "blocks_per_sm": blocks, "loads": loads} for blocks, loads in shapes]
+    base = {"op": "copy", "level": "hbm", "bytes": 4 * GIB}
+    shapes = [(0, 1, 256), (0, 1, 512), (0, 4, 512), (4, 4, 512), (16, 4, 512)]
+    return [{**base, "blocks_per_sm": b, "loads": n, "threads": t} for b, n, t in shapes]
 
 
 def _l2_points() -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ def copy(
     source: Array,
     target: Array,
     blocks: int = 0,
-    threads: int = 512,
+    threads: int = 256,
     loads: int = 1,
 ) -> None:
     """Copies *source* to *target*, of equal size in bytes; raises `ValueError` if it differs.

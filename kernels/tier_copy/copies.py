@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checking import equal
 from ..streams.bench import noise
-from . import movers
+from . import launch, movers
 from .held import QUEUE, Held, wall_seconds
 
 if TYPE_CHECKING:
@@ -25,16 +25,9 @@ SIZES = tuple(4 * KIB << shift for shift in range(0, 19, 2))
 """4 KiB to 1 GiB."""
 PAGES = (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB)
 GRIDS = (
-    (8, 128),
-    (2, 512),
-    (4, 256),
-    (4, 512),
-    (8, 512),
-    (16, 128),
-    (32, 64),
-    (32, 512),
-    (132, 32),
-)
+    (launch.BLOCKS, launch.THREADS), (8, 128), (2, 512), (4, 256), (8, 512), (16, 64), (32, 64),
+    (64, 32), (132, 32),
+)  # fmt: skip
 """Blocks and threads of the gather kernel."""
 SAMPLES = 20
 Record = dict[str, Any]

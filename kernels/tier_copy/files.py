@@ -24,7 +24,7 @@ BLOCK = 4096
 FILE_BYTES = 2 << 30
 SIZES = (4096, 16384, 65536, 131072, 262144, 1 << 20, 4 << 20, 16 << 20, 64 << 20)
 DEPTHS = (1, 4, 16)
-POINT_S, LEAST = 0.25, 4
+POINT_S, LEAST = 0.15, 4
 """A point lasts this long, and does at least so many operations."""
 MOST = 4000
 KEPT = 400

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..streams import bench as streams
 from . import movers
-from .copies import MIB, Pools, Record
+from .copies import GRIDS, MIB, Pools, Record
 from .held import between
 
 if TYPE_CHECKING:
@@ -43,17 +43,11 @@ MOVERS: tuple[tuple[str, str, int, int], ...] = (
     ("copy_engine", "h2d", 0, 0),
     ("copy_engine", "d2h", 0, 0),
     ("copy_engine", "both", 0, 0),
-    ("gather", "h2d", 8, 128),
-    ("gather", "h2d", 2, 512),
-    ("gather", "h2d", 4, 256),
-    ("gather", "h2d", 16, 64),
-    ("gather", "h2d", 32, 32),
-    ("gather", "h2d", 32, 64),
-    ("gather", "h2d", 64, 32),
-    ("gather", "h2d", 132, 32),
-    ("gather", "h2d", 8, 512),
-    ("gather", "d2h", 8, 128),
+    *(("gather", "h2d", *grid) for grid in GRIDS),
+    ("gather", "h2d", 8, 64),
     ("gather", "d2h", 32, 32),
+    ("gather", "d2h", 8, 128),
+    ("gather", "d2h", 8, 64),
     ("gather", "d2h", 132, 32),
 )
 """Name, direction, and blocks and threads of the gather kernel."""

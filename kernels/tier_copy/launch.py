@@ -22,8 +22,8 @@ MOVE = layout(
     ("page_bytes", "i8"),
     ("count", "i4"),
 )
-BLOCKS, THREADS, LOADS = 8, 128, 8
-"""The fewest blocks and bytes in flight that fill the link: a kernel beside it loses least so."""
+BLOCKS, THREADS, LOADS = 32, 32, 8
+"""As few bytes in flight as fill the link, spread thin: a kernel beside it loses least so."""
 
 
 def move_pages(

@@ -7,7 +7,9 @@ namespace topk {
 constexpr int kBins = 512, kBinBits = 9;
 constexpr int kLaneBins = 20;  // words of the 16 bins that a lane sums: the stride avoids conflicts
 constexpr int kFew = 16;       // so many candidates are ranked by counting
-constexpr int kMostGroups = 4, kSmallestGroup = 128;
+constexpr unsigned kNoBin = ~0u;
+constexpr int kMostGroups = 2, kSmallestGroup = 256;
+constexpr int kListEach = 8;  // entries of the list of candidates a thread
 constexpr int kMostPages = 16384;
 
 // All *threads* threads (whole warps) that use barrier *id* (1 to 15) meet, shared memory included.
@@ -41,8 +43,8 @@ struct Scratch {                           // of one group
 struct Group {
   int id, threads, thread;
   Scratch* s;
-  float* list;            // [4 * threads] candidates in page order
-  unsigned short* pages;  // [4 * threads] and their pages
+  float* list;            // [kListEach * threads] candidates in page order
+  unsigned short* pages;  // [kListEach * threads] and their pages
   __device__ __forceinline__ int lane() const { return thread % 32; }
   __device__ __forceinline__ int warp() const { return thread / 32; }
   __device__ __forceinline__ int warps() const { return threads / 32; }

@@ -39,10 +39,10 @@ def groups(threads: int, blocks: int, rows: int) -> int:
     """Rows that share a block, as `topk::groups` computes."""
     count = 1
     while (
-        count < 4
+        count < 2
         and count * blocks < rows
         and threads % (64 * count) == 0
-        and threads // (2 * count) >= 128
+        and threads // (2 * count) >= 256
     ):
         count *= 2
     return count
@@ -50,7 +50,7 @@ def groups(threads: int, blocks: int, rows: int) -> int:
 
 def shared_bytes(threads: int, blocks: int, rows: int) -> int:
     """Dynamic shared memory of the stage, as `topk::shared_bytes` computes."""
-    return groups(threads, blocks, rows) * SCRATCH_BYTES + threads * 4 * 6
+    return groups(threads, blocks, rows) * SCRATCH_BYTES + threads * 8 * 6
 
 
 def topk_select(
@@ -65,7 +65,7 @@ def topk_select(
     sink: int = 1,
     recent: int = 1,
     page_tokens: int = 16,
-    threads: int = 512,
+    threads: int | None = None,
     grid: int | None = None,
 ) -> None:
     """Fills *selected* [B, Hkv, k_max] and *counts* [B, Hkv] from *scores* [B, Hkv, max_pages].
@@ -89,9 +89,11 @@ def topk_select(
             f"topk_select: budget {budget} of {selected.shape[2]}, sink {sink}, recent {recent}, "
             f"new_tokens {new_tokens}"
         )
+    rows = batch * heads
+    if threads is None:  # short rows share an SM when there are more of them than SMs
+        threads = 256 if rows > backend.sms and max_pages <= 2048 else 512
     if threads % 32 or not 128 <= threads <= 512:
         raise ValueError(f"topk_select: {threads} threads, expected whole warps, 128 to 512")
-    rows = batch * heads
     blocks = min(rows, grid or backend.sms * 2)
     params = Struct(
         backend,

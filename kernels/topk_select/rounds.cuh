@@ -2,10 +2,6 @@
 #pragma once
 #include "topk_select/group.cuh"
 
-#ifndef TOPK_LEADER
-#define TOPK_LEADER 1
-#endif
-
 namespace topk {
 
 // The scores of a thread, chunk after chunk: 4 kChunks in registers. A NaN belongs to no page that
@@ -28,11 +24,6 @@ __device__ __forceinline__ float score_of(unsigned key) {
   return __uint_as_float(key & 0x80000000u ? key ^ 0x80000000u : ~key);
 }
 
-struct Range {  // keys low .. low + span
-  unsigned low, span;
-  __device__ __forceinline__ bool holds(unsigned key) const { return key - low <= span; }
-};
-
 struct Cutoff {
   unsigned key, ties;  // take every key above, and the first `ties` of those equal
 };
@@ -44,23 +35,6 @@ __device__ __forceinline__ void each_key(const Scores& scores, F&& f) {
     float4 v = scores.at(c);
     f(key_of(v.x)), f(key_of(v.y)), f(key_of(v.z)), f(key_of(v.w));
   }
-}
-
-// One more in *bin* for each lane that *counts*. Shared atomics on one word take their turns, and a
-// crowded bin is what ties and clusters make: the lanes that share the first one's bin add at once.
-__device__ __forceinline__ void count_bin(unsigned* bins, bool counts, unsigned bin) {
-#if TOPK_LEADER
-  unsigned voters = __ballot_sync(~0u, counts);
-  if (voters == 0) return;
-  int leader = __ffs(voters) - 1;
-  unsigned crowded = __shfl_sync(~0u, bin, leader);
-  bool together = counts && bin == crowded;
-  unsigned number = __popc(__ballot_sync(~0u, together));
-  bool leads = static_cast<int>(threadIdx.x % 32) == leader;
-  if (leads || (counts && !together)) atomicAdd(&bins[bin], leads ? number : 1u);
-#else
-  if (counts) atomicAdd(&bins[bin], 1u);
-#endif
 }
 
 // Index, in the order (w, z, y, x), of the first part at which the running sum reaches *wanted*;
@@ -75,7 +49,7 @@ __device__ __forceinline__ int reach(const uint4& v, unsigned wanted, unsigned& 
 }
 
 // By one warp: the bin that holds the wanted-th key from the top, how many lie above it and how
-// many inside. Leaves the bins at zero.
+// many inside; kNoBin and all of them if they are fewer. Leaves the bins at zero.
 __device__ __forceinline__ void find_bin(Scratch& s, unsigned wanted) {
   int lane = threadIdx.x % 32, top = (31 - lane) * (kLaneBins / 4);
   uint4 v[4], sums;
@@ -94,6 +68,7 @@ __device__ __forceinline__ void find_bin(Scratch& s, unsigned wanted) {
     if (lane >= d) running += other;
   }
   unsigned above = running - own;
+  if (lane == 31 && running < wanted) s.bin = kNoBin, s.above = running;
   if (above >= wanted || running < wanted) return;
   int vector = 3 - reach(sums, wanted, above);
   uint4 inside = vector == 3 ? v[3] : vector == 2 ? v[2] : vector == 1 ? v[1] : v[0];
@@ -118,38 +93,38 @@ __device__ __forceinline__ Cutoff rank_few(const Scratch& s, unsigned wanted, un
   return {__shfl_sync(~0u, mine, source), wanted - __shfl_sync(~0u, greater, source)};
 }
 
-// The cutoff of the *wanted* (at least 1) largest of the group's scores; at least so many lie in
-// *range*, which reaches up to the largest.
+// The cutoff of the *wanted* (at least 1) largest of the group's scores; none has a key above
+// low + span, and at least *wanted* have low or more. Keys equal to `low` are never counted, only
+// inferred: a value that most scores share costs no atomics.
 template <class Scores>
-__device__ __forceinline__ Cutoff find_cutoff(const Group& g, const Scores& scores, Range range,
-                                              unsigned wanted) {
+__device__ __forceinline__ Cutoff find_cutoff(const Group& g, const Scores& scores, unsigned low,
+                                              unsigned span, unsigned wanted) {
   Scratch& s = *g.s;
   unsigned* bins = &s.bins[0].x;
-  if (range.span == 0) return {range.low, wanted};
-  int shift = max(0, 32 - __clz(range.span) - kBinBits);
-  while (true) {
+  while (span != 0) {
+    int shift = max(0, 32 - __clz(span - 1) - kBinBits);
     each_key(scores, [&](unsigned key) {
-      unsigned bin = (key - range.low) >> shift;
-      count_bin(bins, range.holds(key), bin + bin / 16 * (kLaneBins - 16));
+      unsigned at = key - low - 1, bin = at >> shift;
+      if (at < span) atomicAdd(&bins[bin + bin / 16 * (kLaneBins - 16)], 1u);
     });
     g.sync();
     if (g.warp() == 0) find_bin(s, wanted);
     g.sync();
-    unsigned inside = s.inside;
+    unsigned bin = s.bin, inside = s.inside;
     wanted -= s.above;
-    range.low += s.bin << shift;
-    range.span = (1u << shift) - 1;
-    if (inside == wanted) return {range.low - 1, 0};
-    if (shift == 0) return {range.low, wanted};
-    if (inside <= kFew) {
+    if (bin == kNoBin) break;
+    low += 1 + (bin << shift);
+    span = (1u << shift) - 1;
+    if (inside == wanted) return {low - 1, 0};
+    if (inside <= kFew && span != 0) {
       each_key(scores, [&](unsigned key) {
-        if (range.holds(key)) reinterpret_cast<unsigned*>(s.few)[atomicAdd(&s.count, 1u)] = key;
+        if (key - low <= span) reinterpret_cast<unsigned*>(s.few)[atomicAdd(&s.count, 1u)] = key;
       });
       g.sync();
       return rank_few(s, wanted, inside);
     }
-    shift = max(0, shift - kBinBits);
   }
+  return {low, wanted};
 }
 
 }  // namespace topk

@@ -98,12 +98,10 @@ __device__ __forceinline__ unsigned compact(const Group& g, const Scores& scores
   return before(scores.size() * g.warps()) & 0xffff;
 }
 
-// The *wanted* best scores of the group to the output, page_of(c, j) naming their pages.
+// The pages of the scores above the cutoff and of the first ties; page_of(c, j) names them.
 template <class Scores, class PageOf>
-__device__ __forceinline__ void take_best(const Group& g, const Row& r, const Scores& scores,
-                                          float low, float high, PageOf&& page_of) {
-  unsigned bottom = key_of(low);
-  Cutoff cut = find_cutoff(g, scores, {bottom, key_of(high) - bottom}, r.wanted);
+__device__ __forceinline__ void write_selected(const Group& g, const Row& r, const Scores& scores,
+                                               Cutoff cut, PageOf&& page_of) {
   int* selected = r.selected + r.sink;
   compact<true>(
       g, scores, cut.ties,
@@ -112,6 +110,15 @@ __device__ __forceinline__ void take_best(const Group& g, const Row& r, const Sc
         return key > cut.key ? 1u : key == cut.key ? 2u : 0u;
       },
       [&](unsigned at, int c, int j, float) { selected[at] = page_of(c, j); });
+}
+
+// The wanted best of *scores*, of which at least so many reach *low* and none exceeds *high*.
+template <class Scores, class PageOf>
+__device__ __forceinline__ void take_best(const Group& g, const Row& r, const Scores& scores,
+                                          float low, float high, PageOf&& page_of) {
+  unsigned bottom = key_of(low);
+  Cutoff cut = find_cutoff(g, scores, bottom, key_of(high) - bottom, r.wanted);
+  write_selected(g, r, scores, cut, page_of);
 }
 
 // Scores of the pages that may be chosen; NaN elsewhere.
@@ -170,25 +177,43 @@ struct InMemory {
   }
 };
 
-// By way of the list of those that reach the bound, if it has room for them.
+template <int kChunks>
+__device__ __forceinline__ void take_listed(const Group& g, const Row& r, int count, float low,
+                                            float high) {
+  Scores<kChunks> listed;
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    int at = (c * g.threads + g.thread) * 4;
+    const float none = __uint_as_float(0x7fffffffu);
+    float4 v = *reinterpret_cast<float4*>(g.list + at);
+    listed.held[c] = make_float4(at < count ? v.x : none, at + 1 < count ? v.y : none,
+                                 at + 2 < count ? v.z : none, at + 3 < count ? v.w : none);
+  }
+  take_best(g, r, listed, low, high,
+            [&](int c, int j) { return g.pages[(c * g.threads + g.thread) * 4 + j]; });
+}
+
+// By way of the list of those above the bound; if they are too few, the bound is the cutoff.
 template <class Scores>
 __device__ __forceinline__ void filter_row(const Group& g, const Row& r, const Scores& scores) {
   float low, high;
   bound(g, r, scores, low, high);
   auto page_of = [&](int c, int j) { return (c * g.threads + g.thread) * 4 + j; };
-  int most = g.threads * 4, at = g.thread * 4;
+  int most = g.threads * kListEach;
   int count = compact<false>(
-      g, scores, 0, [&](float score) { return score >= low ? 1u : 0u; },
+      g, scores, 0, [&](float score) { return score > low ? 1u : 0u; },
       [&](int at, int c, int j, float score) {
         if (at < most) g.list[at] = score, g.pages[at] = page_of(c, j);
       });
   g.sync();
-  if (count > most) return take_best(g, r, InMemory{g, r}, low, high, page_of);
-  const float none = __uint_as_float(0x7fffffffu);
-  float4 v = *reinterpret_cast<float4*>(g.list + at);
-  topk::Scores<1> few = {{make_float4(at < count ? v.x : none, at + 1 < count ? v.y : none,
-                                      at + 2 < count ? v.z : none, at + 3 < count ? v.w : none)}};
-  take_best(g, r, few, low, high, [&](int, int j) { return g.pages[at + j]; });
+  if (count < r.wanted)
+    write_selected(g, r, scores, {key_of(low), static_cast<unsigned>(r.wanted - count)}, page_of);
+  else if (count <= g.threads * 4)
+    take_listed<1>(g, r, count, low, high);
+  else if (count <= most)
+    take_listed<kListEach / 4>(g, r, count, low, high);
+  else
+    take_best(g, r, InMemory{g, r}, low, high, page_of);
 }
 
 // *first*: the scores of chunk 0.
@@ -209,7 +234,8 @@ __device__ __forceinline__ void select_row(const Group& g, const Row& r, float4 
 }
 
 __host__ __device__ inline unsigned shared_bytes(int threads, int blocks, int rows) {
-  return groups(threads, blocks, rows) * static_cast<unsigned>(sizeof(Scratch)) + threads * 4 * 6;
+  return groups(threads, blocks, rows) * static_cast<unsigned>(sizeof(Scratch)) +
+         threads * kListEach * 6;
 }
 
 }  // namespace topk
@@ -226,9 +252,9 @@ __device__ __forceinline__ void topk_select_stage(const TopkSelectParams& p, int
   g.thread = threadIdx.x % g.threads;
   g.s = reinterpret_cast<topk::Scratch*>(shared) + g.id;
   shared += groups * sizeof(topk::Scratch);
-  g.list = reinterpret_cast<float*>(shared) + g.id * g.threads * 4;
-  shared += blockDim.x * 16;
-  g.pages = reinterpret_cast<unsigned short*>(shared) + g.id * g.threads * 4;
+  g.list = reinterpret_cast<float*>(shared) + g.id * g.threads * topk::kListEach;
+  shared += blockDim.x * topk::kListEach * 4;
+  g.pages = reinterpret_cast<unsigned short*>(shared) + g.id * g.threads * topk::kListEach;
   for (int i = g.thread; i < 32 * topk::kLaneBins / 4; i += g.threads)
     g.s->bins[i] = make_uint4(0, 0, 0, 0);
   for (int row = g.id * blocks + block; row < rows; row += groups * blocks) {

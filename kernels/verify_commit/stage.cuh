@@ -221,9 +221,11 @@ __device__ __forceinline__ void verify_commit_stage(const VerifyCommitParams& p,
   using namespace verify;
   Shared& s = *reinterpret_cast<Shared*>(shared);
   // The first tile is on its way before the lengths say which slots are in use.
+  int words[kSlotWords];
+  load_slots(p, words);
   Tile next;
   if (p.mode != kProbabilities) Rows(p, nullptr, p.batch, block, blocks).load_first(p, next);
-  load_slots(p, s.slots);
+  keep_slots(p, words, s.slots);
   __syncthreads();
   int count = s.slots.count;
   if (count > 0) {
@@ -256,7 +258,9 @@ __device__ __forceinline__ void commit_stage(const VerifyCommitParams& p, int bl
                                              unsigned char* shared) {
   if (block != 0) return;
   verify::Shared& s = *reinterpret_cast<verify::Shared*>(shared);
-  verify::load_slots(p, s.slots);
+  int words[verify::kSlotWords];
+  verify::load_slots(p, words);
+  verify::keep_slots(p, words, s.slots);
   verify::commit(p, s.slots, s.commit, verify::Stored{p});
   __syncthreads();
 }

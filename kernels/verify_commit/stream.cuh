@@ -28,34 +28,49 @@ struct SlotsShared {
   unsigned head, tail;
 };
 
-// By the whole block; the caller synchronises.
-__device__ __forceinline__ void load_slots(const VerifyCommitParams& p, SlotsShared& s) {
-  int n = 0;
+// Two halves, so that the loads go out before those of the first tile: warp 0 takes the lengths, the
+// others the rest. By the whole block; the caller synchronises.
+constexpr int kSlotWords = kMostBatch / kLanes, kSlotEach = 3;  // 96 threads or more take 256 slots
+
+__device__ __forceinline__ void load_slots(const VerifyCommitParams& p, int (&v)[kSlotWords]) {
   if (warp() == 0) {
-    for (int base = 0; base < p.batch; base += 4 * kLanes) {
-      int length[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        int b = base + i * kLanes + lane();
-        length[i] = b < p.batch ? p.lengths[b] : -1;
-      }
+    for (int i = 0; i < kSlotWords; ++i) {
+      int b = i * kLanes + lane();
+      v[i] = b < p.batch ? p.lengths[b] : -1;
+    }
+    return;
+  }
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        int b = base + i * kLanes + lane();
-        unsigned votes = __ballot_sync(~0u, length[i] >= 0);
-        if (length[i] >= 0) s.active[n + __popc(votes & ((1u << lane()) - 1))] = b;
-        if (b < p.batch) s.length[b] = length[i];
-        n += __popc(votes);
-      }
+  for (int i = 0; i < kSlotEach; ++i) {
+    int b = threadIdx.x - kLanes + i * (blockDim.x - kLanes);
+    if (b < p.batch) v[i] = p.page_counts[b], v[kSlotEach + i] = p.remaining[b];
+  }
+  if (threadIdx.x == kLanes) v[6] = *p.free_head, v[7] = *p.free_tail;
+}
+
+__device__ __forceinline__ void keep_slots(const VerifyCommitParams& p, const int (&v)[kSlotWords],
+                                           SlotsShared& s) {
+  if (warp() == 0) {
+    int n = 0;
+#pragma unroll
+    for (int i = 0; i < kSlotWords; ++i) {
+      int b = i * kLanes + lane();
+      if (i * kLanes >= p.batch) break;
+      unsigned votes = __ballot_sync(~0u, v[i] >= 0);
+      if (v[i] >= 0) s.active[n + __popc(votes & ((1u << lane()) - 1))] = b;
+      s.length[b] = v[i];
+      n += __popc(votes);
     }
     if (lane() == 0) s.count = n;
     return;
   }
-  if (threadIdx.x == kLanes) s.head = *p.free_head, s.tail = *p.free_tail;
-  for (int b = threadIdx.x - kLanes; b < p.batch; b += blockDim.x - kLanes) {
-    s.held[b] = p.page_counts[b];
-    s.remaining[b] = p.remaining[b];
+#pragma unroll
+  for (int i = 0; i < kSlotEach; ++i) {
+    int b = threadIdx.x - kLanes + i * (blockDim.x - kLanes);
+    if (b < p.batch) s.held[b] = v[i], s.remaining[b] = v[kSlotEach + i];
   }
+  if (threadIdx.x == kLanes) s.head = v[6], s.tail = v[7];
 }
 
 struct Tile {

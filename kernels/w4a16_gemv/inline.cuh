@@ -23,6 +23,20 @@ __device__ __forceinline__ void barrier_inval(Barrier* bar) {
 #endif
 }
 
+// barrier_wait that lets the hardware put the warp to sleep for long, so that many waiting warps do
+// not take the issue slots of the one that copies.
+__device__ __forceinline__ void barrier_sleep(Barrier* bar, unsigned parity) {
+#if RS_HAS_BULK
+  asm volatile(
+      "{ .reg .pred p;\n"
+      "again%=: mbarrier.try_wait.parity.shared.b64 p, [%0], %1, %2;\n"
+      "@!p bra again%=; }"
+      ::"r"(shared_address(bar)), "r"(parity), "r"(10000000u) : "memory");
+#else
+  barrier_wait(bar, parity);
+#endif
+}
+
 // *threads* threads, whole warps, meet; the *count*th meeting of this word of shared memory, which
 // starts at zero and which only the CPU needs.
 __device__ __forceinline__ void meet(unsigned* word, unsigned count, unsigned threads) {

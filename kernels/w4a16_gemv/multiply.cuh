@@ -5,17 +5,18 @@
 namespace gemv {
 
 // ---------------------------------------------------------------------------- x
-// Columns from *k0* on of x into shared memory, zeros beyond k; *warp* of *warps* does its share.
+// The columns of *piece* of x on their way to shared memory, zeros beyond k; *warp* of *warps* asks
+// for its share.
 // Each block starts at another place, so that they do not all ask one part of L2 at once.
-__device__ inline void copy_x(const W4a16GemvParams& p, const Shared& s, int k0, int warp, int warps,
-                              int block) {
+__device__ inline void copy_x(const W4a16GemvParams& p, const Shared& s, int piece, int warp,
+                              int warps, int block) {
   const int row_chunks = p.piece_units * (kUnitK / 8), row_blocks = (row_chunks + 31) / 32;
   const int stride = x_stride(p.piece_units * kUnitK), blocks = p.tokens * row_blocks;
   const int start = (warp + block * 7) % blocks;
   int token = start / row_blocks, column = start - token * row_blocks;
 #pragma unroll 1
   for (int i = warp; i < blocks; i += warps) {
-    const int chunk = column * 32 + threadIdx.x % 32, k = k0 + chunk * 8;
+    const int chunk = column * 32 + threadIdx.x % 32, k = piece * p.piece_units * kUnitK + chunk * 8;
     if (chunk < row_chunks) {
       unsigned char* to = s.x + token * stride + chunk * 16;
       if (k < p.k)
@@ -27,7 +28,6 @@ __device__ inline void copy_x(const W4a16GemvParams& p, const Shared& s, int k0,
       if (++token == p.tokens) token = 0;
   }
   rs::copy_commit();
-  rs::copy_wait<0>();
 }
 
 // B fragments of two k-steps: lane (g, t) takes x[token g][16 t + 8 half ...] of a block of 64. *x*
@@ -47,16 +47,17 @@ __device__ inline void sum_x(const W4a16GemvParams& p, const Shared& s, int warp
   for (int i = warp; i < p.piece_units * (kUnitK / 128) * kSides; i += warps) {
     const int group = i / kSides, side = i % kSides;
     const unsigned char* x = s.x + g * stride + group * 256 + t * 32;
-    float sum[4] = {};
+    float sum[4][4] = {};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       uint4 b = load_x(p, x + j / 2 * 128 + j % 2 * 16, stride, side);
-      rs::mma_16x8x16<ELEMENT>(sum, {one, one, one, one}, {b.x, b.y});
-      rs::mma_16x8x16<ELEMENT>(sum, {one, one, one, one}, {b.z, b.w});
+      rs::mma_16x8x16<ELEMENT>(sum[j], {one, one, one, one}, {b.x, b.y});
+      rs::mma_16x8x16<ELEMENT>(sum[j], {one, one, one, one}, {b.z, b.w});
     }
     if (g == 0)
       *reinterpret_cast<float2*>(s.sums + group * kSums + 8 * side + 2 * t) =
-          make_float2(sum[0], sum[1]);
+          make_float2(sum[0][0] + sum[1][0] + (sum[2][0] + sum[3][0]),
+                      sum[0][1] + sum[1][1] + (sum[2][1] + sum[3][1]));
   }
 }
 

@@ -1,22 +1,16 @@
 // y[tokens][n] = x[tokens][k] . W[n][k]^T for 1 to 16 tokens, W in 4 or 16 bits, read once.
 //
 // Arrays in plan.cuh. A block takes a run of items (16 rows of W by one piece of k). Of its warps,
-//   the last streams the units of the run through rings in shared memory: nothing else, because a
+//   the first streams the units of the run through rings in shared memory: nothing else, because a
 //     copy that finds the queue full holds its warp up;
-//   the last but one adds up what the others leave and writes it;
-//   all others, the consumers, take the run's units in turn.
+//   the last adds up what the others leave and writes it;
+//   those between, the consumers, take the run's units in turn.
 // Blocks add up a strip's pieces in `partials`, where the last one to arrive sums. All sums have a
 // fixed order, so that results never depend on timing.
 //
 // A barrier is waited on by the same warps in every round, so nobody is ever a phase ahead of it.
 #pragma once
 #include "w4a16_gemv/multiply.cuh"
-
-#ifdef GEMV_TRACE
-#define TRACE(i) do { if (threadIdx.x % 32 == 0 && (i) < 40) reinterpret_cast<long long*>(p.partials)[((long long)blockIdx.x * 18 + threadIdx.x / 32) * 40 + (i)] = clock64(); } while (0)
-#else
-#define TRACE(i)
-#endif
 
 namespace gemv {
 
@@ -35,7 +29,7 @@ __device__ inline void produce(const W4a16GemvParams& p, const Shared& s, Run ru
       const int place = team * p.depth + slot;
       rs::Barrier* full = s.full + place;
       unsigned char* to = s.ring + (team * kTeam * p.depth + slot * members) * kUnitBytes;
-      if (round > 0) rs::barrier_wait(s.empty + place, (round - 1) & 1);
+      if (round > 0) rs::barrier_sleep(s.empty + place, (round - 1) & 1);
       rs::fill_begin(full, taken * kUnitBytes);
       for (int i = 0; i < taken;) {
         // With one piece, strips follow each other in memory.
@@ -60,41 +54,38 @@ __device__ inline void produce(const W4a16GemvParams& p, const Shared& s, Run ru
 
 __device__ inline void consume(const W4a16GemvParams& p, const Shared& s, Run run, int consumers,
                                int block) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int warp = threadIdx.x / 32 - 1, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int stride = x_stride(p.piece_units * kUnitK), team = warp / kTeam;
   const int members = min(kTeam, consumers - team * kTeam);
   const unsigned char* ring =
       s.ring + (team * kTeam * p.depth + warp % kTeam) * kUnitBytes;
   int slot = 0, round = 0, unit = warp, staged = -1, meetings = 0;
-  int tr = 5;
   for (int item = 0; item < run.count; ++item, run.next(p)) {
     if (run.piece != staged) {
-      if (staged >= 0) rs::meet(s.met, ++meetings, consumers * 32);
+      if (staged >= 0) {  // the first piece is on its way already
+        rs::meet(s.met, ++meetings, consumers * 32);
+        copy_x(p, s, run.piece, warp, consumers, block);
+      }
       staged = run.piece;
-      copy_x(p, s, staged * p.piece_units * kUnitK, warp, consumers, block);
-      TRACE(2);
+      rs::copy_wait<0>();
       rs::meet(s.met, ++meetings, consumers * 32);
-      TRACE(3);
       if (WEIGHT_BITS == 4) {
         sum_x(p, s, warp, consumers);
         rs::meet(s.met, ++meetings, consumers * 32);
       }
-      TRACE(4);
     }
     const int units = units_of(p, run.piece), share = unit;
     float total[kSides][4] = {};
     for (; unit < units; unit += consumers) {
-      rs::barrier_wait(s.full + team * p.depth + slot, round & 1);
-      TRACE(tr); ++tr;
+      rs::barrier_sleep(s.full + team * p.depth + slot, round & 1);
       multiply_unit(total, p, s, ring + slot * members * kUnitBytes, unit * kUnitK, stride);
       __syncwarp();
       if (lane == 0) rs::barrier_arrive(s.empty + team * p.depth + slot);
-      TRACE(tr); ++tr;
       if (++slot == p.depth) slot = 0, ++round;
     }
     unit -= units;
     const int open = item % kOpenItems, use = item / kOpenItems;
-    if (use > 0) rs::barrier_wait(s.free + open, (use - 1) & 1);
+    if (use > 0) rs::barrier_sleep(s.free + open, (use - 1) & 1);
     if (share < units) {
       float* mine = s.partial + (open * consumers + share) * kWarpFloats;
 #pragma unroll
@@ -105,40 +96,51 @@ __device__ inline void consume(const W4a16GemvParams& p, const Shared& s, Run ru
     }
     __syncwarp();
     if (lane == 0) rs::barrier_arrive(s.ready + open);
-    TRACE(tr); ++tr;
   }
 }
 
-// A strip's sums over all of k to y, by the last block to bring a piece.
-__device__ inline void finish_pieces(const W4a16GemvParams& p, int strip) {
+// The strips of *run* whose last piece this block has brought: their sums over all of k to y. The
+// tickets of 32 strips go out at once, because each takes a trip through L2.
+__device__ inline void finish_pieces(const W4a16GemvParams& p, const Run& run) {
   const int lane = threadIdx.x % 32;
-  const float* pieces = p.partials + (long long)strip * p.pieces * 16 * TOKENS;
+  __threadfence();
   __syncwarp();
-  unsigned before = lane ? 0 : rs::add_acq_rel_gpu(p.tickets + strip, 1);
-  if (__shfl_sync(0xffffffffu, before, 0) + 1 != p.pieces) return;
-  if (lane == 0) p.tickets[strip] = 0;
-  for (int e = lane * 4; e < 16 * TOKENS; e += 128) {
-    float v[4] = {};
-    for (int piece = 0; piece < p.pieces; ++piece) {
-      uint4 raw = rs::load_stream(pieces + piece * 16 * TOKENS + e);
-      float part[4];
-      memcpy(part, &raw, 16);
-      for (int i = 0; i < 4; ++i) v[i] += part[i];
+  for (int item = 0; item < run.count; item += 32) {
+    const int mine = (run.strip + item + lane) % p.strips;
+    bool last = false;
+    if (item + lane < run.count) {
+      last = rs::add_acq_rel_gpu(p.tickets + mine, 1) + 1 == static_cast<unsigned>(p.pieces);
+      if (last) p.tickets[mine] = 0;
     }
-    int token = e / 16, row = strip * 16 + e % 16;
-    for (int i = 0; i < 4; ++i)
-      if (token < p.tokens && row + i < p.n)
-        p.y[(long long)token * p.n + row + i] = rs::from_float<ELEMENT>(v[i]);
+    unsigned done = __ballot_sync(0xffffffffu, last);
+    for (; done; done &= done - 1) {
+      const int strip = __shfl_sync(0xffffffffu, mine, __ffs(done) - 1);
+      const float* pieces = p.partials + (long long)strip * p.pieces * 16 * TOKENS;
+      for (int e = lane * 4; e < 16 * TOKENS; e += 128) {
+        float v[4] = {};
+#pragma unroll 4
+        for (int piece = 0; piece < p.pieces; ++piece) {
+          uint4 raw = rs::load_stream(pieces + piece * 16 * TOKENS + e);
+          float part[4];
+          memcpy(part, &raw, 16);
+          for (int i = 0; i < 4; ++i) v[i] += part[i];
+        }
+        int token = e / 16, row = strip * 16 + e % 16;
+        for (int i = 0; i < 4; ++i)
+          if (token < p.tokens && row + i < p.n)
+            p.y[(long long)token * p.n + row + i] = rs::from_float<ELEMENT>(v[i]);
+      }
+    }
   }
 }
 
 __device__ inline void finish(const W4a16GemvParams& p, const Shared& s, Run run, int consumers) {
   const int lane = threadIdx.x % 32;
+  const Run whole = run;
   for (int item = 0; item < run.count; ++item, run.next(p)) {
     const int open = item % kOpenItems;
     const int shares = min(units_of(p, run.piece), consumers);
-    rs::barrier_wait(s.ready + open, item / kOpenItems & 1);
-    TRACE(item + 1);
+    rs::barrier_sleep(s.ready + open, item / kOpenItems & 1);
     for (int e = lane; e < 16 * TOKENS; e += 32) {
       int token = e / 16, row = run.strip * 16 + e % 16;
       const float* from =
@@ -154,8 +156,8 @@ __device__ inline void finish(const W4a16GemvParams& p, const Shared& s, Run run
     }
     __syncwarp();
     if (lane == 0) rs::barrier_arrive(s.free + open);
-    if (p.pieces > 1) finish_pieces(p, run.strip);
   }
+  if (p.pieces > 1) finish_pieces(p, whole);
 }
 
 }  // namespace gemv
@@ -165,14 +167,15 @@ __device__ inline void finish(const W4a16GemvParams& p, const Shared& s, Run run
 __device__ inline void w4a16_gemv_stage(const W4a16GemvParams& p, int block, int blocks,
                                         unsigned char* shared) {
   using namespace gemv;
-  TRACE(0);
-  const int consumers = blockDim.x / 32 - 2, warp = threadIdx.x / 32;
+  const int consumers = blockDim.x / 32 - 2, warp = threadIdx.x / 32;  // 0 copies, the last adds up
   const int slots = (consumers + kTeam - 1) / kTeam * p.depth, barriers = 2 * (slots + kOpenItems);
   const Run run(p, block, blocks);
   const Shared s(p, shared, consumers);
   if (run.count == 0) return;
 
-  if (warp == consumers) {
+  // x asks first: behind a ring full of weights it would wait for all of them.
+  if (0 < warp && warp <= consumers) copy_x(p, s, run.piece, warp - 1, consumers, block);
+  if (warp > consumers) {
     for (int i = threadIdx.x % 32; i < barriers; i += 32) {
       const int members = min(kTeam, consumers - i % slots / p.depth * kTeam);
       const bool full = i < slots, empty = i < 2 * slots, ready = i < 2 * slots + kOpenItems;
@@ -182,15 +185,14 @@ __device__ inline void w4a16_gemv_stage(const W4a16GemvParams& p, int block, int
     rs::barrier_init_fence();
   }
   __syncthreads();
-  if (warp > consumers)
+  if (warp == 0)
     produce(p, s, run, consumers);
-  else if (warp == consumers)
+  else if (warp > consumers)
     finish(p, s, run, consumers);
   else
     consume(p, s, run, consumers, block);
-  TRACE(38);
   __syncthreads();
-  if (warp == consumers)
+  if (warp == 0)
     for (int i = threadIdx.x % 32; i < barriers; i += 32) rs::barrier_inval(s.full + i);
   __syncthreads();
 }
