@@ -98,6 +98,7 @@ class GpuMachine:
         """See `Machine`."""
         from .timing import graph_seconds
 
+        self._clocks.settle()
         with self._clocks:
             return graph_seconds(self.gpu, calls, samples, least_calls=1)
 

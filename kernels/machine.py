@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import threading
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("cupy-cuda13x", "cupy-cuda12x", "cupy", "numpy", "scipy", "torch", "triton")
 CLOCK_EVERY_S = 4e-3
+SETTLE_S, SETTLED = 0.25, 0.97
 
 
 def facts(gpu: Gpu) -> dict[str, Any]:
@@ -100,12 +102,32 @@ class Clocks:
         self.library = _nvml()
         self.handle = ctypes.c_void_p()
         self.seen: list[int] = []
+        self.highest = 0
         if self.library is not None:
             address = str(gpu.xp.cuda.Device().pci_bus_id).encode()
             found = self.library.nvmlDeviceGetHandleByPciBusId_v2(
                 address, ctypes.byref(self.handle)
             )
             self.library = None if found else self.library
+
+    def now(self) -> int:
+        """The SM clock in MHz; 0 if nobody tells."""
+        clock = ctypes.c_uint()
+        sm = 1  # NVML_CLOCK_SM
+        if self.library is None:
+            return 0
+        wrong = self.library.nvmlDeviceGetClockInfo(self.handle, sm, ctypes.byref(clock))
+        return 0 if wrong else int(clock.value)
+
+    def settle(self) -> None:
+        """Waits until the clock is as high as it was, or `SETTLE_S` have passed.
+
+        A large product draws so much power that the clock falls, and stays low for the next point.
+        """
+        end = time.monotonic() + SETTLE_S
+        while (clock := self.now()) < SETTLED * self.highest and time.monotonic() < end:
+            time.sleep(CLOCK_EVERY_S)
+        self.highest = max(self.highest, clock)
 
     def __enter__(self) -> Clocks:
         self.seen = []
@@ -119,10 +141,8 @@ class Clocks:
         self._thread.join()
 
     def _watch(self) -> None:
-        clock = ctypes.c_uint()
-        sm = 1  # NVML_CLOCK_SM
-        while self.library is not None:
-            if self.library.nvmlDeviceGetClockInfo(self.handle, sm, ctypes.byref(clock)) == 0:
-                self.seen.append(int(clock.value))
+        while clock := self.now():
+            self.seen.append(clock)
+            self.highest = max(self.highest, clock)
             if self._stop.wait(CLOCK_EVERY_S):
                 return

@@ -46,12 +46,10 @@ def test_equal_bits_on_any_grid():
     minmax = rng.integers(0xBC00, 0xC000, (130, 2, 2, 128)).astype(np.uint16)
     table = rng.permutation(130)[:128].astype(np.int32).reshape(2, 64)
     lengths = np.array([1000, 500], np.int32)
-    ticket, found = np.zeros(1, np.uint32), []
+    found = []
     for blocks in (1, 3):
         scores = poisoned(Cpu(), (2, 2, 64), np.float32)
-        launch.page_scores(
-            Cpu(), q, minmax, table, lengths, scores, ticket, blocks=blocks, threads=96
-        )
+        launch.page_scores(Cpu(), q, minmax, table, lengths, scores, blocks=blocks, threads=96)
         found.append(scores.tobytes())
     assert found[0] == found[1]
 
@@ -60,9 +58,8 @@ def test_wrong_shapes_are_refused():
     q, minmax = np.zeros((2, 1, 8, 128), np.uint16), np.zeros((9, 2, 2, 128), np.uint16)
     table, lengths = np.zeros((2, 4), np.int32), np.zeros(2, np.int32)
     scores = np.zeros((2, 2, 4), np.float32)
-    good = (q, minmax, table, lengths, scores, np.zeros(1, np.uint32))
+    good = (q, minmax, table, lengths, scores)
     bad = (q[:, :, :7], minmax[:, :, :, :64], table[:1], lengths.astype(np.int64), scores[:, :1])
-    bad = (*bad, np.zeros(2, np.uint32))
     for place, wrong in enumerate(bad):
         arrays = [*good[:place], wrong, *good[place + 1 :]]
         with pytest.raises(ValueError, match="page_scores"):

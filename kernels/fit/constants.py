@@ -58,7 +58,8 @@ def constants(samples: Samples) -> dict[str, Entry]:
     missing = [name for name in REQUIRED if name not in found]
     if missing:
         raise SamplesError(
-            f"no samples for {', '.join(missing)}; measure loop_control, streams and tier_copy"
+            f"{samples.place}: no samples for {', '.join(missing)}; measure loop_control, streams "
+            "and tier_copy"
         )
     return {name: found[name] for name in (*REQUIRED, *found)}
 

@@ -128,8 +128,9 @@ def _leaving(data: Mapping[str, Any]) -> Iterator[Found]:
         "a C host asks the resident loop to leave, until its status word is there, one empty step "
         f"included; until a Python host has synchronised {ended:.1f} us",
     )  # fmt: skip
+    python = statistics.median(data["python_launch_to_output"]) * 1e6
     yield (
-        "resident_relaunch_s", statistics.median(data["launch_to_output"]), "measured",
-        "a Python host launches the resident loop again, until its first output is seen; the "
-        "launcher's own Python is most of it",
+        "resident_relaunch_s", statistics.median(data["c_launch_to_output"]), "measured",
+        "a C host launches the resident loop again, until it sees the first empty step's output; a "
+        f"Python host {python:.1f} us",
     )  # fmt: skip

@@ -36,7 +36,7 @@ def build(
 ) -> dict[str, Any]:
     """The profile as a document; raises `SamplesError` if a required part has no samples."""
     if not samples.runs:
-        raise SamplesError("no run in the samples file; measure with `bench` on a GPU first")
+        raise SamplesError(f"{samples.place}: holds no run; measure with bench on a GPU first")
     found = constants(samples)
     kernels: dict[str, dict[str, Any]] = {}
     for recipe in RECIPES:
@@ -49,7 +49,8 @@ def build(
     missing = [name for name in REQUIRED if name not in kernels]
     if missing:
         raise SamplesError(
-            f"too few samples for {', '.join(missing)}; run bench without --only until none is left"
+            f"{samples.place}: too few samples for {', '.join(missing)}; run bench without --only "
+            "until none is left"
         )
     head = samples.runs[-1]
     device = dict(head["device"])

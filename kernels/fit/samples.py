@@ -56,6 +56,8 @@ class Point:
 class Samples:
     """What a samples file holds, first measurements and second ones apart."""
 
+    place: str = "samples"
+    """The file, for messages."""
     runs: list[dict[str, Any]] = field(default_factory=list)
     points: dict[tuple[str, str], Point] = field(default_factory=dict)
     repeats: dict[tuple[str, str], Point] = field(default_factory=dict)
@@ -87,7 +89,7 @@ def identity(axes: Mapping[str, Any]) -> str:
 
 def read(path: Path) -> Samples:
     """What *path* holds, plain or gzip; raises `SamplesError`, one line, if it is no such file."""
-    found = Samples()
+    found = Samples(str(path))
     for number, entry in _entries(path):
         try:
             _add(found, entry)

@@ -69,8 +69,7 @@ def prepare(gpu: Gpu, point: dict[str, Any], rng: np.random.Generator) -> Work:
     q, ids = on_device(gpu, host_q), on_device(gpu, table)
     scores = poisoned(gpu, (batch, heads, most), np.float32)
     options = {"page_tokens": point["page_tokens"], "element": element}
-    ticket = xp.zeros(1, np.uint32)
-    rest = (ids, on_device(gpu, lengths), scores, ticket)
+    rest = (ids, on_device(gpu, lengths), scores)
     calls = [partial(launch.page_scores, gpu, q, part, *rest, **options) for part in minmax]
 
     def check() -> float:

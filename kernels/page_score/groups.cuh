@@ -8,9 +8,6 @@ constexpr int kTiles = 128 / HEAD_DIM;  // 16-page tiles of a group: 8 KB of one
 constexpr int kPages = 16 * kTiles;
 constexpr int kLoads = HEAD_DIM / 32;  // 16-byte loads a lane makes of HEAD_DIM elements
 
-// One in kDrawnShare tasks is drawn, once a warp has kDrawnFrom of them.
-constexpr int kDrawnShare = DRAWN_SHARE, kDrawnFrom = 4;
-
 struct Group {  // one head of kPages pages
   int request, head, first, pages;  // the task's first page, the pages of the request
 };
@@ -76,43 +73,5 @@ __device__ __forceinline__ void find_pages(const PageScoreParams& p, const Group
     ids[i] = row[min(page, group.pages - 1)];
   }
 }
-
-// A warp's way through the list. The first *fixed* tasks are dealt in equal pieces; of the others
-// each warp draws tickets until there are none, *others* and one for each warp in all, and there the
-// counter wraps: it is back at zero at the end.
-struct Deal {
-  int index, end, step, fixed, total, ticket;
-  unsigned last;
-  unsigned* counter;
-
-  __device__ __forceinline__ Deal(const PageScoreParams& p, const int* starts, int block,
-                                  int blocks)
-      : counter(p.ticket) {
-    step = blockDim.x / 32;
-    total = starts[p.requests] * p.kv_heads;
-    int others = total / kDrawnShare / p.kv_heads * p.kv_heads;
-    if (total < kDrawnFrom * step * blocks) others = 0;
-    fixed = total - others;
-    last = others + step * blocks - 1u;
-    index = static_cast<int>((long long)fixed * block / blocks) + threadIdx.x / 32;
-    end = static_cast<int>((long long)fixed * (block + 1) / blocks);
-    draw();
-    if (index >= end) take();
-  }
-  __device__ __forceinline__ void draw() {  // early, for the answer takes a while
-    if (fixed < total && threadIdx.x % 32 == 0)
-      ticket = static_cast<int>(increment_wrapping(counter, last));
-  }
-  __device__ __forceinline__ void take() {
-    index = total;
-    if (fixed == total) return;
-    index = fixed + __shfl_sync(0xffffffffu, ticket, 0);
-    if (index < total) draw();
-  }
-  __device__ __forceinline__ void next() {
-    index += step;
-    if (index >= end) take();  // drawn ones lie behind all pieces
-  }
-};
 
 }  // namespace page_score

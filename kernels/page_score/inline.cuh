@@ -3,35 +3,18 @@
 
 namespace page_score {
 
-// Old value of *p*, which becomes 0 after *last* and grows by 1 otherwise.
-__device__ __forceinline__ unsigned increment_wrapping(unsigned* p, unsigned last) {
+// 16 bytes past L1, through the coherent path. Unlike rs::load_stream it has L2 fetch 128 bytes and
+// not 256: measured 4 to 8 % faster here, where a warp reads 64 bytes each of eight rows at a time.
+__device__ __forceinline__ uint4 load_page(const void* p) {
 #ifdef RS_CPU
-  return cpu::update(p, [last](unsigned old) { return old >= last ? 0u : old + 1; });
+  return *static_cast<const uint4*>(p);
 #else
-  return atomicInc(p, last);
-#endif
-}
-
-#ifndef RS_CPU
-__device__ __forceinline__ uint4 load_plain(const void* p) {
-  uint4 v;
-  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
-  return v;
-}
-__device__ __forceinline__ uint4 load_128(const void* p) {
   uint4 v;
   asm volatile("ld.global.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
   return v;
-}
-__device__ __forceinline__ uint4 load_first(const void* p) {
-  uint4 v;
-  asm volatile("ld.global.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p), "l"(0x12F0000000000000ull) : "memory");
-  return v;
-}
 #endif
+}
 
 // min(x, 0) of both elements of *pair*.
 template <typename T>

@@ -16,7 +16,6 @@ PARAMS = layout(
     ("table", "u8"),
     ("lengths", "u8"),
     ("scores", "u8"),
-    ("ticket", "u8"),
     ("requests", "i4"),
     ("tokens", "i4"),
     ("kv_heads", "i4"),
@@ -34,7 +33,6 @@ def page_scores(
     table: Array,
     lengths: Array,
     scores: Array,
-    ticket: Array | None = None,
     *,
     page_tokens: int = 16,
     element: str = "bf16",
@@ -47,10 +45,9 @@ def page_scores(
     *q* [requests, tokens, heads, head_dim] and *minmax* [physical pages, kv_heads, 2, head_dim] are
     of *element* (bf16 as uint16), *table* [requests, max_pages] and *lengths* [requests] int32:
     tokens before this step, negative for an idle slot. Scores behind a request's last page stay as
-    they were. *ticket* [1] uint32 is zero before and after; without it one is made,
-    which a captured graph would outlive.
+    they were.
     """
-    struct = params(backend, q, minmax, table, lengths, scores, ticket, element=element)
+    struct = params(backend, q, minmax, table, lengths, scores, element=element)
     head_dim, group = q.shape[3], q.shape[2] // minmax.shape[1]
     if reduce not in ("max", "sum"):
         raise ValueError(f"page_scores: reduce {reduce!r}, expected 'max' or 'sum'")
@@ -89,7 +86,6 @@ def params(
     table: Array,
     lengths: Array,
     scores: Array,
-    ticket: Array | None = None,
     *,
     element: str = "bf16",
 ) -> Struct:
@@ -101,15 +97,12 @@ def params(
     if head_dim not in (64, 128) or minmax.shape[3] != head_dim or heads % kv_heads or not tokens:
         raise ValueError(f"page_scores: q {q.shape}, minmax {minmax.shape}: heads or head_dim")
     max_pages = table.shape[-1]
-    if ticket is None:
-        ticket = backend.xp.zeros(1, "uint32")
     expected = {
         "q": (q, DTYPES[element], q.shape),
         "minmax": (minmax, DTYPES[element], minmax.shape),
         "table": (table, "int32", (requests, max_pages)),
         "lengths": (lengths, "int32", (requests,)),
         "scores": (scores, "float32", (requests, kv_heads, max(max_pages, *scores.shape[2:]))),
-        "ticket": (ticket, "uint32", (1,)),
     }
     for name, (array, dtype, shape) in expected.items():
         if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
@@ -123,7 +116,6 @@ def params(
         table=table,
         lengths=lengths,
         scores=scores,
-        ticket=ticket,
         requests=requests,
         tokens=tokens,
         kv_heads=kv_heads,

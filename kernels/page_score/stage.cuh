@@ -6,10 +6,9 @@
 // mma.m16n8k16, [kmin | kmax] its K = 2 HEAD_DIM, and 8 query rows of a KV head's group its columns.
 //
 // A task is one KV head of kPages pages, 8 KB from HBM to registers: all 16 loads of 16 bytes that a
-// lane needs are in flight before the first is used. The tasks of all requests are one list, so a
-// batch of unequal requests costs what an even one does. Blocks take equal pieces of it, neighbours
-// in memory; SMs do not get equal shares of the memory, so the last of a long list are drawn one by
-// one from a counter.
+// lane needs are in flight before the first is used. The tasks of all requests are one list, of
+// which blocks take equal pieces, neighbours in memory, so a batch of unequal requests costs what
+// an even one does; the warps of a block take turns, so that a page's heads are read together.
 //
 //   q        [requests, tokens, kv_heads * GROUP, HEAD_DIM] ELEMENT, rotary embedding applied
 //   minmax   [physical page, kv_heads, 2, HEAD_DIM] ELEMENT: minimum, maximum over the page's tokens
@@ -17,7 +16,6 @@
 //   lengths  [requests] int: tokens before this step; below 0 marks an idle slot
 //   scores   [requests, kv_heads, score_pages] float: the largest score (REDUCE_SUM: the sum) over
 //            the GROUP * tokens query rows that share the head
-//   ticket   [1] unsigned: zero before, and left at zero
 //
 // Pages 0 .. ceil((length + tokens) / PAGE_TOKENS) - 1 are scored, the unfinished last one included;
 // scores behind them and those of idle slots are left as they were. A score is the work of one warp
@@ -41,20 +39,12 @@
 #define REDUCE_SUM 0
 #endif
 
-#ifndef DRAWN_SHARE
-#define DRAWN_SHARE 8
-#endif
-#ifndef LOADER
-#define LOADER rs::load_stream
-#endif
-
 struct PageScoreParams {
   const ELEMENT* q;
   const ELEMENT* minmax;
   const int* table;
   const int* lengths;
   float* scores;
-  unsigned* ticket;
   int requests, tokens, kv_heads, max_pages, score_pages;
 };
 
@@ -131,7 +121,7 @@ __device__ __forceinline__ void load_rows(const PageScoreParams& p, const int (&
     const ELEMENT* row = p.minmax + ((long long)ids[i] * p.kv_heads + head) * (2 * HEAD_DIM) +
                          threadIdx.x % 4 * 8;
 #pragma unroll
-    for (int j = 0; j < 2 * kLoads; ++j) v[i][j] = LOADER(row + 32 * j);
+    for (int j = 0; j < 2 * kLoads; ++j) v[i][j] = load_page(row + 32 * j);
   }
 }
 
@@ -178,22 +168,24 @@ __device__ __forceinline__ void page_score_stage(const PageScoreParams& p, int b
   int* starts = reinterpret_cast<int*>(shared);
   if (threadIdx.x < 32) find_starts(p, starts);
   __syncthreads();
-  Deal deal(p, starts, block, blocks);
+  long long total = (long long)starts[p.requests] * p.kv_heads;
+  int index = static_cast<int>(total * block / blocks) + threadIdx.x / 32;
+  int end = static_cast<int>(total * (block + 1) / blocks);
   Group group = {0, 0, 0, pages_of(p, 0)};
   int ids[2 * kTiles];
-  if (deal.index < deal.total) {
-    find_group(p, starts, deal.index, group);
+  if (index < end) {
+    find_group(p, starts, index, group);
     find_pages(p, group, ids);
   }
   Queries q;
-  while (deal.index < deal.total) {
+  while (index < end) {
     Rows v;
     load_rows(p, ids, group.head, v);
     q.hold(p, group);
     Group now = group;
-    deal.next();
-    if (deal.index < deal.total) {
-      find_group(p, starts, deal.index, group);
+    index += blockDim.x / 32;
+    if (index < end) {
+      find_group(p, starts, index, group);
       find_pages(p, group, ids);
     }
     score_rows(p, now, v, q);

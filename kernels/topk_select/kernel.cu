@@ -2,11 +2,7 @@
 #include "common/cuda.cuh"
 #include "topk_select/stage.cuh"
 
-#ifndef TOPK_BLOCKS
-#define TOPK_BLOCKS 1  // of 512 threads on an SM at a time
-#endif
-
-extern "C" __global__ void __launch_bounds__(512, TOPK_BLOCKS) topk_select(TopkSelectParams p) {
+extern "C" __global__ void __launch_bounds__(512) topk_select(TopkSelectParams p) {
   RS_DYNAMIC_SHARED(shared);
   topk_select_stage(p, blockIdx.x, gridDim.x, shared);
 }

@@ -91,7 +91,7 @@ def topk_select(
         )
     rows = batch * heads
     if threads is None:  # short rows share an SM when there are more of them than SMs
-        threads = 256 if rows > backend.sms and max_pages <= 2048 else 512
+        threads = 256 if rows > backend.sms and max_pages <= 8192 else 512
     if threads % 32 or not 128 <= threads <= 512:
         raise ValueError(f"topk_select: {threads} threads, expected whole warps, 128 to 512")
     blocks = min(rows, grid or backend.sms * 2)

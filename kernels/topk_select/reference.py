@@ -12,7 +12,8 @@ def select(
 ) -> np.ndarray[Any, Any]:
     """The pages of one row, ascending: *scores* [max_pages], of which the first *pages* count.
 
-    A NaN counts as -inf; of equal scores the lower page is better. The last max(*recent*, *new_pages*) pages and the first *sink* are in, within *budget*.
+    A NaN counts as -inf; of equal scores the lower page is better. The last
+    max(*recent*, *new_pages*) pages and the first *sink* are in, within *budget*.
     """
     if pages <= budget:
         return np.arange(pages, dtype=np.int32)

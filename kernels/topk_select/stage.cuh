@@ -6,7 +6,7 @@
 // counts    [batch][kv_heads] = min(budget, pages)
 //
 // The first `sink` and the last `recent` pages are always in; `recent` grows to the pages of this
-// step's new tokens, whose scores may not exist yet. If both exceed the budget, the recent ones win.
+// step's new tokens, whose scores may not exist yet. If both exceed the budget, recent ones win.
 // Equal scores: the lower page wins.
 //
 // A row belongs to a group of warps: the whole block, or a half or a quarter of it when there are
@@ -59,8 +59,8 @@ __device__ __forceinline__ unsigned scan_chunk(int lane, float4 v, Mark&& mark, 
   return held;
 }
 
-// put(position, c, j, score) for score j of chunk c where mark() is 1, or 2 among the first *ties* such,
-// in page order. Returns how many have mark 1.
+// put(position, c, j, score) for score j of chunk c where mark() is 1, or 2 among the first *ties*
+// such, in page order. Returns how many have mark 1.
 template <bool kTies, class Scores, class Mark, class Put>
 __device__ __forceinline__ unsigned compact(const Group& g, const Scores& scores, unsigned ties,
                                             Mark&& mark, Put&& put) {

@@ -42,7 +42,8 @@ __device__ __forceinline__ void stream_best(const VerifyCommitParams& p, const R
       held = row;
       // NaN and -inf never beat this; a row of nothing else ends at its first token.
       unsigned none = minus_infinity();
-      best = {__uint_as_float(0xff800000u), element_of(tile, 0), make_uint4(none, none, none, none)};
+      best = {__uint_as_float(0xff800000u), element_of(tile, 0),
+              make_uint4(none, none, none, none)};
     }
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {

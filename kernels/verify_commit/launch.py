@@ -141,7 +141,8 @@ def verify_commit(
         "scale": math.log2(math.e) / temperature,
     }
     params = _params(backend, tokens, emitted, slots, values)
-    kernel = backend.function("verify_commit", "verify_commit", defines(element, page_tokens))
+    name = "verify_commit" if sampling else "verify_greedy"
+    kernel = backend.function("verify_commit", name, defines(element, page_tokens))
     # All blocks must run at once: a residual pass waits for other blocks' decisions.
     blocks = min(grid or backend.sms, backend.sms)
     size = shared_bytes(batch, new_tokens, vocabulary, target.dtype.itemsize)

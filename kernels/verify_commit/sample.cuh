@@ -1,7 +1,7 @@
 // Lossless rejection sampling (Leviathan et al.) of a drafted chain, one request at a time.
 //
-// Draft token x of row i stays if u_i q_i(x) < p_i(x). At the first that does not, or after the last
-// one, the next token is the lowest index whose cumulative weight exceeds u_last times the sum; the
+// Draft token x of row i stays if u_i q_i(x) < p_i(x). At the first that does not, or after the
+// last one, the next token is the lowest index whose cumulative weight exceeds u_last times the sum; the
 // weights are max(p - q, 0) of the refused row (p without the draft token, if q is null), or p of
 // the last row.
 #pragma once
@@ -217,7 +217,8 @@ __device__ __forceinline__ float2 merge_stats(const float2* stats, int tiles) {
 // ---------------------------------------------------------------------------- acceptance
 // Drafted tokens of request *b* that stay; draft_p(t, token) is asked of lane t. By one warp.
 template <class DraftP>
-__device__ __forceinline__ int count_accepted(const VerifyCommitParams& p, int b, DraftP&& draft_p) {
+__device__ __forceinline__ int count_accepted(const VerifyCommitParams& p, int b,
+                                              DraftP&& draft_p) {
   int drafts = p.new_tokens - 1, t = lane();
   bool refused = t >= drafts;
   if (!refused) {

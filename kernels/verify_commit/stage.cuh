@@ -24,7 +24,8 @@ struct Shared {  // then best [batch * new_tokens] and the weights of a row's ti
 static_assert(sizeof(Shared) == 8816, "the launcher counts these bytes too");
 
 __host__ __device__ inline unsigned shared_bytes(int batch, int new_tokens, int vocabulary) {
-  return static_cast<unsigned>(sizeof(Shared)) + 4u * batch * new_tokens + 4u * tiles_of(vocabulary);
+  return static_cast<unsigned>(sizeof(Shared)) +
+         4u * (batch * new_tokens + tiles_of(vocabulary));
 }
 __device__ __forceinline__ int* best_of(Shared& s) { return reinterpret_cast<int*>(&s + 1); }
 __device__ __forceinline__ float* tiles_of(Shared& s, const VerifyCommitParams& p) {

@@ -28,8 +28,8 @@ struct SlotsShared {
   unsigned head, tail;
 };
 
-// Two halves, so that the loads go out before those of the first tile: warp 0 takes the lengths, the
-// others the rest. By the whole block; the caller synchronises.
+// Two halves, so that the loads go out before those of the first tile: warp 0 takes the lengths,
+// the others the rest. By the whole block; the caller synchronises.
 constexpr int kSlotWords = kMostBatch / kLanes, kSlotEach = 3;  // 96 threads or more take 256 slots
 
 __device__ __forceinline__ void load_slots(const VerifyCommitParams& p, int (&v)[kSlotWords]) {
