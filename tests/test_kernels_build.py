@@ -45,6 +45,10 @@ MORE_SPILLS: dict[str, tuple[int, str]] = {
 """`folder.kernel`, or `folder.kernel sm_80`, -> bytes it may spill, and why."""
 MORE_REGISTERS: dict[str, tuple[int, str]] = {}
 """`folder.kernel` -> registers a thread it may use without `__launch_bounds__`, and why."""
+CHECKED_ELSEWHERE: dict[str, str] = {
+    "loop_control": "test_every_mode_emits_and_commits_the_same",
+}
+"""Folders whose smallest case takes half a minute, and their own test that runs it on the CPU."""
 NOT_IN_CHECKS: dict[str, str] = {
     "loop_control.probe_barrier": "timed only; the barrier itself runs in `resident`",
     "loop_control.probe_echo": "timed only; answers a host that polls while it runs",
@@ -150,7 +154,7 @@ class Recording(Cpu):
         return call
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", sorted({*FOLDERS} - {*CHECKED_ELSEWHERE}))
 def test_its_small_checks_run_every_kernel_on_the_cpu(gxx: str, folder: str) -> None:
     check = importlib.import_module(f"kernels.{folder}.check")
     names = build.kernel_names(build.HERE / folder / "kernel.cu")
@@ -174,6 +178,10 @@ def test_exceptions_name_kernels_that_exist() -> None:
         for folder in FOLDERS
         for name in build.kernel_names(build.HERE / folder / "kernel.cu")
     }
+    for folder, test in CHECKED_ELSEWHERE.items():
+        text = (ROOT / f"tests/test_kernel_{folder}.py").read_text()
+        assert f"def {test}(" in text
+        assert "check.check(Cpu(" in text
     listed = {key.split()[0] for key in (*MORE_SPILLS, *MORE_REGISTERS, *NOT_IN_CHECKS)}
     assert listed <= known
 

@@ -19,9 +19,10 @@ from kernels.fit.constants import REQUIRED
 from kernels.fit.control import constants
 from kernels.fit.forms import FORMS
 from kernels.fit.judge import at_frontier, is_held_out, residuals
-from kernels.fit.kernel import by_threshold, fitted
+from kernels.fit.kernel import fitted
 from kernels.fit.profile import REQUIRED as REQUIRED_KERNELS
 from kernels.fit.profile import build, text
+from kernels.fit.recipe import by_threshold
 from kernels.fit.recipes import RECIPES
 from kernels.fit.samples import Point, SamplesError, read
 from kernels.fit.solve import fit, line, six

@@ -15,7 +15,7 @@ from .judge import at_frontier, is_held_out, ratios, repeatability, residuals
 from .solve import STARTS, fit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from .recipe import Recipe
     from .samples import Point, Samples
@@ -133,17 +133,3 @@ def _elsewhere(
     points = points_of(recipe, second)
     table = Table(recipe, points)
     return table.judged(parameters, [True] * len(points)) if points else {"n": 0}
-
-
-def by_threshold(axis: str, *edges: float) -> Callable[[Mapping[str, Any]], str]:
-    """A group's label from a number: `to 4`, `5 to 64`, `from 65`."""
-
-    def label(axes: Mapping[str, Any]) -> str:
-        value = float(axes[axis])
-        low = max((edge for edge in edges if edge < value), default=None)
-        high = min((edge for edge in edges if edge >= value), default=None)
-        if low is None:
-            return f"to {high:g}"
-        return f"above {low:g}" if high is None else f"above {low:g} to {high:g}"
-
-    return label

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .samples import Point
 
+REPLAY = "Times come from CUDA-graph replay with rotating buffers, so t0 includes the gap between "
+REPLAY += "nodes and the data is cold in L2. "
+"""What every note begins with."""
 Axes = Mapping[str, Any]
 Inputs = dict[str, float]
 Fitted = Mapping[str, Mapping[str, float]]
@@ -44,3 +47,22 @@ class Recipe:
     """Fewer training points than this make no kernel."""
     borrow: Callable[[Fitted], Mapping[str, float]] | None = None
     """Parameters that follow from kernels fitted before this one; they replace those of `start`."""
+
+
+def lent_by(kernel: str, *names: str) -> Callable[[Fitted], Mapping[str, float]]:
+    """What takes the parameters *names* of *kernel*, if that is fitted."""
+    return lambda found: {name: found[kernel][name] for name in names if kernel in found}
+
+
+def by_threshold(axis: str, *edges: float) -> Callable[[Axes], str]:
+    """A group's label from a number: `to 4`, `5 to 64`, `from 65`."""
+
+    def label(axes: Axes) -> str:
+        value = float(axes[axis])
+        low = max((edge for edge in edges if edge < value), default=None)
+        high = min((edge for edge in edges if edge >= value), default=None)
+        if low is None:
+            return f"to {high:g}"
+        return f"above {low:g}" if high is None else f"above {low:g} to {high:g}"
+
+    return label

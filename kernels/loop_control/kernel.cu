@@ -54,20 +54,20 @@ __device__ inline void stamp(const Desktop& d, int at) {
 
 // One step; false if a meeting failed.
 __device__ inline bool run_step(const Params& p, Desktop& d, unsigned char* shared) {
-  RUN_STAGE(0, call_append, d.step.append);
+  RUN_STAGE(0, append_stage, d.step.append);
   if (!rs::meet(d.inside)) return false;
   if (p.sparse) {
-    RUN_STAGE(1, call_score, d.step.score);
+    RUN_STAGE(1, score_stage, d.step.score);
     if (!rs::meet(d.inside)) return false;
-    RUN_STAGE(2, call_select, d.step.select);
+    RUN_STAGE(2, select_stage, d.step.select);
     if (!rs::meet(d.inside)) return false;
   }
-  RUN_STAGE(3, call_attend, d.step.attend);
+  RUN_STAGE(3, attend_stage, d.step.attend);
   // Block 0 may still be sending the last step's lengths, which the commit changes.
   if (p.control.dedicated && d.worker == 0 && threadIdx.x == 32)
     rs::wait_reached(p.control.gates + kPublished, d.launched, d.inside.abort, d.inside.limit_ns);
   if (!rs::meet(d.inside)) return false;
-  RUN_STAGE(4, call_verify, d.step.verify);
+  RUN_STAGE(4, verify_stage, d.step.verify);
   return true;
 }
 

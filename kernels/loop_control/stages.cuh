@@ -90,35 +90,3 @@ __device__ inline void stage_sizes(const Step& step, int threads, int blocks, in
 }
 
 }  // namespace loop
-
-// ---------------------------------------------------------------------------- calls
-// The loop calls its stages instead of containing them: what it keeps is then saved once a call, and
-// each stage has the registers that it has as a kernel. (An inlined loop was 9 % slower.)
-#ifdef RS_CPU
-#undef __noinline__
-#define __noinline__
-#endif
-namespace loop {
-
-__device__ __noinline__ void call_append(AppendParams p, int block, int blocks,
-                                         unsigned char* shared) {
-  append_stage(p, block, blocks, shared);
-}
-__device__ __noinline__ void call_score(ScoreParams p, int block, int blocks,
-                                        unsigned char* shared) {
-  score_stage(p, block, blocks, shared);
-}
-__device__ __noinline__ void call_select(SelectParams p, int block, int blocks,
-                                         unsigned char* shared) {
-  select_stage(p, block, blocks, shared);
-}
-__device__ __noinline__ void call_attend(AttendParams p, int block, int blocks,
-                                         unsigned char* shared) {
-  attend_stage(p, block, blocks, shared);
-}
-__device__ __noinline__ void call_verify(VerifyParams p, int block, int blocks,
-                                         unsigned char* shared) {
-  verify_stage(p, block, blocks, shared);
-}
-
-}  // namespace loop

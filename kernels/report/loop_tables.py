@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from .loops import PARTS, STEADY, parts
+from .loops import PARTS, STEADY, parts, stages_alone, stages_inside
 from .words import NONE, fixed, percent, table
 
 if TYPE_CHECKING:
@@ -112,6 +112,25 @@ def gap_table(loops: Loops, places: Sequence[Place]) -> list[str]:
                 label = [place_text(place), mode, fixed(cell.seconds * 1e6, 1)]
                 rows.append([*label, *(fixed(found[name] * 1e6, 1) for name in PARTS)])
     return table(("cell", "mode", "step, us", *PARTS), rows, "ll") if rows else []
+
+
+def stage_table(loops: Loops, places: Sequence[Place]) -> list[str]:
+    """Each stage alone and inside the resident loop, microseconds."""
+    rows = []
+    for place in places:
+        cell = loops.cells[place].get("resident")
+        if cell is None:
+            continue
+        alone, own = stages_alone(cell), stages_alone(cell, "own_stage_s")
+        inside = stages_inside(cell)
+        names = [name for name in inside if not name.endswith("_wait")] or list(alone)
+        for name in names:
+            times = [own.get(name), alone.get(name), inside.get(name), inside.get(f"{name}_wait")]
+            cells = [NONE if time is None else fixed(time * 1e6, 1) for time in times]
+            rows.append([place_text(place), name, *cells])
+    head = ("cell", "stage", "alone, its own launch", "alone, the loop's launch",
+            "inside the loop", "wait after it")  # fmt: skip
+    return table(head, rows, "ll") if rows else []
 
 
 def shown_places(loops: Loops, most: int = 6) -> list[Place]:

@@ -152,20 +152,29 @@ def parts(loops: Loops, cell: Cell) -> dict[str, float] | None:
 
 def by_stamps(cell: Cell) -> dict[str, float] | None:
     """Stages and waits of the resident loop as the clock of one block saw them."""
-    cycles = cell.record.get("stage_cycles")
-    if not cycles or not all(cycles.values()):
+    inside = stages_inside(cell)
+    if not inside:
         return None
-    middle = {name: statistics.median(values) for name, values in cycles.items()}
+    last = [name for name in inside if name.endswith("_wait")][-1]
+    work = sum(value for name, value in inside.items() if not name.endswith("_wait"))
+    # After the last stage the loop commits, writes its output and looks for messages.
+    waits = sum(inside.values()) - work - inside[last]
+    return dict(zip(PARTS, (work, 0.0, waits, 0.0, inside[last]), strict=True))
+
+
+def stages_alone(cell: Cell, key: str = "stage_s") -> dict[str, float]:
+    """Seconds of each stage timed alone in a graph; *key* `own_stage_s` for its own launch."""
+    return {name: _middle(times) for name, times in (cell.record.get(key) or {}).items()}
+
+
+def stages_inside(cell: Cell) -> dict[str, float]:
+    """Seconds of each stage and of the wait after it, inside the resident loop."""
+    cycles = cell.record.get("stage_cycles") or {}
+    middle = {name: statistics.median(values) for name, values in cycles.items() if values}
     whole = sum(middle.values())
     if whole <= 0.0:
-        return None
-    second = cell.seconds / whole
-    last = [name for name in middle if name.endswith("_wait")][-1]
-    work = sum(value for name, value in middle.items() if not name.endswith("_wait"))
-    # After the last stage the loop commits, writes its output and looks for messages.
-    waits = whole - work - middle[last]
-    times = (work * second, 0.0, waits * second, 0.0, middle[last] * second)
-    return dict(zip(PARTS, times, strict=True))
+        return {}
+    return {name: float(value) * cell.seconds / whole for name, value in middle.items()}
 
 
 def stage_seconds(loops: Loops, cell: Cell) -> float | None:
@@ -179,10 +188,9 @@ def stage_seconds(loops: Loops, cell: Cell) -> float | None:
     if node is None:
         return None
     for other in loops.cells[cell.place].values():
-        alone = other.record.get("stage_s") or {}
-        times = [_middle(times) for times in alone.values()]
-        if len(times) == count:
-            return sum(times) - count * float(node["value"])
+        alone = stages_alone(other)
+        if len(alone) == count:
+            return sum(alone.values()) - count * float(node["value"])
     return None if steady is None else steady.seconds - count * float(node["value"])
 
 

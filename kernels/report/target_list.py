@@ -81,14 +81,15 @@ TARGETS: tuple[Target, ...] = (
         public("topk_transform", {"batch": 64.0, "ctx": 8192.0}, "(64 rows, k 512 or 1024 of 8k)",
                mode="v2_top_last"),
     ),
-    Target("6b", "page selection, slowest over fastest distribution of scores", "x", 2.0, worst_distribution,
-           said("public: 82 / 2.8 us = 29x, DSv4 v2, SGLang 0.5.14")),
+    Target("6b", "page selection, slowest over fastest distribution of scores", "x", 2.0,
+           worst_distribution, said("public: 82 / 2.8 us = 29x, DSv4 v2, SGLang 0.5.14")),
     Target(
         "7", "score + select + attend, B 16, L 32k", "us", 85.0, CHAIN,
         said("public: about 79 us, put together from public parts"), stretch=75.0,
     ),
     Target(
-        "7b", "score + select + attend: speed-up over our dense kernel", "x", 5.5, ratio(DENSE_LONG, CHAIN),
+        "7b", "score + select + attend: speed-up over our dense kernel", "x", 5.5,
+        ratio(DENSE_LONG, CHAIN),
         said("public: 6.2x, put together from public parts"), better="more", stretch=6.5,
     ),
     Target(

@@ -1,9 +1,9 @@
 // Lossless rejection sampling (Leviathan et al.) of a drafted chain, one request at a time.
 //
 // Draft token x of row i stays if u_i q_i(x) < p_i(x). At the first that does not, or after the
-// last one, the next token is the lowest index whose cumulative weight exceeds u_last times the sum; the
-// weights are max(p - q, 0) of the refused row (p without the draft token, if q is null), or p of
-// the last row.
+// last one, the next token is the lowest index whose cumulative weight exceeds u_last times the
+// sum; the weights are max(p - q, 0) of the refused row (p without the draft token, if q is null),
+// or p of the last row.
 #pragma once
 #include "verify_commit/stream.cuh"
 

@@ -221,17 +221,16 @@ __device__ __forceinline__ void verify_commit_stage(const VerifyCommitParams& p,
                                                     int blocks, unsigned char* shared) {
   using namespace verify;
   Shared& s = *reinterpret_cast<Shared*>(shared);
-  // The first tile is on its way before the lengths say which slots are in use.
   int words[kSlotWords];
   load_slots(p, words);
-  Tile next;
-  if (p.mode != kProbabilities) Rows(p, nullptr, p.batch, block, blocks).load_first(p, next);
   keep_slots(p, words, s.slots);
   __syncthreads();
   int count = s.slots.count;
   if (count > 0) {
     Rows rows(p, s.slots.active, count, block, blocks);
-    if (p.mode != kProbabilities && count != p.batch) rows.load_first(p, next);
+    // Not before the slots: their wait would hold up the second tile's loads behind the first's.
+    Tile next;
+    if (p.mode != kProbabilities) rows.load_first(p, next);
     if (p.mode == kGreedy) stream_best(p, rows, next);
     if (p.mode == kLogits) stream_stats(p, rows, next, s);
     if (p.mode != kGreedy && (p.mode == kProbabilities || p.draft_probs))

@@ -28,8 +28,7 @@ struct SlotsShared {
   unsigned head, tail;
 };
 
-// Two halves, so that the loads go out before those of the first tile: warp 0 takes the lengths,
-// the others the rest. By the whole block; the caller synchronises.
+// Two halves, loads and stores: warp 0 takes the lengths, the others the rest. By the whole block; the caller synchronises.
 constexpr int kSlotWords = kMostBatch / kLanes, kSlotEach = 3;  // 96 threads or more take 256 slots
 
 __device__ __forceinline__ void load_slots(const VerifyCommitParams& p, int (&v)[kSlotWords]) {
@@ -104,7 +103,7 @@ __device__ __forceinline__ void unpack(float (&value)[kVec], const uint4& raw) {
 
 // All rows of the target that are in use, and the tiles of them that this block reads.
 struct Rows {
-  const int* active;  // null: every slot is
+  const int* active;
   int tiles, items, blocks;
   Span span;
 
@@ -116,7 +115,7 @@ struct Rows {
   }
   __device__ __forceinline__ long long index(const VerifyCommitParams& p, int row) const {
     int b = row / p.new_tokens;
-    return static_cast<long long>(active ? active[b] : b) * p.new_tokens + row % p.new_tokens;
+    return static_cast<long long>(active[b]) * p.new_tokens + row % p.new_tokens;
   }
   __device__ __forceinline__ const TARGET* at(const VerifyCommitParams& p, int row) const {
     return p.target + index(p, row) * p.vocabulary;

@@ -31,7 +31,7 @@ PARAMS = layout(
 )
 SHARED_LIMIT = 232448
 """Bytes of shared memory that a block of sm_90 may have."""
-TEAM, MAX_CONSUMERS = 4, 16
+TEAM, MAX_CONSUMERS = 8, 16
 THREADS = 32 * (MAX_CONSUMERS + 2)
 """16 warps that compute, one that adds up and one that copies."""
 TOKEN_STRIDE = 20

@@ -37,7 +37,7 @@ namespace gemv {
 
 constexpr int kUnitK = WEIGHT_BITS == 4 ? 256 : 64;
 constexpr int kUnitBytes = WEIGHT_BITS == 4 ? 2128 : 2048;
-constexpr int kTeam = 4;                  // consumers whose next units come in one copy
+constexpr int kTeam = 8;                  // consumers whose next units come in one copy
 constexpr int kSides = (TOKENS + 7) / 8;  // MMAs that a weight fragment feeds
 constexpr int kSums = 8 * kSides;         // floats of one group's sums of x
 constexpr int kOpenItems = TOKENS > 4 ? 2 : 4;  // items that a block may be adding up at once

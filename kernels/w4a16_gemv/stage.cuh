@@ -23,6 +23,7 @@ __device__ inline void produce(const W4a16GemvParams& p, const Shared& s, Run ru
     r.count -= items;
   }
   int unit = 0, slot = 0, round = 0;
+  const unsigned char* next = p.weights + (long long)run.strip * p.units * kUnitBytes;
   while (left > 0) {
     for (int team = 0; team * kTeam < consumers && left > 0; ++team) {
       const int members = min(kTeam, consumers - team * kTeam), taken = min(members, left);
@@ -31,10 +32,12 @@ __device__ inline void produce(const W4a16GemvParams& p, const Shared& s, Run ru
       unsigned char* to = s.ring + (team * kTeam * p.depth + slot * members) * kUnitBytes;
       if (round > 0) rs::barrier_sleep(s.empty + place, (round - 1) & 1);
       rs::fill_begin(full, taken * kUnitBytes);
-      for (int i = 0; i < taken;) {
-        // With one piece, strips follow each other in memory.
-        const int in_item = units_of(p, run.piece) - unit;
-        const int here = p.pieces == 1 ? taken - i : min(taken - i, in_item);
+      if (p.pieces == 1) {  // strips follow each other in memory
+        rs::fill_piece(to, next, taken * kUnitBytes, full);
+        next += taken * kUnitBytes;
+      }
+      for (int i = 0; i < taken && p.pieces > 1;) {
+        const int here = min(taken - i, units_of(p, run.piece) - unit);
         const unsigned from = run.strip * p.units + run.piece * p.piece_units + unit;
         rs::fill_piece(to + i * kUnitBytes, p.weights + (long long)from * kUnitBytes,
                        here * kUnitBytes, full);
