@@ -1,5 +1,5 @@
-// The append stage as a kernel of its own; see stage.cuh for the arrays. What reads the cache next is
-// another kernel, so the stage's fence is left out.
+// The append stage as a kernel of its own; see stage.cuh for the arrays. Another kernel reads the
+// cache next, so the fence of the stage is left out.
 #include "common/cuda.cuh"
 #include "kv_append/stage.cuh"
 

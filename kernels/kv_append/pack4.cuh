@@ -1,9 +1,10 @@
 // Packs a page into the 4-bit cache once all its tokens are committed; part of kv_append/stage.cuh.
 //
 // The page before the one that the step writes to is packed from its 16-bit copy in the tail when
-// the last step may have completed it: lengths[b] % PAGE_TOKENS < most_tokens. Packing it again gives
-// the same bytes, so nothing remembers what has been done. This holds while the copy is there, which
-// is so for 2 * most_tokens <= PAGE_TOKENS; whoever fills a slot must leave its last full page there.
+// the last step may have completed it: lengths[b] % PAGE_TOKENS < most_tokens. Packing it again
+// gives the same bytes, so nothing remembers what has been done. This holds while the copy is
+// there, which is so for 2 * most_tokens <= PAGE_TOKENS; whoever fills a slot must leave its last
+// full page in the tail.
 #pragma once
 
 namespace kv_append {

@@ -7,16 +7,16 @@
 //   table    [requests, max_pages] int: logical -> physical page
 //   lengths  [requests] int: committed tokens; below 0 marks an idle slot, which is left alone
 //
-// Token t of request b goes to position lengths[b] + t. Drafts that were rejected are overwritten by
-// the next step, so bounds that were only widened would keep keys that are gone. The bounds of a
+// Token t of request b goes to position lengths[b] + t. Rejected drafts are overwritten by the
+// next step, so bounds that were only widened would keep keys that are gone. The bounds of a
 // touched page are therefore taken anew over positions page start .. lengths[b] + tokens - 1, the
 // committed ones read back from the cache: at most a page of keys a head. A page whose drafts were
 // all rejected is stale until a step touches it again, and no step scores it before.
 //
 // 8 bits: one scale a token and head, the largest magnitude / 127; the bounds hold the dequantised
 // keys, rounded to ELEMENT, because those are what attention multiplies.
-// 4 bits: K's scales span a tile of tokens, so tokens wait in the 16-bit tail, and pack4.cuh packs a
-// page once all its tokens are committed.
+// 4 bits: K's scales span a tile of tokens, so tokens wait in the 16-bit tail, and pack4.cuh packs
+// a page once all its tokens are committed.
 //
 // A task is one page of one (request, KV head), done by one warp. No atomics, no workspace.
 #pragma once
@@ -157,7 +157,7 @@ __device__ __forceinline__ void put(unsigned char* page, int token, int channel,
 #endif
 }
 
-// New keys and values of tokens t, t + kRows, ..., the first of them at *at*; zeros behind the last.
+// New keys and values of tokens t, t + kRows, ..., the first of them at *at*; then zeros.
 __device__ __forceinline__ void load_new(const KvAppendParams& p, long long at, int t,
                                          uint4 (&k)[kNew], uint4 (&v)[kNew]) {
   long long step = (long long)p.kv_heads * HEAD_DIM * kRows;
@@ -224,8 +224,8 @@ __device__ __forceinline__ void append_page(const KvAppendParams& p, int request
 #include "kv_append/pack4.cuh"
 #endif
 
-// The stage without its fence, which a kernel of its own does not need. Any grid, any block of whole
-// warps. Shared memory: kv_append::shared_bytes(blockDim.x).
+// The stage without its fence, which a kernel of its own does not need. Any grid, any block of
+// whole warps. Shared memory: kv_append::shared_bytes(blockDim.x).
 __device__ __forceinline__ void kv_append_all(const KvAppendParams& p, int block, int blocks,
                                               unsigned char* shared) {
   int touched = (p.tokens + PAGE_TOKENS - 2) / PAGE_TOKENS + 1;  // pages at most

@@ -2,22 +2,22 @@
 //
 //   score(page, q) = sum over channels of max(q kmax, q kmin) = q- . kmin + q+ . kmax
 //
-// with q- = min(q, 0) and q+ = max(q, 0), exact in the queries' own type: 16 pages are the rows of an
-// mma.m16n8k16, [kmin | kmax] its K = 2 HEAD_DIM, and 8 query rows of a KV head's group its columns.
+// with q- = min(q, 0) and q+ = max(q, 0), exact in the queries' own type: 16 pages are the rows of
+// an mma.m16n8k16, [kmin | kmax] its K = 2 HEAD_DIM, 8 query rows of a KV head's group its columns.
 //
-// A task is one KV head of kPages pages, 8 KB from HBM to registers: all 16 loads of 16 bytes that a
-// lane needs are in flight before the first is used. The tasks of all requests are one list, of
+// A task is one KV head of kPages pages, 8 KB from HBM to registers: all 16 loads of 16 bytes that
+// a lane needs are in flight before the first is used. The tasks of all requests are one list, of
 // which blocks take equal pieces, neighbours in memory, so a batch of unequal requests costs what
 // an even one does; the warps of a block take turns, so that a page's heads are read together.
 //
 //   q        [requests, tokens, kv_heads * GROUP, HEAD_DIM] ELEMENT, rotary embedding applied
-//   minmax   [physical page, kv_heads, 2, HEAD_DIM] ELEMENT: minimum, maximum over the page's tokens
+//   minmax   [physical page, kv_heads, 2, HEAD_DIM] ELEMENT: minimum, maximum of the page's tokens
 //   table    [requests, max_pages] int: logical -> physical page
 //   lengths  [requests] int: tokens before this step; below 0 marks an idle slot
 //   scores   [requests, kv_heads, score_pages] float: the largest score (REDUCE_SUM: the sum) over
 //            the GROUP * tokens query rows that share the head
 //
-// Pages 0 .. ceil((length + tokens) / PAGE_TOKENS) - 1 are scored, the unfinished last one included;
+// Pages 0 .. ceil((length + tokens) / PAGE_TOKENS) - 1 are scored, the unfinished last one too;
 // scores behind them and those of idle slots are left as they were. A score is the work of one warp
 // in a fixed order, so the same input gives the same bits on any grid.
 #pragma once
@@ -52,7 +52,7 @@ struct PageScoreParams {
 
 namespace page_score {
 
-// Query row first + lane / 4 of the head; lanes hold a row in the order in which they hold a page's.
+// Query row first + lane / 4 of the head; lanes hold a row in the order in which they hold a page.
 __device__ __forceinline__ void load_query(const PageScoreParams& p, int request, int kv_head,
                                            int first, uint4 (&q)[kLoads]) {
   int lane = threadIdx.x % 32, rows = GROUP * p.tokens, row = first + lane / 4;
@@ -125,8 +125,8 @@ __device__ __forceinline__ void load_rows(const PageScoreParams& p, const int (&
   }
 }
 
-__device__ __forceinline__ void score_rows(const PageScoreParams& p, const Group& group, const Rows& v,
-                                           Queries& q) {
+__device__ __forceinline__ void score_rows(const PageScoreParams& p, const Group& group,
+                                           const Rows& v, Queries& q) {
   int lane = threadIdx.x % 32, head = group.head, queries = GROUP * p.tokens;
   float best[2 * kTiles];
   for (int first = 0; first < queries; first += 8) {
