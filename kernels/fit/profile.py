@@ -123,7 +123,8 @@ def _said(samples: Samples) -> str:
     """One line about a run: when, on what, how many points."""
     head = samples.runs[-1]
     device, count = head["device"], len(samples.points)
-    parts = [f"own measurement, {count} points, {len(samples.repeats)} of them twice"]
+    name = samples.place.replace("\\", "/").rpartition("/")[2]
+    parts = [f"{name}: own measurement, {count} points, {len(samples.repeats)} of them twice"]
     parts.append(f"one {device.get('name')}, driver {device.get('driver')}")
     parts.append(f"CUDA {device.get('cuda')}, {device.get('cpu')}, {head.get('date')}")
     failed = len(samples.failed)

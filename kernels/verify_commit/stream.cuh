@@ -1,5 +1,6 @@
 // How rows of the vocabulary are cut into tiles, dealt to blocks and read.
 #pragma once
+#include "verify_commit/inline.cuh"
 #include "verify_commit/params.cuh"
 
 namespace verify {
@@ -28,7 +29,8 @@ struct SlotsShared {
   unsigned head, tail;
 };
 
-// Two halves, loads and stores: warp 0 takes the lengths, the others the rest. By the whole block; the caller synchronises.
+// Two halves, loads and stores: warp 0 takes the lengths, the others the rest. By the whole
+// block; the caller synchronises.
 constexpr int kSlotWords = kMostBatch / kLanes, kSlotEach = 3;  // 96 threads or more take 256 slots
 
 __device__ __forceinline__ void load_slots(const VerifyCommitParams& p, int (&v)[kSlotWords]) {
@@ -86,7 +88,7 @@ __device__ __forceinline__ unsigned minus_infinity() {
 
 __device__ __forceinline__ uint4 load_vector(const TARGET* row, int element, int vocabulary) {
   unsigned pad = minus_infinity();
-  return element < vocabulary ? rs::load_stream(row + element) : make_uint4(pad, pad, pad, pad);
+  return element < vocabulary ? load_vocabulary(row + element) : make_uint4(pad, pad, pad, pad);
 }
 
 __device__ __forceinline__ void load_tile(Tile& t, const TARGET* row, int tile, int vocabulary) {

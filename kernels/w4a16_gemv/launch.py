@@ -61,7 +61,7 @@ def plan(
     threads: int = THREADS,
     limit: int = SHARED_LIMIT,
 ) -> Plan:
-    """The fewest pieces whose x fits beside a ring of two slots; raises `ValueError` if none does.
+    """The fewest pieces whose x fits beside a ring; raises `ValueError` if none does.
 
     More pieces were slower wherever both were measured: each costs a trip through L2.
     """
@@ -75,7 +75,7 @@ def plan(
         slot = shared_bytes(tokens, bits, threads, 1, piece_units) - fixed
         enough = -(-items * piece_units // (threads // 32 - 2))
         depth = min((limit - fixed) // slot, enough)
-        if depth >= min(2, enough):
+        if depth >= min(2 if bits == 16 else 1, enough):
             return Plan(pieces, depth, fixed + slot * depth)
     raise ValueError(f"w4a16_gemv: no plan for n {n}, k {k}, tokens {tokens}, limit {limit}")
 
@@ -85,7 +85,8 @@ def shared_bytes(tokens: int, bits: int, threads: int, depth: int, piece_units: 
     padded, piece_k = padded_tokens(tokens), piece_units * UNIT_K[bits]
     sums = piece_k // GROUP * 8 * -(-padded // 8) * 4 if bits == 4 else 0
     x = padded * (piece_k * 2 + 16)
-    consumers, open_items = threads // 32 - 2, {16: 1, 8: 2}.get(padded, 4)
+    consumers = threads // 32 - 2
+    open_items = 4 if padded <= 4 else 1 if padded > 8 and bits == 16 else 2
     partial = open_items * (consumers * padded * TOKEN_STRIDE * 4 + 16)
     ring = consumers * depth * UNIT_BYTES[bits] + -(-consumers // TEAM) * depth * 16
     return ring + x + sums + partial + 8

@@ -40,7 +40,8 @@ constexpr int kUnitBytes = WEIGHT_BITS == 4 ? 2128 : 2048;
 constexpr int kTeam = 8;                  // consumers whose next units come in one copy
 constexpr int kSides = (TOKENS + 7) / 8;  // MMAs that a weight fragment feeds
 constexpr int kSums = 8 * kSides;         // floats of one group's sums of x
-constexpr int kOpenItems = TOKENS > 8 ? 1 : TOKENS > 4 ? 2 : 4;  // items being added up at once
+// Items being added up at once; with 16 tokens room is short, and 16 bits need it for the ring.
+constexpr int kOpenItems = TOKENS <= 4 ? 4 : TOKENS > 8 && WEIGHT_BITS == 16 ? 1 : 2;
 constexpr int kMaxConsumers = 16;
 constexpr int kTokenStride = 20;  // floats; 16 rows, and no bank conflict
 constexpr int kWarpFloats = TOKENS * kTokenStride;
