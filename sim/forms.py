@@ -37,6 +37,9 @@ def gemm_flops(m: float, n: float, k: float) -> float:
 class Roofline:
     """t = t0 + ((bytes/bw)^q + (flops/F)^q)^(1/q); *gemv*, if any, replaces it where faster.
 
+    Where a kernel has them, *ramp_s* * bytes / (bytes + *half_bytes*) is added, what filling the
+    SMs and the last, uneven wave cost, and *input_s* * inputs: every SM reads all m * k inputs.
+
     # Model: the library picks the faster of a matrix-vector and a matrix-matrix kernel. Only the
     # weight-only formats show that switch in the calibration rows (m <= 4 against m >= 8).
     """
@@ -46,27 +49,30 @@ class Roofline:
     flops_per_s: float
     q: float
     gemv: Roofline | None = None
+    ramp_s: float = 0.0
+    half_bytes: float = 1.0
+    input_s: float = 0.0
 
-    def seconds(self, bytes_moved: float, flops: float) -> float:
-        """Duration of one product that moves *bytes_moved* bytes and computes *flops*."""
+    def seconds(self, bytes_moved: float, flops: float, inputs: float = 0.0) -> float:
+        """Duration of one product that moves *bytes_moved* bytes and computes *flops*.
+
+        *inputs*, the m * k activations, matter to few kernels.
+        """
         memory = math.pow(bytes_moved / self.bytes_per_s, self.q)
         compute = math.pow(flops / self.flops_per_s, self.q)
-        time = self.t0_s + math.pow(memory + compute, 1.0 / self.q)
-        return time if self.gemv is None else min(time, self.gemv.seconds(bytes_moved, flops))
+        ramp = self.ramp_s * (bytes_moved / (bytes_moved + self.half_bytes))
+        ramp += self.input_s * inputs
+        time = self.t0_s + ramp + math.pow(memory + compute, 1.0 / self.q)
+        if self.gemv is None:
+            return time
+        return min(time, self.gemv.seconds(bytes_moved, flops, inputs))
 
-    def array(self, bytes_moved: FloatArray, flops: FloatArray) -> FloatArray:
-        """`seconds` over arrays, for fitting; a power may differ from the scalar's by one ulp."""
-        memory = (bytes_moved / self.bytes_per_s) ** self.q
-        compute = (flops / self.flops_per_s) ** self.q
-        time: FloatArray = self.t0_s + (memory + compute) ** (1.0 / self.q)
-        return time if self.gemv is None else np.minimum(time, self.gemv.array(bytes_moved, flops))
-
-    def fixed(self, bytes_moved: float, flops: float) -> float:
+    def fixed(self, bytes_moved: float, flops: float, inputs: float = 0.0) -> float:
         """The part of `seconds` that does not grow with the work: t0 of the kernel picked."""
         if self.gemv is None:
             return self.t0_s
         own = Roofline(self.t0_s, self.bytes_per_s, self.flops_per_s, self.q)
-        slower = self.gemv.seconds(bytes_moved, flops) >= own.seconds(bytes_moved, flops)
+        slower = self.gemv.seconds(bytes_moved, flops, inputs) >= own.seconds(bytes_moved, flops)
         return self.t0_s if slower else self.gemv.t0_s
 
 

@@ -258,6 +258,11 @@ def build_form(form: str, parameters: Mapping[str, float]) -> Form:
             own = p["t0_s"], p["bytes_per_s"], p["flops_per_s"], p["q"]
             gemv = p["gemv_t0_s"], p["gemv_bytes_per_s"], p["gemv_flops_per_s"], p["q"]
             return Roofline(*own, gemv=Roofline(*gemv))
+        case "ramped_gemv":
+            own = p["t0_s"], p["bytes_per_s"], p["flops_per_s"], p["q"]
+            gemv = p["gemv_t0_s"], p["gemv_bytes_per_s"], p["gemv_flops_per_s"], p["q"]
+            ramp = None, p["gemv_ramp_s"], p["gemv_half_bytes"], p["gemv_input_s"]
+            return Roofline(*own, gemv=Roofline(*gemv, *ramp))
         case "split_kv":
             return SplitKv(**p)
         case "ramped_flops":

@@ -22,6 +22,10 @@ SCORES = ("t0_s", "flops_per_s", "score_s", "half_tokens")
 FORMS = {
     "roofline": ROOFLINE,
     "roofline_gemv": (*ROOFLINE, "gemv_t0_s", "gemv_bytes_per_s", "gemv_flops_per_s"),
+    "ramped_gemv": (
+        *ROOFLINE,
+        *(f"gemv_{key}" for key in (*ROOFLINE[:3], "ramp_s", "half_bytes", "input_s")),
+    ),
     "split_kv": ("t0_s", "bytes_per_s", "ramp_s", "cta_s", "kv_bytes"),
     "ramped_flops": ("t0_s", "flops_per_s", "half_tokens"),
     "chunked_prefill": (*SCORES, *(f"cached_{key}" for key in SCORES)),
@@ -32,7 +36,7 @@ FORMS = {
 }
 # Which forms a kernel may have, by the part of its name before the dot.
 FAMILIES = {
-    "gemm": ("roofline", "roofline_gemv"),
+    "gemm": ("roofline", "roofline_gemv", "ramped_gemv"),
     "decode_attention": ("split_kv",),
     "prefill_attention": ("ramped_flops", "chunked_prefill"),
     "elementwise": ("linear_bytes", "cached_bytes"),
@@ -67,7 +71,7 @@ CONSTANTS = (
     "device_schedule_s",
     "device_schedule_per_request_s",
 )
-POSITIVE = ("q", "kv_bytes", "slots", "l2_bytes")
+POSITIVE = ("q", "kv_bytes", "slots", "l2_bytes", "half_bytes")
 KERNELS = ("gemm.bf16", "decode_attention.bf16", "prefill_attention.bf16", "elementwise")
 
 
@@ -170,9 +174,9 @@ class Finder:
         parameters = self.table(entry, "parameters", f"{path}.parameters")
         for key in FORMS[form]:
             place = f"{path}.parameters.{key}"
-            positive = key.endswith("_per_s") or key in POSITIVE
-            self.number(parameters, key, place, positive=positive)
             name = key.removeprefix("gemv_").removeprefix("cached_")
+            positive = name.endswith("_per_s") or name in POSITIVE
+            self.number(parameters, key, place, positive=positive)
             self.range(parameters.get(key), name, place)
         for key in parameters.keys() - set(FORMS[form]):
             self.add(f"{path}.parameters.{shown(key)}", f"no parameter of {form}; remove it")
@@ -247,7 +251,7 @@ class Finder:
             return  # said already, or a time of 0
         if key == "q":
             low, high = _EXPONENT
-        elif key.endswith("_per_s") or key in ("slots", "l2_bytes"):
+        elif key.endswith("_per_s") or key in ("slots", "l2_bytes", "half_bytes"):
             low, high = _SLOWEST, math.inf
         elif key.endswith("_s"):
             low, high = 0.0, _LONGEST

@@ -165,7 +165,8 @@ class Stages:
         streamed = matrices * k * n * BITS[weights] / 8.0
         moved = streamed + ELEMENT_BYTES * m * (k + n)
         flops = 2.0 * m * n * k
-        return Stage(name, form.seconds(moved, flops), form.fixed(moved, flops), streamed)
+        work = moved, flops, float(m * k)
+        return Stage(name, form.seconds(*work), form.fixed(*work), streamed)
 
     def _elementwise(self, name: str, tokens: int, elements: int) -> Stage:
         """*elements* read and written for each of *tokens* tokens."""

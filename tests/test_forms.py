@@ -37,12 +37,11 @@ def test_roofline_takes_the_faster_kernel():
     assert form.fixed(10.0, 1e3) == 5.0
 
 
-def test_roofline_array_agrees():
-    gemv = Roofline(7e-6, 3e12, 3e13, 3.5)
-    form = Roofline(1.5e-5, 2e12, 8e14, 3.5, gemv=gemv)
-    moved, flops = np.geomspace(1e5, 1e9, 50), np.geomspace(1e7, 1e12, 50)
-    one_by_one = [form.seconds(b, f) for b, f in zip(moved.tolist(), flops.tolist(), strict=True)]
-    np.testing.assert_allclose(form.array(moved, flops), one_by_one, rtol=1e-14)
+def test_roofline_ramp_by_hand():
+    form = Roofline(t0_s=1.0, bytes_per_s=10.0, flops_per_s=1e9, q=1.0, ramp_s=4.0, half_bytes=30.0)
+    assert form.seconds(30.0, 0.0) == pytest.approx(1.0 + 2.0 + 3.0)
+    assert form.seconds(0.0, 0.0) == 1.0
+    assert Roofline(1.0, 10.0, 1e9, 1.0, input_s=0.5).seconds(0.0, 0.0, inputs=4.0) == 3.0
 
 
 def test_gemm_counts():

@@ -40,7 +40,7 @@ def parameters(form):
     """Any physical parameters of *form*."""
     kinds = {"q": st.floats(1.0, 12.0), "kv_bytes": st.floats(0.25, 4.0)}
     kinds |= {"slots": st.floats(1.0, 1e4), "half_tokens": st.floats(0.0, 1e5)}
-    kinds |= {"l2_bytes": st.floats(1e6, 1e9)}
+    kinds |= dict.fromkeys(("l2_bytes", "half_bytes"), st.floats(1e6, 1e9))
 
     def kind(key):
         name = key.removeprefix("gemv_").removeprefix("cached_")
@@ -52,6 +52,7 @@ def parameters(form):
 AXES = {
     "roofline": {"bytes": SIZE, "flops": SIZE},
     "roofline_gemv": {"bytes": SIZE, "flops": SIZE},
+    "ramped_gemv": {"bytes": SIZE, "flops": SIZE, "inputs": COUNT},
     "split_kv": dict.fromkeys(("batch", "total_context", "heads", "kv_heads", "head_dim"), COUNT),
     "ramped_flops": dict.fromkeys(("heads", "head_dim", "chunk", "offset"), COUNT),
     "chunked_prefill": dict.fromkeys(("heads", "head_dim", "chunk"), COUNT) | {"offset": OFFSET},

@@ -84,18 +84,18 @@ DECODE = (
 VERIFIED = replace(
     DECODE[0],
     name="verify_attention.bf16",
-    where=lambda axes: axes["bits"] == 16 and axes["tokens"] > 1,
+    where=lambda axes: axes["bits"] == 16 and axes["tokens"] == 4,
+    outside=lambda axes: axes["bits"] == 16 and axes["tokens"] > 1,
     inputs=lambda point: {
         **_decoded(point),
         "heads": heads_of(point.axes)[0] * float(point.axes["tokens"]),
         "tokens": float(point.axes["tokens"]),
     },
-    shape=lambda axes: f"{axes['tokens']} tokens",
+    shape=lambda axes: f"{axes['length']}",
     domain=("batch", "context", "tokens", "kv_heads", "head_dim"),
-    groups={"new tokens": lambda axes: str(axes["tokens"])},
-    note=REPLAY
-    + "The same kernel with 2 to 8 new tokens a request: heads counts the query rows of "
-    "a request, heads times new tokens.",
+    groups={"tokens": lambda axes: "selected" if axes["budget"] else "all"},
+    note=REPLAY + "The same kernel with 4 new tokens a request: heads counts the query rows of a "
+    "request, heads times new tokens. 2 and 8 new tokens are judged apart (outside).",
 )
 PREFILL = Recipe(
     name="prefill_attention.bf16",

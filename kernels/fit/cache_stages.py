@@ -61,12 +61,12 @@ SCORE = Recipe(
 
 
 def _cold(axes: Axes, bits: int) -> bool:
-    """Points of the append whose pages are cold: below 16 requests they would stay in L2."""
-    return bool(axes["bits"] == bits and axes["page_tokens"] == 16 and axes["batch"] >= 16)
+    """Points of the append whose pages are cold: below 4 requests they would stay in L2."""
+    return bool(axes["bits"] == bits and axes["page_tokens"] == 16 and axes["batch"] >= 4)
 
 
 APPEND = Recipe(
-    name="kv_append",
+    name="kv_append.bf16",
     folder="kv_append",
     form="stream_rows",
     where=lambda axes: _cold(axes, 16),
@@ -90,7 +90,7 @@ APPEND_INT8 = replace(
     where=lambda axes: _cold(axes, 8),
     free=("t0_s", "row_s"),
     fixed={"bytes_per_s": {"kind": "fitted", "note": "of the 16-bit append"}},
-    borrow=lent_by("kv_append", "bytes_per_s"),
+    borrow=lent_by("kv_append.bf16", "bytes_per_s"),
     least=3,
     note=REPLAY + "The same into an 8-bit cache, quantised on the way.",
 )

@@ -50,7 +50,7 @@ Entry = dict[str, Any]
 def constants(samples: Samples) -> dict[str, Entry]:
     """All constants as the profile writes them, required ones first; raises `SamplesError`."""
     found: dict[str, Entry] = {}
-    for part in (_control, _memory, _copies, _gather, _interference, _files):
+    for part in (_control, _memory, _power, _copies, _gather, _interference, _files):
         for name, entry in part(samples):
             found.setdefault(name, entry)
     for name, (value, unit, source, note) in estimates.CONSTANTS.items():
@@ -116,6 +116,21 @@ def _memory(samples: Samples) -> Iterator[tuple[str, Entry]]:
     if one:
         note = f"what a single block streams from HBM: {_setting(one[1])}"
         yield "one_block_read_bytes_per_s", _entry(one[0], "bytes/s", "measured", note)
+
+
+def _power(samples: Samples) -> Iterator[tuple[str, Entry]]:
+    """How much slower large products become when they last."""
+    large = [
+        point.sustained / point.median
+        for point in samples.of("gemm_library")
+        if point.axes["op"] == "bf16" and point.axes["m"] >= 8192
+    ]
+    if large:
+        note = (
+            "bf16 products of 8,192 rows after some 10 ms over the same at full clock: the power "
+        )
+        note += "limit lowers the clock. The kernels' forms hold at full clock"
+        yield "sustained_product_slowdown", _entry(statistics.median(large), "1", "measured", note)
 
 
 def _setting(point: Point) -> str:

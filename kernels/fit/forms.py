@@ -31,6 +31,21 @@ def roofline_gemv(p: Parameters, x: Axes) -> FloatArray:
     return np.minimum(roofline(p, x), roofline({**gemv, "q": p["q"]}, x))
 
 
+def ramped_gemv(p: Parameters, x: Axes) -> FloatArray:
+    """The faster of a roofline and of one that takes ramp and input more.
+
+    ramp * bytes / (bytes + half_bytes): what filling the SMs and the last, uneven wave cost.
+    input * inputs: every SM reads all m * k activations, from L2.
+    """
+    gemv = {key.removeprefix("gemv_"): value for key, value in p.items() if "gemv_" in key}
+    ramp = gemv["ramp_s"] * (x["bytes"] / (x["bytes"] + gemv["half_bytes"]))
+    memory = (x["bytes"] / gemv["bytes_per_s"]) ** p["q"]
+    compute = (x["flops"] / gemv["flops_per_s"]) ** p["q"]
+    ramp = ramp + gemv["input_s"] * x["inputs"]
+    own = gemv["t0_s"] + ramp + (memory + compute) ** (1.0 / p["q"])
+    return np.minimum(roofline(p, x), own)
+
+
 def split_kv(p: Parameters, x: Axes) -> FloatArray:
     """t0 + sqrt((bytes/bw + ramp)^2 + (cta * batch * kv_heads)^2): decode attention."""
     per_token = 2.0 * x["kv_heads"] * x["head_dim"] * p["kv_bytes"]
@@ -103,6 +118,7 @@ def waves(p: Parameters, x: Axes) -> FloatArray:
 FORMS: dict[str, Callable[[Parameters, Axes], FloatArray]] = {
     "roofline": roofline,
     "roofline_gemv": roofline_gemv,
+    "ramped_gemv": ramped_gemv,
     "split_kv": split_kv,
     "ramped_flops": ramped_flops,
     "chunked_prefill": chunked_prefill,

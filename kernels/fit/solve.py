@@ -70,7 +70,7 @@ def _limits(name: str) -> tuple[float, float]:
     """What a parameter may be at all, by the unit in its name; keeps a search out of overflow."""
     if name.endswith("_per_s"):
         return 1e8, 1e17
-    if name.endswith("score_s"):
+    if name.endswith(("score_s", "input_s")):
         return 1e-15, 1e-9
     return (FLOOR, 1.0) if name.endswith("_s") else (1e-2, 1e9)
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def verify(name: str, where: Callable[[Axes], bool], what: str) -> Recipe:
-    """Verification of drafted tokens and commit, over the rows of the vocabulary."""
+def verify(name: str, where: Callable[[Axes], bool], what: str, every_row: bool = True) -> Recipe:
+    """Verification of drafted tokens and commit: rows of the vocabulary, or requests."""
     return Recipe(
         name=name,
         folder="verify_commit",
@@ -19,7 +19,7 @@ def verify(name: str, where: Callable[[Axes], bool], what: str) -> Recipe:
         where=where,
         inputs=lambda point: {
             "bytes": point.bytes,
-            "rows": float(point.axes["batch"] * (point.axes["drafts"] + 1)),
+            "rows": float(point.axes["batch"] * (point.axes["drafts"] + 1 if every_row else 1)),
             "batch": float(point.axes["batch"]),
             "drafts": float(point.axes["drafts"]),
             "vocabulary": float(point.axes["vocabulary"]),
@@ -44,6 +44,7 @@ VERIFY = (
     verify(
         "verify_commit.probabilities",
         lambda axes: axes["mode"] == "probabilities",
-        "Rejection sampling from fp32 probabilities of target and draft",
+        "Rejection sampling from fp32 probabilities of target and draft, one row a request read",
+        every_row=False,
     ),
 )

@@ -12,7 +12,7 @@ from .families import FAMILIES
 from .loop_tables import answer, gap_table, predicted_answer, shown_places, stage_table, step_table
 from .phrases import GAPS, LOOP, MARKS, RESIDUALS, STAGES
 from .public_tables import against_public, public_answer
-from .words import TARGET_ALIGN, TARGET_HEAD, listed, percent, table, target_cells
+from .words import TARGET_ALIGN, TARGET_HEAD, beyond, listed, table, target_cells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,7 +94,7 @@ def _answer(evidence: Evidence, rows: Sequence[Row], loops: Loops) -> list[str]:
     count += f", {len(missed)} missed, {len(absent)} not measured.** "
     if missed:
         worst = [
-            f"#{row.target.number} {row.target.case} ({_value(row)}, {percent(row.gap)} beyond)"
+            f"#{row.target.number} {row.target.case} ({_value(row)}, {beyond(row)} beyond)"
             for row in missed[:WORST]
         ]
         count += f"The worst misses: {'; '.join(worst)}."
@@ -127,7 +127,13 @@ def _models_answer(evidence: Evidence) -> str:
     text += "fitted without it)."
     bad = [f"`{name}` ({why.removeprefix('missed: ')})" for name, why in judged.items()
            if why != "met"]  # fmt: skip
-    return text + (f" Those that do not: {'; '.join(bad)}." if bad else "")
+    text += f" Those that do not: {'; '.join(bad)}." if bad else ""
+    points = [p for p in evidence.samples.points.values() if p.kernel != "streams"]
+    covered = sum(evidence.prediction(point) is not None for point in points)
+    text += f" The models cover {covered:,} of {len(points):,} points; the others lie outside the "
+    return (
+        text + "domains that the models claim, and their residuals stand apart where there are any."
+    )
 
 
 # ------------------------------------------------------------------------------ sections
@@ -146,6 +152,8 @@ def _models(evidence: Evidence) -> list[str]:
         *RESIDUALS.split("\n"),
         "",
         *tables.models(evidence),
+        tables.uncovered(evidence),
+        "",
         "Largest misses on held-out points, two a model:",
         "",
         *tables.largest_misses(evidence),

@@ -157,6 +157,19 @@ def slowdown(record: Record) -> float:
     return 100.0 * (float(statistics.median(record["seconds"])) / alone - 1.0)
 
 
+def disturbances(evidence: Evidence) -> list[Record]:
+    """Records of work beside a mover: copy engine first, small launches before large ones."""
+    ways = {"h2d": 0, "d2h": 1, "both": 2}
+
+    def place(record: Record) -> tuple[bool, str, int, int, int]:
+        size = record.get("blocks", 0) * record.get("threads", 1)
+        mover, way = str(record["mover"]), ways.get(record["direction"], 3)
+        return mover == "gather", mover, way, size, record.get("blocks", 0)
+
+    found = [r for r in records(evidence, "interference") if r.get("alone_seconds")]
+    return sorted(found, key=place)
+
+
 def mover_label(record: Record) -> str:
     """A mover of the interference records, in words."""
     ways = {"h2d": "in", "d2h": "out", "both": "both ways"}
@@ -179,13 +192,12 @@ def grids(found: Sequence[Record]) -> list[str]:
 
 def mover_count(evidence: Evidence) -> int:
     """How many movers disturbed some work."""
-    found = [r for r in records(evidence, "interference") if r.get("alone_seconds")]
-    return len({mover_label(record) for record in found})
+    return len({mover_label(record) for record in disturbances(evidence)})
 
 
 def draw_interference(figure: Figure, evidence: Evidence) -> None:
     """How much movers slow decode work down, and what they move meanwhile."""
-    found = [r for r in records(evidence, "interference") if r.get("alone_seconds")]
+    found = disturbances(evidence)
     victims = list(dict.fromkeys(str(record["victim"]) for record in found))
     _slowdowns(figure.subplots(), found, victims)
     figure.legend(

@@ -103,7 +103,8 @@ def _residuals(axes: Axes, fits: Sequence[Fit]) -> None:
     worst = max(float(np.abs(100.0 * fit.error).max()) for fit in fits)
     held = np.concatenate([fit.error[fit.held] for fit in fits])
     span = max(15.0, 1.2 * worst)
-    axes.set_ylim(-span, span * 1.25)
+    # Room for the text above and the models' names below.
+    axes.set_ylim(-span * (1.0 + 0.09 * len(fits) * (len(fits) > 1)), span * 1.25)
     if len(held):
         size = 100.0 * np.abs(held)
         text = f"held out: median {np.median(size):.1f} %, p90 {np.quantile(size, 0.9):.1f} %"
@@ -163,8 +164,8 @@ def _roofline(axes: Axes, family: Family, evidence: Evidence, points: Sequence[P
         if "flops_per_s" in fit.entry["parameters"]:
             rate = fit.entry["parameters"]["flops_per_s"] * 1e-12
             axes.axhline(rate, color="black", linewidth=1.0, linestyle=":")
-            axes.text(intensity.min(), rate, f" {rate:.0f} TFLOP/s, fitted", va="bottom",
-                      fontsize=8)  # fmt: skip
+            axes.text(intensity.max(), rate, f"{rate:.0f} TFLOP/s, fitted", va="bottom",
+                      ha="right", fontsize=8)  # fmt: skip
     rates = [point.flops / point.median * 1e-12 for point in points]
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -227,7 +228,7 @@ def draw_streams(figure: Figure, evidence: Evidence) -> None:
     levels = (("hbm", ("read", "read_bulk")), ("hbm", ("copy",)), ("l2", ("read",)),
               ("one_block", ("read", "read_bulk")))  # fmt: skip
     titles = ("HBM, read only", "HBM, copy (read + write)", "L2, read", "HBM, a single block")
-    grid = figure.subplots(1, 4, gridspec_kw={"width_ratios": [1, 1, 1, 1]})
+    grid = figure.subplots(1, 4)
     for axes, (level, ops), title in zip(grid, levels, titles, strict=True):
         points = [
             point
@@ -268,4 +269,7 @@ def _setting(point: Point) -> str:
     text = f"{axes['threads']} threads, {axes['loads']} loads"
     if axes["level"] == "one_block":
         return text
-    return f"{axes['blocks_per_sm']}/SM, {axes['loads']} loads"
+    if axes["op"] == "copy" and not axes["blocks_per_sm"]:
+        return f"a tile a block, {text}"
+    fetch = f", fetch {axes['fetch']}" if "fetch" in axes else ""
+    return f"{axes['blocks_per_sm']}/SM, {axes['loads']} loads{fetch}"

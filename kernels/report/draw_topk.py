@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 ROWS, BUDGET = 128, 128
 TARGET_US = 4.0
-MODEL = "topk_select"
 PUBLIC_OP, PUBLIC_MODES = "topk_transform", (("v2_top_last", "peaked"), ("v2_flat", "flat"))
 
 
@@ -30,7 +29,7 @@ def draw_topk(figure: Figure, evidence: Evidence) -> None:
     _over(second, every, names, "pages", "rows", ROWS, evidence)
     pages = _most_common(every, "pages")
     _over(third, every, names, "rows", "pages", pages, None)
-    _residuals(fourth, evidence, names)
+    _residuals(fourth, evidence, every, names)
     figure.suptitle(
         f"Page selection: {BUDGET} pages kept, scores warm in L2, by distribution of the scores"
     )
@@ -38,7 +37,7 @@ def draw_topk(figure: Figure, evidence: Evidence) -> None:
         handle(name, color=colour, marker=mark, linewidth=1.2, markersize=5)
         for name, colour, mark in looks(names)
     ]
-    held = ["held"] if MODEL in evidence.fits else []
+    held = ["held"] if any(evidence.prediction(point) for point in every) else []
     public = [
         handle(f"public v2 kernel, {word} scores, k 512 or 1024: not measured by us",
                color="black", linestyle=line, linewidth=1.0, marker="x", markersize=4)
@@ -136,22 +135,29 @@ def _public(evidence: Evidence, mode: str) -> list[tuple[float, float]]:
     return sorted(found.items())
 
 
-def _residuals(axes: Axes, evidence: Evidence, names: list[str]) -> None:
+def _residuals(axes: Axes, evidence: Evidence, points: list[Point], names: list[str]) -> None:
     axes.set_title("predicted / measured - 1")
-    fit = evidence.fits.get(MODEL)
-    if fit is None:
+    found = [(p, evidence.prediction(p)) for p in points]
+    known = [(p, 100.0 * (seen[0] / p.median - 1.0), seen[1]) for p, seen in found if seen]
+    if not known:
         empty(axes, "no fitted model")
         return
-    error = 100.0 * fit.error
     for place, (name, colour, mark) in enumerate(looks(names)):
-        at = np.array([str(p.axes["scores"]) == name for p in fit.points], bool)
-        spread = np.linspace(-0.28, 0.28, max(1, int(at.sum())))
-        held = fit.held[at]
+        mine = [(error, held) for p, error, held in known if str(p.axes["scores"]) == name]
+        spread = place + np.linspace(-0.28, 0.28, max(1, len(mine)))
+        error = np.array([value for value, _ in mine], float)
+        held = np.array([flag for _, flag in mine], bool)
+        spread = spread[: len(mine)]
         look: dict[str, Any] = {"linestyle": "", "marker": mark, "markersize": 4}
-        axes.plot((place + spread)[~held], error[at][~held], color=colour, alpha=0.6,
-                  markeredgewidth=0.0, **look)  # fmt: skip
-        axes.plot((place + spread)[held], error[at][held], markerfacecolor="white",
-                  markeredgecolor=colour, **look)  # fmt: skip
+        axes.plot(spread[~held], error[~held], color=colour, alpha=0.6, markeredgewidth=0.0, **look)
+        axes.plot(spread[held], error[held], markerfacecolor="white", markeredgecolor=colour,
+                  **look)  # fmt: skip
+        beyond = [p for p in points if p.axes["scores"] == name and p.key in evidence.outside]
+        error = np.array([100.0 * (evidence.outside[p.key] / p.median - 1.0) for p in beyond])
+        spread = place + np.linspace(-0.28, 0.28, max(1, len(beyond)))[: len(beyond)]
+        axes.plot(spread, error, "+", color=colour, alpha=0.7, markersize=5)
+    if evidence.outside:
+        axes.set_xlabel("+: outside the model's domain", fontsize=8)
     axes.axhspan(-5.0, 5.0, color=GREY, alpha=0.15, linewidth=0)
     axes.axhline(0.0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right")

@@ -170,9 +170,9 @@ FAMILIES = (
     ),
     Family(
         "small",
-        "Small stages of a layer, bf16: cold in L2; grey: hot",
+        "Small stages of a layer, bf16: arrays below 24 MB in L2, larger ones cold; grey: not so",
         "small_ops",
-        lambda p: str(p.axes["op"]) if p.axes["cold"] else "",
+        series.small_series,
         order=lambda p: (p.axes["op"] in ("greedy", "sampled"),),
     ),
 )

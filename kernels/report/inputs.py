@@ -93,6 +93,8 @@ class Evidence:
     predicted: list[dict[str, Any]] = field(default_factory=list)
     """Decode steps that somebody predicted, one a cell of the loop table."""
     _fit_of: dict[tuple[str, str], tuple[Fit, int]] = field(default_factory=dict)
+    outside: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Seconds predicted for points beyond a model's domain, on which no fit was made."""
 
     def floor(self, nbytes: float) -> float:
         """Seconds that *nbytes* take at the read ceiling."""
@@ -148,8 +150,16 @@ def gather(
             )
             continue
         found.fits[recipe.name] = fit
+        if recipe.outside is not None:
+            inside = {point.key for point in points}
+            beyond = [p for p in samples.of(recipe.folder) if recipe.outside(p.axes)]
+            beyond = [point for point in beyond if point.key not in inside]
+            if beyond:
+                seconds = Table(recipe, beyond).predict(entry["parameters"]).tolist()
+                keys = [point.key for point in beyond]
+                found.outside |= dict(zip(keys, seconds, strict=True))
         for index, point in enumerate(points):
-            found._fit_of.setdefault(point.key, (fit, index))
+            found._fit_of[point.key] = fit, index  # a later model is the more special one
         if fit.own and not fit.agrees():
             found.troubles.append(
                 f"kernel model `{recipe.name}`: the profile's hold-out is not that of these samples"

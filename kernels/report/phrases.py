@@ -21,8 +21,9 @@ and no way to serve. `(L2)`: all that the rotating inputs touch fits into the L2
 
 RESIDUALS = """Median / 90th percentile of |predicted / measured - 1|. *Held out*: a random fifth
 that the shipped parameters have not seen. *Shape left out*: each shape predicted by a fit without
-it. *Largest fifth*: the points with the most bytes, predicted by a fit without them. *Measured
-twice*: the same point again in the same run, the least that any model can reach."""
+it. *Largest fifth*: the points with the most bytes, predicted by a fit without them. *Outside its
+domain*: points that the model does not claim to cover, with how many. *Measured twice*: the same
+point again in the same run, the least that any model can reach."""
 
 STAGES = """The stages one by one, microseconds. *Alone*: one launch among many in a graph, the gap
 to the next node included, as its own launcher would launch it, and with the blocks and threads of

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..fit.small_stages import LARGE_BYTES, WIDTHS
+
 if TYPE_CHECKING:
     from ..fit.samples import Point
     from .public import Public, PublicTable
@@ -126,7 +128,18 @@ def uneven_series(point: Point) -> str:
 def append_series(point: Point) -> str:
     axes = point.axes
     plain = is_like(axes, page_tokens=16, head_dim=128, element="bf16")
-    return f"{axes['bits']}-bit, {axes['tokens']} new tokens" if plain else ""
+    plural = "s" if axes["tokens"] > 1 else ""
+    return f"{axes['bits']}-bit, {axes['tokens']} new token{plural}" if plain else ""
+
+
+def small_series(point: Point) -> str:
+    """The operation, for arrays as a step finds them: small ones in L2, large ones cold."""
+    axes = point.axes
+    op = str(axes["op"])
+    if op not in WIDTHS:
+        return op
+    large = 2.0 * axes["rows"] * WIDTHS[op] >= LARGE_BYTES
+    return op if bool(axes["cold"]) == large else ""
 
 
 def verify_series(point: Point) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from .draw_copies import (
     MOVERS,
     SINGLES,
     WORDS,
+    disturbances,
     grid_label,
     grids,
     mover_label,
@@ -52,6 +54,7 @@ def model_verdict(fit: Fit) -> str:
 def models(evidence: Evidence) -> list[str]:
     """Each fitted kernel: its form, and residuals of all kinds of hold-out."""
     rows = []
+    folders = Counter(folder for folder, _ in evidence.samples.points)
     for name, fit in evidence.fits.items():
         found = fit.entry["residuals"]
         floor = fit.entry.get("floor", {})
@@ -61,7 +64,7 @@ def models(evidence: Evidence) -> list[str]:
             [
                 f"`{name}`",
                 f"{fit.entry['form']} ({kind})",
-                f"{len(fit.points)}",
+                f"{len(fit.points)} of {folders.get(fit.points[0].kernel, 0)}",
                 f"{held.get('n', 0)}",
                 _pair(held),
                 percent(held.get("max"), 1),
@@ -69,6 +72,7 @@ def models(evidence: Evidence) -> list[str]:
                 number(held.get("rmsle"), 2),
                 _pair(found.get("left_out_shapes")),
                 _pair(found.get("frontier")),
+                _outside(found),
                 _pair(found.get("repeatability")),
                 _pair(found.get("second_run_model")),
                 percent(floor.get("fraction_median")) + " / " + percent(floor.get("fraction_best")),
@@ -76,11 +80,12 @@ def models(evidence: Evidence) -> list[str]:
             ]
         )
     head = (
-        "model", "form", "points", "held out", "median / p90", "max", "signed median", "RMSLE",
-        "shape left out", "largest fifth", "measured twice", "second run", "of floor median / best",
+        "model", "form", "points of the folder", "held out", "median / p90", "max",
+        "signed median", "RMSLE", "shape left out", "largest fifth", "outside its domain",
+        "measured twice", "second run", "of floor median / best",
         "<= 5 / 12 %, frontier <= 10 %",
     )  # fmt: skip
-    return table(head, rows, "ll" + "r" * 11 + "l")
+    return table(head, rows, "ll" + "r" * 12 + "l")
 
 
 def largest_misses(evidence: Evidence, most: int = 2) -> list[str]:
@@ -131,6 +136,22 @@ def _pair(figures: Mapping[str, float] | None) -> str:
     if not figures or not figures.get("n"):
         return NONE
     return f"{100 * figures['median']:.1f} / {100 * figures['p90']:.1f} %"
+
+
+def _outside(found: Mapping[str, Any]) -> str:
+    """Residuals at points beyond the model's domain, with how many."""
+    figures = found.get("groups", {}).get("outside the domain")
+    return f"{_pair(figures)} ({figures['n']})" if figures else NONE
+
+
+def uncovered(evidence: Evidence) -> str:
+    """How many points of each folder belong to no model."""
+    parts = []
+    for folder, count in sorted(Counter(key[0] for key in evidence.samples.points).items()):
+        without = [p for p in evidence.samples.of(folder) if evidence.prediction(p) is None]
+        if without and folder != "streams":
+            parts.append(f"{len(without)} of {count} of `{folder}`")
+    return "Points that no model covers: " + "; ".join(parts) + "." if parts else ""
 
 
 def _signed(value: float | None) -> str:
@@ -214,7 +235,7 @@ def copies(evidence: Evidence) -> list[str]:
 
 def interference(evidence: Evidence) -> list[str]:
     """Percent by which work grows beside each mover."""
-    found = [r for r in records(evidence, "interference") if r.get("alone_seconds")]
+    found = disturbances(evidence)
     if not found:
         return []
     victims = list(dict.fromkeys(str(record["victim"]) for record in found))

@@ -69,6 +69,13 @@ def listed(items: Sequence[str]) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+def beyond(row: Row) -> str:
+    """How far a missed row is from its bar: points for percentages, else percent of the bar."""
+    if row.target.unit == "%" and row.found is not None and row.target.bar is not None:
+        return f"{row.found.value - row.target.bar:.1f} points"
+    return percent(row.gap, 0 if row.gap > 0.05 else 1)
+
+
 def target_cells(row: Row) -> list[str]:
     """A line of the target table."""
     target, found = row.target, row.found
@@ -78,7 +85,7 @@ def target_cells(row: Row) -> list[str]:
         bar += f" ({number(target.stretch, 3)})"
     verdict = {
         "met": "**met**" + (" (stretch)" if row.stretched else ""),
-        "missed": f"**missed** by {percent(row.gap)}",
+        "missed": f"**missed** by {beyond(row)}",
         "recorded": "recorded",
         "not measured": "not measured",
     }[row.verdict]
