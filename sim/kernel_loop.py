@@ -76,7 +76,9 @@ def predict(profile: Profile, shape: LoopShape, mode: str) -> Step:
 
 
 def _timing(profile: Profile, work: Pass, batch: int, mode: str) -> Timing:
-    modes = Modes(profile, "c" if mode == "host-c" else "python")
+    # The measured loop replays its graphs from C, and its hosts schedule nothing between steps.
+    modes = Modes(profile, "python" if mode == "host-python" else "c")
+    modes.schedule_base = modes.schedule_each = 0.0
     match mode:
         case "graph":
             return modes.graph(work, batch)
@@ -101,8 +103,11 @@ def _append(profile: Profile, shape: LoopShape) -> float:
     form = profile.kernel("kv_append.bf16").form
     assert isinstance(form, StreamRows)
     rows = shape.batch * shape.kv_heads
-    new = rows * shape.tokens * 2.0 * shape.head_dim * ELEMENT_BYTES
-    return form.seconds(2.0 * new, rows)
+    token = shape.head_dim * ELEMENT_BYTES
+    # New rows of K and V read and written, the page's keys before them read, the bounds written.
+    pages = 1.0 + (shape.tokens - 1.0) / shape.page_tokens
+    before = (shape.page_tokens - 1.0) / 2.0
+    return form.seconds(rows * token * (4.0 * shape.tokens + before + 2.0 * pages), rows)
 
 
 def _score(profile: Profile, shape: LoopShape) -> float:
@@ -122,7 +127,7 @@ def _select(profile: Profile, shape: LoopShape) -> float:
 
 
 def _attend(profile: Profile, shape: LoopShape) -> float:
-    form = profile.kernel("decode_attention.bf16").form
+    form = profile.kernel("verify_attention.bf16").form
     assert isinstance(form, SplitKv)
     # Queries of all new tokens share a request's keys: they count as more heads.
     heads = shape.heads * shape.tokens

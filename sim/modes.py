@@ -25,9 +25,12 @@ class Modes:
         self.schedule_each = profile.constant(f"host_{host}_schedule_per_request_s")
         self.latency = profile.constant("launch_latency_s")
         # The measured launch + synchronise includes the way of the launch to the GPU.
-        self.sync = profile.constant("host_sync_s") - self.latency
-        self.copy_back = profile.constant("host_copyback_s")
-        self.graph_launch = profile.constant("graph_launch_s")
+        self.names = {
+            what: self._name(profile, what) for what in ("sync", "copyback", "graph_launch")
+        }
+        self.sync = profile.constant(self.names["sync"]) - self.latency
+        self.copy_back = profile.constant(self.names["copyback"])
+        self.graph_launch = profile.constant(self.names["graph_launch"])
         self.node = profile.constant("graph_node_s")
         self.barrier = profile.constant("grid_barrier_s")
         self.ring_bytes = profile.constant("prefetch_ring_bytes")
@@ -39,17 +42,24 @@ class Modes:
         self.relaunch = profile.constant("resident_relaunch_s")
         self.segments: dict[int, tuple[Segment, Segment, Segment]] = {}
 
+    def _name(self, profile: Profile, what: str) -> str:
+        """The constant *what* of this host, or the one that older profiles have for every host."""
+        own = f"host_{self.language}_{what}_s"
+        if own in profile.constants:
+            return own
+        return "graph_launch_s" if what == "graph_launch" else f"host_{what}_s"
+
     def uses(self, mode: str, prefill: str) -> list[str]:
         """Names of the profile's constants that *mode* depends on."""
         host = [f"host_{self.language}_{what}_s" for what in ("submit", "schedule")]
         host += [f"host_{self.language}_schedule_per_request_s", "launch_latency_s"]
-        host += ["host_sync_s", "host_copyback_s", "graph_node_s"]
+        host += [self.names["sync"], self.names["copyback"], "graph_node_s"]
         device = ["grid_barrier_s", "prefetch_ring_bytes", "hbm_read_bytes_per_s", "graph_node_s"]
         device += ["device_schedule_s", "device_schedule_per_request_s"]
         if mode == "host":
             return host
         if mode == "graph":
-            return [*host, "graph_launch_s"]
+            return [*host, self.names["graph_launch"]]
         if prefill == "partition":
             return [*device, "mailbox_round_trip_s"]
         return [*device, *host, "resident_exit_s", "resident_relaunch_s"]

@@ -241,42 +241,50 @@ def test_tokens_read_the_experts_they_hit(tmp_path) -> None:
 
 
 # ---------------------------------------------------------------- what a report must say
-LM_HEAD = "gemm.bf16: n 128256 outside 2048 to 65536"
-
-
 def test_extrapolation_is_named() -> None:
-    cost = Cost(scenario(loop={"max_batch": 512, "token_budget": 4096}), H200)
+    cost = Cost(scenario(loop={"max_batch": 512, "token_budget": 16_384}), H200)
     cost.decode(512)
-    cost.mixed(0, 0, [Chunk(4096, 0)], 1)
-    assert cost.extrapolated() == ["gemm.bf16: m 4096 outside 1 to 256", LM_HEAD]
+    cost.mixed(0, 0, [Chunk(16_384, 0)], 1)
+    assert cost.extrapolated() == [
+        "gemm.bf16: m 16384 outside 1 to 8192",
+        "decode_attention.bf16: batch 512 outside 1 to 256",
+    ]
 
 
 def test_run_without_decode_extrapolates_no_batch() -> None:
     cost = Cost(scenario(), H200)
     cost.mixed(0, 0, [Chunk(256, 2048)], 1)
-    assert cost.extrapolated() == [LM_HEAD]
+    assert cost.extrapolated() == []
 
 
 def test_estimates_are_named() -> None:
-    def said(**loop):
-        return Cost(scenario(loop=loop), H200).estimated()
+    def said(kv="bf16", **loop):
+        return Cost(scenario(loop=loop, kv={"dtype": kv}), H200).estimated()
 
-    assert "host_c_submit_s" in said(mode="host", host="c")
-    assert "host_c_submit_s" not in said(mode="host", host="python")
-    assert "resident_exit_s" in said(mode="resident")
-    assert "resident_exit_s" not in said(mode="resident", prefill="partition")
-    int8 = Cost(scenario(kv={"dtype": "int8"}), H200).estimated()
-    assert "decode_attention.int8" in int8
+    assert "host_c_schedule_s" in said(mode="host", host="c")
+    assert "host_c_schedule_s" not in said(mode="host", host="python")
+    assert "launch_latency_s" in said(mode="resident")
+    assert "launch_latency_s" not in said(mode="resident", prefill="partition")
+    assert "decode_attention.fp8" in said(kv="fp8")
+    assert "decode_attention.int8" not in said(kv="int8")
 
 
-def test_memory_of_the_data_sheet_is_estimated() -> None:
-    assert "hbm_bytes" in Cost(scenario(), H200).estimated()
-    given = Cost(scenario(hardware={"hbm": {"capacity": "141 GB"}}), H200)
+def test_memory_of_the_data_sheet_is_estimated(tmp_path) -> None:
+    document = json.loads(Path("sim/profiles/nvidia-h200.json").read_text())
+    document["device"]["kinds"]["hbm_bytes"] = "estimated"
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    sheet = load_profile(tmp_path / "p.json")
+    assert "hbm_bytes" in Cost(scenario(), sheet).estimated()
+    given = Cost(scenario(hardware={"hbm": {"capacity": "141 GB"}}), sheet)
     assert "hbm_bytes" not in given.estimated()
 
 
 def test_each_product_is_held_against_its_own_kernel_s_domain() -> None:
-    cost = Cost(scenario(model={"preset": "llama-3.1-8b", "weights": "int8"}), H200)
-    cost.decode(1)
-    assert LM_HEAD in cost.extrapolated()
-    assert not any(line.startswith("gemm.int8: n 128256") for line in cost.extrapolated())
+    shape = MODEL | {"vocab": 24}
+    cost = Cost(scenario(model=shape | {"weights": "int4"}), H200)
+    cost.decode(64)
+    found = cost.extrapolated()
+    assert "gemm.int4: m 64 outside 1 to 16" in found
+    assert any(line.startswith("gemm.bf16: n 24 outside") for line in found)
+    assert any(line.startswith("gemm.int4: n 16 outside") for line in found)
+    assert not any(line.startswith("gemm.int4: n 24") for line in found)

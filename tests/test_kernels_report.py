@@ -290,9 +290,7 @@ def test_every_picture_is_there_and_small(whole: dict[str, bytes]) -> None:
     text = whole["README.md"].decode()
     shown = set(re.findall(r"\]\((\S+\.png)\)", text))
     assert shown == {name for name in whole if name.endswith(".png")}
-    wanted = (
-        "page-score gemm topk control loop loop-gaps loop-predicted copies interference streams"
-    )
+    wanted = "page-score gemm topk control loop-dense loop-gaps loop-predicted-sparse copies"
     assert {f"{name}.png" for name in wanted.split()} <= shown
     assert all(len(body) < 200_000 for body in whole.values())
 

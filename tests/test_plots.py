@@ -34,7 +34,7 @@ def test_a_study_has_an_overview_and_a_load_figure(study: Path) -> None:
     names = {path.name for path in files}
     assert {"overview.svg", "overview.png", "load.svg", "latency.svg", "time.png"} <= names
     svg = (study / "figures" / "overview.svg").read_text()
-    for said in ("host", "resident", "simulated", "provisional", "TTFT p99 (ms)", "GPU busy"):
+    for said in ("host", "resident", "simulated", "measured", "TTFT p99 (ms)", "GPU busy"):
         assert said in svg
 
 
@@ -79,7 +79,7 @@ def test_shares_of_a_partitioned_loop_fill_the_run_and_no_more(tmp_path: Path) -
     (point,) = (tmp_path / "out" / "points").iterdir()
     summary = read_summary(point)
     overlapping = summary["loop_gpu_busy_s"] + summary["loop_gap_s"] + summary["loop_idle_s"]
-    assert overlapping > 1.01 * summary["duration"]
+    assert overlapping > 1.005 * summary["duration"]
     axes = Figure().subplots()
     stacked(axes, [Run(point, {}, summary)])
     assert sum(bar.get_width() for bar in axes.patches) == pytest.approx(100.0)

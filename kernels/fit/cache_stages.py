@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from .recipe import REPLAY, Axes, Recipe, lent_by
+from .recipe import REPLAY, Axes, Recipe
 
 
 def _warm(axes: Axes) -> bool:
@@ -83,14 +81,4 @@ APPEND = Recipe(
     least=6,
     note=REPLAY + "New rows of K and V and the bounds of their pages, pages of 16 tokens. Rows are "
     "(request, KV head) pairs; the touched pages are cold.",
-)
-APPEND_INT8 = replace(
-    APPEND,
-    name="kv_append.int8",
-    where=lambda axes: _cold(axes, 8),
-    free=("t0_s", "row_s"),
-    fixed={"bytes_per_s": {"kind": "fitted", "note": "of the 16-bit append"}},
-    borrow=lent_by("kv_append.bf16", "bytes_per_s"),
-    least=3,
-    note=REPLAY + "The same into an 8-bit cache, quantised on the way.",
 )

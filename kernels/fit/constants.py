@@ -7,6 +7,7 @@ note; what the samples do not hold is an estimate, or left out where nobody depe
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,12 +152,17 @@ def _copies(samples: Samples) -> Iterator[tuple[str, Entry]]:
 
 
 def _gather(samples: Samples) -> Iterator[tuple[str, Entry]]:
-    """The kernel that moves pages: one line each way and page size, with eight blocks."""
+    """The kernel that moves pages: one line each way and page size, in its usual launch."""
     for way in ("h2d", "d2h"):
         mine = [r for r in samples.named("tier_copy", "gather") if r.get("direction") == way]
         for size in (4096, 16384, 65536):
-            rows = [r for r in mine if r.get("page_bytes") == size and r.get("blocks") == 8]
-            what = f"pages of {size >> 10} KiB moved by a kernel of eight blocks"
+            rows = [r for r in mine if r.get("page_bytes") == size]
+            launches = Counter((r.get("blocks"), r.get("threads")) for r in rows)
+            if not launches:
+                continue
+            usual = max(launches, key=lambda launch: launches[launch])
+            rows = [r for r in rows if (r.get("blocks"), r.get("threads")) == usual]
+            what = f"pages of {size >> 10} KiB moved by a kernel of {usual[0]} blocks"
             yield from _line(rows, f"{way}_gather_{size >> 10}k", what)
 
 

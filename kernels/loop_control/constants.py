@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..backend import Struct, layout
 from . import host_c
 from .launch import Loop
 from .mailbox import Mailbox, pinned
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Records = list[dict[str, Any]]
 BARRIERS = ("returning", "counted")
 NODES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+STRUCT_WORDS = 24
+"""Of 8 bytes: about a stage's parameters."""
 LIMIT_NS = np.uint64(2_000_000_000)
 
 
@@ -88,6 +91,7 @@ def launches(gpu: Gpu, samples: int = 200) -> dict[str, Any]:
 
         many = _wall(hundred, 20, stream.synchronize)
         found["python_submit"] = [seconds / 100 for seconds in many]
+        found |= _like_stages(gpu, empty, stream, device, host, samples)
         found["python_sync"] = _wall(lambda: _and_sync(empty, stream), samples)
         found["python_copy_sync"] = _wall(copied, samples)
     for count in (1, 3, 5):
@@ -106,6 +110,29 @@ def launches(gpu: Gpu, samples: int = 200) -> dict[str, Any]:
             run = host_c.LaunchList(one_set, stream, slab, host)
             run.replay([graph], 0, 100)
             found[f"graph_{name}_{count}"] = list(run.replay([graph], 0, samples)[0])
+    return found
+
+
+def _like_stages(
+    gpu: Gpu, empty: Launch, stream: Any, device: Any, host: Any, samples: int
+) -> dict[str, Any]:
+    """Python's part of a step whose stages are empty: launches that carry a stage's struct."""
+    fields = [(f"word{i}", "u8") for i in range(STRUCT_WORDS)]
+    struct = Struct(gpu, layout(*fields), **dict.fromkeys((name for name, _ in fields), 0))
+    stage = Launch(empty.function, empty.grid, empty.block, empty.shared, (struct,), empty.raw)
+
+    def step(count: int, back: bool) -> None:
+        for _ in range(count):
+            stage()
+        if back:
+            device.get(stream=stream, out=host, blocking=False)
+            stream.synchronize()
+
+    many = _wall(functools.partial(step, 100, False), 20, stream.synchronize)
+    found: dict[str, Any] = {"python_stage_submit": [seconds / 100 for seconds in many]}
+    for count in (1, 3, 5):
+        run = functools.partial(step, count, True)
+        found[f"python_stage_copy_sync_{count}"] = _wall(run, samples)
     return found
 
 

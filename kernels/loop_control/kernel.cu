@@ -26,7 +26,8 @@ namespace loop {
 struct Params {
   Control control;
   Slots slots;
-  const Step* steps;  // [sets]
+  Step step;            // of set 0
+  const Moving* moving;  // [sets]
   int sets;
   int sparse;  // 0: attention over all pages, without scoring and selection
 };
@@ -36,7 +37,7 @@ constexpr int kStamps = 16;  // int64 words a row of `stamps`; 2i: stage i start
 // What a block keeps between stages. It lies in shared memory so that the stages, which need nearly
 // all registers, need not save it.
 struct Desktop {
-  Step step;  // the current one
+  Moving moving;  // of the current set
   rs::Meeting inside, outside;
   long long* row;  // stamps of this step, null except in one block of the grid
   int worker, workers;
@@ -53,21 +54,21 @@ __device__ inline void stamp(const Desktop& d, int at) {
   stamp(d, 2 * i + 1)
 
 // One step; false if a meeting failed.
-__device__ inline bool run_step(const Params& p, Desktop& d, unsigned char* shared) {
-  RUN_STAGE(0, append_stage, d.step.append);
+__device__ __forceinline__ bool run_step(const Params& p, Desktop& d, unsigned char* shared) {
+  RUN_STAGE(0, append_stage, at_set(p.step.append, d.moving));
   if (!rs::meet(d.inside)) return false;
   if (p.sparse) {
-    RUN_STAGE(1, score_stage, d.step.score);
+    RUN_STAGE(1, call_score, at_set(p.step.score, d.moving));
     if (!rs::meet(d.inside)) return false;
-    RUN_STAGE(2, select_stage, d.step.select);
+    RUN_STAGE(2, call_select, at_set(p.step.select, d.moving));
     if (!rs::meet(d.inside)) return false;
   }
-  RUN_STAGE(3, attend_stage, d.step.attend);
+  RUN_STAGE(3, attend_stage, at_set(p.step.attend, d.moving));
   // Block 0 may still be sending the last step's lengths, which the commit changes.
   if (p.control.dedicated && d.worker == 0 && threadIdx.x == 32)
     rs::wait_reached(p.control.gates + kPublished, d.launched, d.inside.abort, d.inside.limit_ns);
   if (!rs::meet(d.inside)) return false;
-  RUN_STAGE(4, verify_stage, d.step.verify);
+  RUN_STAGE(4, verify_stage, at_set(p.step.verify, d.moving));
   return true;
 }
 
@@ -82,7 +83,7 @@ __device__ inline void put_order(unsigned* gate, unsigned number, unsigned order
 
 // Where all blocks, block 0 included, agree on what comes next: kRun, or why to leave (only block 0
 // knows). *order* is what block 0 foresaw.
-__device__ inline unsigned boundary(const Params& p, Desk& desk, Desktop& d, unsigned order,
+__device__ __forceinline__ unsigned boundary(const Params& p, Desk& desk, Desktop& d, unsigned order,
                                     Unsent& unsent) {
   __shared__ unsigned settled;
   const Control& c = p.control;
@@ -122,15 +123,15 @@ __device__ inline void leave(unsigned* gates) {
 // The parameters of the coming step on their way to shared memory, 16 bytes a thread: they are
 // asked for before a meeting and put down after it.
 struct Parcel {
-  static constexpr unsigned kPieces = sizeof(Step) / 16;
-  static_assert(sizeof(Step) % 16 == 0 && kPieces + 32 <= 128, "one piece a thread, not in warp 0");
+  static constexpr unsigned kPieces = sizeof(Moving) / 16;
+  static_assert(sizeof(Moving) % 16 == 0 && kPieces + 32 <= 128, "one piece a thread, not in warp 0");
   uint4 piece;
 
   __device__ bool mine() const { return threadIdx.x - 32 < kPieces; }
-  __device__ void fetch(const Step* step) {
+  __device__ void fetch(const Moving* step) {
     if (mine()) piece = rs::load_stream(reinterpret_cast<const uint4*>(step) + threadIdx.x - 32);
   }
-  __device__ void put(Step* step) const {
+  __device__ void put(Moving* step) const {
     if (mine()) reinterpret_cast<uint4*>(step)[threadIdx.x - 32] = piece;
     __syncthreads();
   }
@@ -166,16 +167,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   }
   for (;;) {
     loop::Parcel parcel;
-    parcel.fetch(p.steps + set);
+    parcel.fetch(p.moving + set);
     reason = loop::boundary(p, desk, d, order, unsent);
     if (reason != loop::kRun) break;
-    parcel.put(&d.step);
+    parcel.put(&d.moving);
     if (serves) {
       loop::serve_host(c, p.slots, desk, unsent);
       if (c.dedicated && threadIdx.x == 0)
         rs::store_release_gpu(c.gates + loop::kPublished, d.launched);
       order = loop::foresee(c, desk, d.launched + 1);
-      unsent = {d.step.emitted, d.step.tokens};
+      unsent = {d.moving.sent_emitted, d.moving.sent_tokens};
     }
     if (works) {
       if (threadIdx.x == 0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backend import Struct
+from ..backend import Struct, layout
 from .mailbox import CONTROL, ENTRY, GATE_WORDS, Mailbox
 from .record import Launch, Recorder
 from .state import SLOTS
@@ -17,17 +17,20 @@ if TYPE_CHECKING:
     from ..backend import Array, Backend
     from .state import State
 
-PARAMS = np.dtype(
-    [
-        ("control", CONTROL),
-        ("slots", SLOTS),
-        ("steps", "u8"),
-        ("sets", "i4"),
-        ("sparse", "i4"),
-    ],
-    align=True,
-)
 STAGES = ("append", "score", "select", "attend", "verify")
+MOVES = {
+    "append": ("k", "v", "cache", "minmax"),
+    "score": ("q", "minmax"),
+    "select": (),
+    "attend": ("q", "cache", "out"),
+    "verify": ("target", "draft", "tokens", "emitted"),
+}
+"""Pointers of each stage that differ between input sets."""
+MOVING = layout(
+    *((name, "i8") for name in (*MOVES["append"], "q", "out", *MOVES["verify"])),
+    ("sent_emitted", "u8"),
+    ("sent_tokens", "u8"),
+)
 STAMPS = 16
 
 
@@ -120,7 +123,8 @@ class Loop:
 
     def _params(self, steps: Sequence[Sequence[np.ndarray[Any, Any]]], sparse: bool) -> Packed:
         state, box, at = self.state, self.mailbox, self.backend.address
-        value = np.zeros(1, PARAMS)
+        structs = steps[0] if steps else ()
+        value = np.zeros(1, params_layout(structs))
         control = value["control"]
         for name in ("mail", "entries", "page_pool", "outputs", "status"):
             control[name] = at(getattr(box, name))
@@ -130,24 +134,38 @@ class Loop:
         control["queue_size"], control["outputs_size"] = len(box.entries), len(box.outputs)
         value["slots"] = state.fields()
         value["sets"], value["sparse"] = state.sets, sparse
-        sets = np.zeros(state.sets, step_layout(steps[0] if steps else ()))
-        for index, one in enumerate(sets):
-            for name, struct in zip(STAGES, steps[index] if steps else (), strict=False):
-                one[name] = struct[0]
-            one["emitted"] = at(state.emitted[index])
-            one["tokens"] = at(state.tokens[index])
-        self._steps = self.backend.xp.asarray(sets.view(np.uint8))
-        value["steps"] = at(self._steps)
+        for name, struct in zip(STAGES, structs, strict=False):
+            value["step"][name] = struct[0]
+        moving = np.zeros(state.sets, MOVING)
+        for index, one in enumerate(moving):
+            for stage, struct in zip(STAGES, steps[index] if steps else (), strict=False):
+                _take_moving(one, stage, struct, structs[STAGES.index(stage)])
+            one["sent_emitted"] = at(state.emitted[index])
+            one["sent_tokens"] = at(state.tokens[index])
+        self._moving = self.backend.xp.asarray(moving.view(np.uint8))
+        value["moving"] = at(self._moving)
         return Packed(value, (state, box, steps))
+
+
+def _take_moving(one: Any, stage: str, struct: Any, first: Any) -> None:
+    """Notes how far *struct* lies from *first*; fields that may not move must be equal."""
+    for name in struct.dtype.names:
+        if name in MOVES[stage]:
+            one[name] = int(struct[name][0]) - int(first[name][0])
+        elif struct[name][0] != first[name][0]:
+            raise ValueError(f"loop_control: {stage}.{name} differs between input sets")
 
 
 def step_layout(structs: Sequence[np.ndarray[Any, Any]]) -> np.dtype[Any]:
     """The device's `loop::Step` for stages with these parameters; without any, empty stages."""
-    types = [struct.dtype for struct in structs] or [np.dtype("i4")] * len(STAGES)
-    fields = [*zip(STAGES, types, strict=True), ("emitted", "u8"), ("tokens", "u8")]
-    packed = np.dtype(fields, align=True)
-    rest = -packed.itemsize % 16
-    return np.dtype([*fields, ("unused", "u1", (rest,))], align=True) if rest else packed
+    types = [struct.dtype for struct in structs] or [np.dtype([("unused", "i4")])] * len(STAGES)
+    return np.dtype(list(zip(STAGES, types, strict=True)), align=True)
+
+
+def params_layout(structs: Sequence[np.ndarray[Any, Any]]) -> np.dtype[Any]:
+    """The device's `loop::Params` for such stages."""
+    fields = [("control", CONTROL), ("slots", SLOTS), ("step", step_layout(structs))]
+    return np.dtype([*fields, ("moving", "u8"), ("sets", "i4"), ("sparse", "i4")], align=True)
 
 
 def edit_slot(

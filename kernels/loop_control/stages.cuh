@@ -65,16 +65,75 @@ __device__ __forceinline__ void verify_stage(const Nothing&, int, int, unsigned 
 
 namespace loop {
 
-// One input set: what each stage is given. Steps take the sets in turn.
-struct alignas(16) Step {
+// What each stage is given, of the first input set.
+struct Step {
   AppendParams append;
   ScoreParams score;
   SelectParams select;
   AttendParams attend;
   VerifyParams verify;
-  const int* emitted;
-  const int* tokens;
 };
+
+// What differs from set to set: bytes from set 0's arrays to this one's. All else stays a kernel
+// parameter at a known place, so that a stage in the loop is compiled as it is on its own: its
+// parameters are constant operands, its pointers are known to be global. (Parameters from shared
+// memory or a table of structs cost attention a third: registers went to the stack.)
+struct alignas(16) Moving {
+  long long k, v, cache, minmax, q, out, target, draft, tokens, emitted;
+  const int* sent_emitted;  // the addresses themselves, for the host's copy
+  const int* sent_tokens;
+};
+
+#if STAGES
+template <class T>
+__device__ __forceinline__ void shift(T*& p, long long bytes) {
+  using Byte = const char;
+  p = (T*)((Byte*)p + bytes);
+}
+__device__ __forceinline__ AppendParams at_set(AppendParams p, const Moving& m) {
+  shift(p.k, m.k);
+  shift(p.v, m.v);
+  shift(p.cache, m.cache);
+  shift(p.minmax, m.minmax);
+  return p;
+}
+__device__ __forceinline__ ScoreParams at_set(ScoreParams p, const Moving& m) {
+  shift(p.q, m.q);
+  shift(p.minmax, m.minmax);
+  return p;
+}
+__device__ __forceinline__ SelectParams at_set(SelectParams p, const Moving&) { return p; }
+__device__ __forceinline__ AttendParams at_set(AttendParams p, const Moving& m) {
+  shift(p.q, m.q);
+  shift(p.cache, m.cache);
+  shift(p.out, m.out);
+  return p;
+}
+__device__ __forceinline__ VerifyParams at_set(VerifyParams p, const Moving& m) {
+  shift(p.target, m.target);
+  shift(p.draft, m.draft);
+  shift(p.tokens, m.tokens);
+  shift(p.emitted, m.emitted);
+  return p;
+}
+#else
+__device__ __forceinline__ Nothing at_set(Nothing p, const Moving&) { return p; }
+#endif
+
+// Called, not contained: what the compiler moves out of the loop for them would take registers from
+// attention. For the others a call costs more than it saves.
+#ifdef RS_CPU
+#undef __noinline__
+#define __noinline__
+#endif
+__device__ __noinline__ void call_score(ScoreParams p, int block, int blocks,
+                                        unsigned char* shared) {
+  score_stage(p, block, blocks, shared);
+}
+__device__ __noinline__ void call_select(SelectParams p, int block, int blocks,
+                                         unsigned char* shared) {
+  select_stage(p, block, blocks, shared);
+}
 
 __device__ inline void stage_sizes(const Step& step, int threads, int blocks, int* sizes) {
 #if STAGES

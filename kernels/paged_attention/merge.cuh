@@ -59,7 +59,7 @@ __device__ __forceinline__ void write_quad(const PagedAttentionParams& p, int it
   for (int i = 0; i < 2; ++i)
     pair[i] = rs::pack2<ELEMENT>(s.v[2 * i] * inverse, s.v[2 * i + 1] * inverse);
   int row = quad / (HEAD_DIM / 4), channel = quad % (HEAD_DIM / 4) * 4;
-  memcpy(out_row(p, item, row) + channel, pair, 8);
+  *reinterpret_cast<uint2*>(out_row(p, item, row) + channel) = make_uint2(pair[0], pair[1]);
 }
 
 // ---------------------------------------------------------------------------- a warp's own rows
@@ -81,7 +81,7 @@ __device__ __forceinline__ void write_output(const PagedAttentionParams& p, int 
         float low = state.sum[m][c][i] * inverse, high = state.sum[m][c][i + 2] * inverse;
         if (KV_BITS == 8) {  // neighbours
           unsigned pair = rs::pack2<ELEMENT>(low, high);
-          memcpy(out + channel_of(m, i), &pair, 4);
+          *reinterpret_cast<unsigned*>(out + channel_of(m, i)) = pair;
         } else {
           out[channel_of(m, i)] = rs::from_float<ELEMENT>(low);
           out[channel_of(m, i + 2)] = rs::from_float<ELEMENT>(high);

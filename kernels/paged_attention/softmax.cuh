@@ -118,7 +118,8 @@ struct Query {
         for (int j = 0; j < 2; ++j) {
           int channel = 16 * s + (kPaired ? 4 * t + 2 * j : 2 * t + 8 * j);
           b[s][c][j] = 0;
-          if (row < kRows) memcpy(&b[s][c][j], q + channel, 4);
+          // Channels are even, so pairs lie on 4-byte boundaries; memcpy would load byte by byte.
+          if (row < kRows) b[s][c][j] = *reinterpret_cast<const unsigned*>(q + channel);
         }
       for (int i = 0; i < 2; ++i) factor[c][i] = p.scale * kLog2E;
       if (KV_BITS != 16 && kPaired) narrow(c);

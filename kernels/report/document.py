@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import attention_tables, tables
 from .families import FAMILIES
 from .loop_tables import answer, gap_table, predicted_answer, shown_places, stage_table, step_table
-from .phrases import GAPS, LOOP, MARKS, RESIDUALS, STAGES
+from .phrases import CHECKS, GAPS, LOOP, MARKS, RESIDUALS, STAGES
 from .public_tables import against_public, public_answer
 from .words import TARGET_ALIGN, TARGET_HEAD, beyond, listed, table, target_cells
 
@@ -80,7 +80,10 @@ def _answer(evidence: Evidence, rows: Sequence[Row], loops: Loops) -> list[str]:
     dates = sorted({str(run.get("date", "")) for run in samples.runs if run.get("date")})
     commits = list(dict.fromkeys(str(run.get("commit")) for run in samples.runs))
     kernels = {key[0] for key in samples.points}
-    where = f"Measured on one {device.get('name', 'unknown GPU')}, driver {device.get('driver')}, "
+    machines = len({str(run.get("device", {}).get("id")) for run in samples.runs})
+    name = device.get("name", "unknown GPU")
+    where = f"Measured on {'one ' if machines < 2 else f'{machines} machines with one '}{name}"
+    where += f"{' each' if machines > 1 else ''}, driver {device.get('driver')}, "
     where += f"CUDA {device.get('cuda')}, {device.get('cpu')} with {device.get('cores')} cores; "
     where += f"{_span(dates)}; commit {listed(commits) or 'unknown'}. "
     where += f"{len(samples.points):,} points of {len(kernels)} kernels, {len(samples.repeats)} of "
@@ -163,6 +166,9 @@ def _models(evidence: Evidence) -> list[str]:
         *(f"- `{name}`: {tables.parameters(fit)}" for name, fit in evidence.fits.items()),
         "",
     ]
+    checks = tables.checks(evidence)
+    if checks:
+        lines += [*CHECKS.split("\n"), "", *checks]
     estimated = tables.estimated_models(evidence)
     if estimated:
         lines += ["In the profile without measurements of their own:", "", *estimated, ""]
@@ -231,13 +237,15 @@ def _loop(loops: Loops, pictures: set[str]) -> list[str]:
     if not loops.cells:
         return [*lines, "No samples of whole steps in `loop_control`.", ""]
     lines += [*LOOP.split("\n"), ""]
-    lines += _picture(pictures, "loop", "step times by batch and context for each kind of control")
     for sparse in (False, True):
+        kind = "sparse" if sparse else "dense"
         rows = step_table(loops, sparse)
         if rows:
-            lines += [f"{'Sparse' if sparse else 'Dense'} steps, microseconds, medians:", "", *rows]
-    if "loop-predicted.png" in pictures:
-        lines += _picture(pictures, "loop-predicted", "the simulator's prediction of these steps")
+            lines += _picture(pictures, f"loop-{kind}", f"{kind} steps by batch and context")
+            lines += [f"{kind.capitalize()} steps, microseconds, medians:", "", *rows]
+            name = f"loop-predicted-{kind}"
+            if f"{name}.png" in pictures:
+                lines += _picture(pictures, name, f"the simulator's prediction of {kind} steps")
     if "loop-gaps.png" in pictures:
         lines += _picture(pictures, "loop-gaps", "where the time of a step goes")
         lines += [*GAPS.split("\n"), "", *gap_table(loops, shown_places(loops))]

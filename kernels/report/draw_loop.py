@@ -25,36 +25,40 @@ PART_COLOURS = ("#56b4e9", "#d55e00", "#000000", "#e69f00", "#bdbdbd")
 TEXT_SIZE = 6.5
 
 
-def draw_steps(figure: Figure, loops: Loops) -> None:
-    """Step times of each mode over batch and context, and who is fastest; dense above sparse."""
-    kinds = [sparse for sparse in (False, True) if loops.axis(1, sparse)]
-    grid = figure.subplots(len(kinds), len(loops.modes) + 1, squeeze=False)
-    for line, sparse in zip(grid, kinds, strict=True):
-        times = [cell.seconds for p, mine in loops.cells.items() if p[0] == sparse
-                 for cell in mine.values()]  # fmt: skip
-        span = np.log10(min(times)), np.log10(max(times) * 1.0001)
-        for axes, mode in zip(line, loops.modes, strict=False):
-            _map(axes, loops, sparse, _step_of(loops, mode), "cividis", span)
-            axes.set_title(f"{mode}, {'sparse' if sparse else 'dense'}")
-        _winners(line[-1], loops, sparse)
-        line[0].set_ylabel("batch")
-    for axes in grid[-1]:
-        axes.set_xlabel("context (tokens)")
-    figure.suptitle("Step of one layer under four kinds of control, measured (us, median)")
+def draw_steps(figure: Figure, loops: Loops, sparse: bool) -> None:
+    """Step times of each mode over batch and context, and who is fastest."""
+    line = figure.subplots(1, len(loops.modes) + 1)
+    times = [cell.seconds for p, mine in loops.cells.items() if p[0] == sparse
+             for cell in mine.values()]  # fmt: skip
+    span = np.log10(min(times)), np.log10(max(times) * 1.0001)
+    for axes, mode in zip(line, loops.modes, strict=False):
+        _map(axes, loops, sparse, _step_of(loops, mode), "cividis", span)
+        axes.set_title(mode)
+    _winners(line[-1], loops, sparse)
+    _labels(line)
+    figure.suptitle(f"{_word(sparse)} step of one layer under four kinds of control, measured "
+                    "(us, median)")  # fmt: skip
 
 
-def draw_errors(figure: Figure, loops: Loops) -> None:
+def draw_errors(figure: Figure, loops: Loops, sparse: bool) -> None:
     """Predicted over measured, less one, in percent."""
-    kinds = [sparse for sparse in (False, True) if loops.axis(1, sparse)]
-    grid = figure.subplots(len(kinds), len(loops.modes), squeeze=False)
-    for line, sparse in zip(grid, kinds, strict=True):
-        for axes, mode in zip(line, loops.modes, strict=True):
-            _map(axes, loops, sparse, _error_of(loops, mode), "PuOr", (-40.0, 40.0))
-            axes.set_title(f"{mode}, {'sparse' if sparse else 'dense'}")
-        line[0].set_ylabel("batch")
-    for axes in grid[-1]:
+    line = figure.subplots(1, len(loops.modes), squeeze=False)[0]
+    for axes, mode in zip(line, loops.modes, strict=True):
+        _map(axes, loops, sparse, _error_of(loops, mode), "PuOr", (-40.0, 40.0))
+        axes.set_title(mode)
+    _labels(line)
+    what = f"{_word(sparse)} steps as the simulator predicts them"
+    figure.suptitle(f"{what}: predicted / measured - 1 (%)")
+
+
+def _labels(line: Sequence[Axes]) -> None:
+    line[0].set_ylabel("batch")
+    for axes in line:
         axes.set_xlabel("context (tokens)")
-    figure.suptitle("The simulator's prediction of the same steps: predicted / measured - 1 (%)")
+
+
+def _word(sparse: bool) -> str:
+    return "Sparse" if sparse else "Dense"
 
 
 def draw_gaps(figure: Figure, loops: Loops) -> None:

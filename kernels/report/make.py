@@ -61,15 +61,15 @@ def _pictures(
     if samples.named("tier_copy", "file_read"):
         found.append(("disk", (7.0, 4.0), lambda figure: draw_disk(figure, evidence)))
     loops = Loops(evidence)
-    if loops.cells:
-        high = 3.3 * len({place[0] for place in loops.cells}) + 0.6
-        found.append(("loop", (15.0, high), lambda figure: draw_steps(figure, loops)))
-        if any(parts(loops, cell) for mine in loops.cells.values() for cell in mine.values()):
-            found.append(("loop-gaps", (12.0, 5.5), lambda figure: draw_gaps(figure, loops)))
+    for sparse in sorted({place[0] for place in loops.cells}):
+        kind = "sparse" if sparse else "dense"
+        draw = partial(draw_steps, loops=loops, sparse=sparse)
+        found.append((f"loop-{kind}", (15.0, 3.8), draw))
         if loops.predicted:
-            found.append(
-                ("loop-predicted", (13.0, high), lambda figure: draw_errors(figure, loops))
-            )
+            errors = partial(draw_errors, loops=loops, sparse=sparse)
+            found.append((f"loop-predicted-{kind}", (13.0, 3.8), errors))
+    if any(parts(loops, cell) for mine in loops.cells.values() for cell in mine.values()):
+        found.append(("loop-gaps", (12.0, 5.5), lambda figure: draw_gaps(figure, loops)))
     if any(part(evidence, name) for name in ("nodes", "barrier", "control", "launch")):
         found.append(("control", (15.0, 4.2), lambda figure: draw_control(figure, evidence)))
     if samples.of("streams"):

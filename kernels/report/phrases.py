@@ -34,3 +34,6 @@ GAPS = """Parts of *resident* are measured by the clock of one block: its stages
 others, and what follows the last stage (commit, output, messages). The other parts are put together
 from measured constants: *stages* are the stages timed one by one, or the graph that nobody waits
 for, less the node gaps; *host and rest* is what remains, negative where the constants overlap."""
+
+CHECKS = """Whole decode steps that PyTorch's CUDA graphs took on another machine of the kind,
+beside the sum of the kernel models; nothing is fitted to them:"""

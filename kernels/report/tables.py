@@ -158,6 +158,20 @@ def _signed(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:+.1f} %"
 
 
+def checks(evidence: Evidence) -> list[str]:
+    """The profile's predictions of whole decode steps that another engine measured."""
+    rows = [
+        [
+            str(check["name"]),
+            fixed(1e6 * check["measured_s"], 1),
+            fixed(1e6 * check["predicted_s"], 1),
+            f"{100.0 * check['relative_error']:+.1f} %",
+        ]
+        for check in evidence.profile.get("checks", [])
+    ]
+    return table(("step", "measured, us", "predicted, us", "error"), rows, "lrrr") if rows else []
+
+
 # ------------------------------------------------------------------------------ constants
 def constants(evidence: Evidence) -> list[str]:
     """Every constant of the profile with its kind."""
