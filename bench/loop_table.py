@@ -82,9 +82,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         line = f"{batch:5d} {context:7d} {'sparse' if sparse else 'dense':6} "
         for mode in MODES:
             row = modes.get(mode)
-            text = (
-                f"{row['measured_s'] * 1e6:.0f} ({row['predicted_s'] * 1e6:.0f})" if row else "-"
-            )
+            text = f"{row['measured_s'] * 1e6:.0f} ({row['predicted_s'] * 1e6:.0f})" if row else "-"
             line += f" {text:>17}"
         print(line, " ", min(modes, key=lambda mode: modes[mode]["measured_s"]))
     for mode in MODES:
