@@ -16,12 +16,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kernels.fit.samples import SamplesError, read
-from sim.errors import InputError
-from sim.kernel_loop import MODES, LoopShape, predict
-from sim.profile import load_profile
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # a benchmark may see both packages; neither sees the other
+
+from kernels.fit.samples import SamplesError, read  # noqa: E402
+from sim.errors import InputError  # noqa: E402
+from sim.kernel_loop import MODES, LoopShape, predict  # noqa: E402
+from sim.profile import load_profile  # noqa: E402
 
 
 def main() -> int:
