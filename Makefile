@@ -11,7 +11,7 @@ demo: $(DEMO)/ready
 	@echo "look at runs/demo/figures/overview.png"
 
 test: lint
-	$(TEST)/bin/python -m pytest
+	$(TEST)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff check .
