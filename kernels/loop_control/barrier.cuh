@@ -25,21 +25,6 @@ __device__ __forceinline__ unsigned long long load_pair_acquire_gpu(const unsign
   return v;
 #endif
 }
-// Four words of pinned host memory, each one whole, unordered with other accesses.
-__device__ __forceinline__ uint4 load_relaxed_sys(const void* p) {
-  uint4 v;
-#ifdef RS_CPU
-  const unsigned* word = static_cast<const unsigned*>(p);
-  v.x = __atomic_load_n(word, __ATOMIC_ACQUIRE);
-  v.y = __atomic_load_n(word + 1, __ATOMIC_ACQUIRE);
-  v.z = __atomic_load_n(word + 2, __ATOMIC_ACQUIRE);
-  v.w = __atomic_load_n(word + 3, __ATOMIC_ACQUIRE);
-#else
-  asm volatile("ld.relaxed.sys.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
-#endif
-  return v;
-}
 // Eight bytes that reach the host whole and carry their own sequence number: no fence is needed.
 __device__ __forceinline__ void store_tagged_sys(unsigned long long* p, unsigned value,
                                                  unsigned tag) {

@@ -14,18 +14,6 @@ __device__ __forceinline__ void sincos_turns(float turns, float& sine, float& co
 #endif
 }
 
-// load_stream without the request to fetch the 256 bytes around, which costs a full stream 6 to 8 %.
-__device__ __forceinline__ uint4 load_chunk(const void* p) {
-#ifdef RS_CPU
-  return load_stream(p);
-#else
-  uint4 v;
-  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
-  return v;
-#endif
-}
-
 // 8 bytes that another SM may have written in the same launch.
 __device__ __forceinline__ uint2 load_pair(const void* p) {
 #ifdef RS_CPU

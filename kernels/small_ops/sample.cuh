@@ -49,7 +49,7 @@ struct Tile {
     step = in_order ? kChunk : 32 * kChunk;
 #pragma unroll
     for (int j = 0; j < kLoads; ++j)
-      if (first + j * step < vocabulary) raw[j] = rs::load_chunk(row + first + j * step);
+      if (first + j * step < vocabulary) raw[j] = rs::load_narrow(row + first + j * step);
   }
   // use(logit, its place in the vocabulary) for each of the lane's logits; -inf beyond the end.
   template <class F>

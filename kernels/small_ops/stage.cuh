@@ -110,8 +110,8 @@ __device__ inline void rmsnorm_stage(const RmsNormParams& p, int block, int bloc
     for (int j = 0; j < kBatch; ++j) {
       int i = threadIdx.x + j * blockDim.x;
       if (i >= chunks) continue;
-      x[j] = rs::load_chunk(p.x + start + i * 8);
-      if (p.residual) other[j] = rs::load_chunk(p.residual + start + i * 8);
+      x[j] = rs::load_narrow(p.x + start + i * 8);
+      if (p.residual) other[j] = rs::load_narrow(p.residual + start + i * 8);
     }
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {
@@ -119,8 +119,8 @@ __device__ inline void rmsnorm_stage(const RmsNormParams& p, int block, int bloc
       if (i < chunks) x[j] = take(x[j], other[j], i);
     }
     for (int i = threadIdx.x + kept; i < chunks; i += blockDim.x)
-      take(rs::load_chunk(p.x + start + i * 8),
-           p.residual ? rs::load_chunk(p.residual + start + i * 8) : uint4(), i);
+      take(rs::load_narrow(p.x + start + i * 8),
+           p.residual ? rs::load_narrow(p.residual + start + i * 8) : uint4(), i);
 #pragma unroll
     for (int j = 0; j < kBatch; ++j) {  // the gains, on their way while the block adds up
       int i = threadIdx.x + j * blockDim.x;
@@ -138,7 +138,7 @@ __device__ inline void rmsnorm_stage(const RmsNormParams& p, int block, int bloc
       if (i < chunks) write(i, x[j], other[j], scale);
     }
     for (int i = threadIdx.x + kept; i < chunks; i += blockDim.x)
-      write(i, rs::load_chunk((p.residual ? p.residual : p.x) + start + i * 8),
+      write(i, rs::load_narrow((p.residual ? p.residual : p.x) + start + i * 8),
             rs::load_once(p.weight + i * 8), scale);
   }
   __syncthreads();
@@ -164,8 +164,8 @@ __device__ inline void silu_mul_stage(const SiluMulParams& p, int block, int blo
       if (j >= batch || at >= chunks) continue;
       // chunk `at` of y lies as many rows of gates further on in gate_up
       const ELEMENT* from = p.gate_up + (long long)(at + at / row_chunks * row_chunks) * 8;
-      gate[j] = rs::load_chunk(from);
-      up[j] = rs::load_chunk(from + p.width);
+      gate[j] = rs::load_narrow(from);
+      up[j] = rs::load_narrow(from + p.width);
     }
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
@@ -188,8 +188,8 @@ __device__ inline void add_stage(const AddParams& p, int block, int blocks, unsi
     for (int j = 0; j < kPairs; ++j) {
       int at = first + j * blockDim.x;
       if (j >= batch || at >= chunks) continue;
-      a[j] = rs::load_chunk(p.a + (long long)at * 8);
-      b[j] = rs::load_chunk(p.b + (long long)at * 8);
+      a[j] = rs::load_narrow(p.a + (long long)at * 8);
+      b[j] = rs::load_narrow(p.b + (long long)at * 8);
     }
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
@@ -225,8 +225,8 @@ __device__ inline void rope_stage(const RopeParams& p, int block, int blocks, un
     for (int j = 0; j < kBatch; ++j) {
       int head = group * kBatch + j;
       if (head >= heads) continue;
-      low[j] = rs::load_chunk(place(head));
-      high[j] = rs::load_chunk(place(head) + kHalf);
+      low[j] = rs::load_narrow(place(head));
+      high[j] = rs::load_narrow(place(head) + kHalf);
     }
     if (position < 0) continue;
     float sine[8], cosine[8];

@@ -21,20 +21,6 @@ struct MovePages {
 
 namespace tier {
 
-// 16 bytes that host or device may have written before this launch or during it, past L1.
-__device__ __forceinline__ uint4 load_far(const void* p) {
-#ifdef RS_CPU
-  uint4 v;
-  memcpy(&v, p, sizeof v);
-  return v;
-#else
-  uint4 v;
-  asm volatile("ld.relaxed.sys.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
-  return v;
-#endif
-}
-
 // Copies one piece of at most 512 * MOVE_LOADS bytes by one warp, every load before the first store.
 __device__ __forceinline__ void move_piece(unsigned char* target, const unsigned char* source,
                                            int bytes) {
@@ -42,7 +28,7 @@ __device__ __forceinline__ void move_piece(unsigned char* target, const unsigned
   uint4 v[MOVE_LOADS];
 #pragma unroll
   for (int i = 0; i < MOVE_LOADS; ++i)
-    if (at + i * 512 < bytes) v[i] = load_far(source + at + i * 512);
+    if (at + i * 512 < bytes) v[i] = rs::load_relaxed_sys(source + at + i * 512);
 #pragma unroll
   for (int i = 0; i < MOVE_LOADS; ++i)
     if (at + i * 512 < bytes) *reinterpret_cast<uint4*>(target + at + i * 512) = v[i];

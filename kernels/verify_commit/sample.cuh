@@ -37,7 +37,7 @@ struct Weights {
     raw = load_vector(target, element, vocabulary);
 #pragma unroll
     for (int j = 0; j < kVec / 4; ++j)
-      draft[j] = q && element < vocabulary ? load_vocabulary(q + element + j * 4)
+      draft[j] = q && element < vocabulary ? rs::load_narrow(q + element + j * 4)
                                            : make_uint4(0, 0, 0, 0);
   }
   // Those of the vector at *element*, past the end 0.

@@ -1,6 +1,5 @@
 // How rows of the vocabulary are cut into tiles, dealt to blocks and read.
 #pragma once
-#include "verify_commit/inline.cuh"
 #include "verify_commit/params.cuh"
 
 namespace verify {
@@ -88,7 +87,7 @@ __device__ __forceinline__ unsigned minus_infinity() {
 
 __device__ __forceinline__ uint4 load_vector(const TARGET* row, int element, int vocabulary) {
   unsigned pad = minus_infinity();
-  return element < vocabulary ? load_vocabulary(row + element) : make_uint4(pad, pad, pad, pad);
+  return element < vocabulary ? rs::load_narrow(row + element) : make_uint4(pad, pad, pad, pad);
 }
 
 __device__ __forceinline__ void load_tile(Tile& t, const TARGET* row, int tile, int vocabulary) {
