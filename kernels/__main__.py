@@ -1,4 +1,4 @@
-"""`python -m kernels list|check|bench|report`: builds, checks and times the kernels; reports."""
+"""`python -m kernels`: builds, checks and times the kernels and a decode step; reports."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import numpy as np
 
 from .bench_command import add_bench, run_bench
 from .build import ARCHITECTURES, BuildError, folders, resources
+from .decoder.command import add_decode, run_decode
 from .fit.samples import SamplesError
 from .report.command import add_report, run_report
+from .report.decoder_command import add_report_decoder, run_report_decoder
 
 
 def main() -> int:
@@ -29,6 +31,8 @@ def main() -> int:
     check.add_argument("--seed", type=int, help="default: from the clock, and printed")
     add_bench(commands)
     add_report(commands)
+    add_decode(commands)
+    add_report_decoder(commands)
     arguments = parser.parse_args()
     try:
         if arguments.command == "list":
@@ -37,6 +41,10 @@ def main() -> int:
             return run_bench(arguments)
         if arguments.command == "report":
             return run_report(arguments)
+        if arguments.command == "decode":
+            return run_decode(arguments)
+        if arguments.command == "report-decoder":
+            return run_report_decoder(arguments)
         return check_kernels(arguments.folders, arguments.cpu, arguments.seed)
     except (BuildError, SamplesError) as error:
         print(error, file=sys.stderr)

@@ -23,6 +23,9 @@ HERE = Path(__file__).parent
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 CPU_FLAGS = ("-std=c++17", "-O2", "-w", "-fPIC", "-shared", "-pthread")
 GPU_FLAGS = ("-std=c++17", "-O3", "-Xptxas", "-v", "-cubin")
+LINK_FLAGS = ("-rdc=true", "-dlink", "-lcudadevrt")
+"""For a source with the line `// link: cudadevrt`: it calls CUDA's device runtime."""
+C_FLAGS = ("-O2", "-shared", "-fPIC")
 
 
 class BuildError(RuntimeError):
@@ -47,7 +50,8 @@ def cubin(folder: str, arch: str = "sm_90", defines: Iterable[str] = ()) -> Path
     """
     source = HERE / folder / "kernel.cu"
     macros = [f"-D{macro}" for macro in defines]
-    flags = [*GPU_FLAGS, f"-arch={arch}", f"-I{HERE}", *macros]
+    linked = "\n// link: cudadevrt\n" in source.read_text()
+    flags = [*GPU_FLAGS, *(LINK_FLAGS if linked else ()), f"-arch={arch}", f"-I{HERE}", *macros]
     target = _cache() / f"{folder}-{arch}-{_digest(folder, flags[:-1] + macros)}.cubin"
     if not target.exists():
         log = _compile([str(toolkit() / "bin" / "nvcc"), *flags, str(source)], target)
@@ -93,6 +97,21 @@ def cpu_library(folder: str, defines: Iterable[str] = ()) -> Path:
             _compile(["g++", *CPU_FLAGS, *macros, *includes, str(entry)], target)
         finally:
             entry.unlink()
+    return target
+
+
+def host_library(source: Path) -> Path:
+    """The C file *source* as a shared library, with the toolkit's headers; raises `BuildError`."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        raise BuildError("no C compiler: install gcc")
+    digest = hashlib.blake2b(digest_size=6)
+    for path in sorted(_sources(source, set())):
+        digest.update(path.relative_to(HERE).as_posix().encode() + path.read_bytes())
+    target = _cache() / f"{source.stem}-{digest.hexdigest()}.so"
+    if not target.exists():
+        includes = [f"-I{HERE}", f"-I{toolkit() / 'include'}"]
+        _compile([compiler, *C_FLAGS, *includes, str(source), "-ldl"], target)
     return target
 
 

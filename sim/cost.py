@@ -8,16 +8,15 @@ many at once with results equal to the last bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from .accounting import Accounts, account
+from .measured import Attention, MeasuredLoops, attention_of
 from .modes import Modes
 from .profile import Profile, decode_kernel
 from .stages import Pass, Stages
-from .timing import scalars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,32 +42,6 @@ class Charge(NamedTuple):
     path: str
     queue: LaunchQueue
     attention: float
-
-
-class Attention:
-    """A layer's decode attention: base + sqrt((scale * context + offset)^2 + spread) seconds."""
-
-    __slots__ = ("_arrays", "base", "offset", "scale", "spread")
-
-    def __init__(self, base: float, scale: float, offset: float, spread: float) -> None:
-        self.base, self.scale, self.offset, self.spread = base, scale, offset, spread
-        self._arrays = scalars(base, scale, offset, spread)
-
-    def seconds(self, context: float) -> float:
-        """Time over *context* KV entries of all requests together."""
-        streamed = self.scale * context + self.offset
-        return self.base + sqrt(streamed * streamed + self.spread)
-
-    def into(self, contexts: np.ndarray) -> np.ndarray:
-        """`seconds` in place of each element of *contexts* (float64), equal to the last bit."""
-        base, scale, offset, spread = self._arrays
-        contexts *= scale
-        contexts += offset
-        contexts *= contexts
-        contexts += spread
-        np.sqrt(contexts, contexts)
-        contexts += base
-        return contexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +76,13 @@ class Cost:
         self.profile = profile
         self.stages = Stages(self.shape, model.weights, loop.kernels, profile)
         self.modes = Modes(profile, loop.host)
+        self.measured = MeasuredLoops(scenario, profile, self.modes)
         self.weights = model.weights
         self.kv_dtype = scenario.kv.dtype
         self.memory_of_profile = scenario.hardware.hbm.capacity is None
         self.split_kv = profile.decode_attention(scenario.kv.dtype)
         self.prefill_form = profile.prefill_attention()
-        self.captured = loop.captures if loop.mode == "graph" else ()
+        self.captured = loop.captures if loop.mode in ("graph", "control") else ()
         self.by_batch: dict[tuple[int, bool], DecodeCost] = {}
         self.by_requests: dict[int, Attention] = {}
         self.most_tokens = 0
@@ -126,18 +100,28 @@ class Cost:
 
     def _decode(self, batch: int, beside_prefill: bool) -> DecodeCost:
         padded = next((size for size in self.captured if size >= batch), batch)
+        replayed = self.loop.mode == "resident" or (self.captured and batch <= self.captured[-1])
+        found = self.measured.decode(self.loop.mode if replayed else "host", padded, batch)
+        if found is not None:
+            return self._seen(padded, *found, beside_prefill)
         work = self.stages.of(padded, padded)
         if self.loop.mode == "resident":
             timing = self.modes.resident(work, batch)
-            if beside_prefill:
-                timing = self.modes.beside_prefill(timing, self.loop.prefill_share)
-        elif self.captured and batch <= self.captured[-1]:
-            timing = self.modes.graph(work, batch)
+        elif replayed:
+            run = self.modes.graph if self.loop.mode == "graph" else self.modes.control
+            timing = run(work, batch)
         else:
             timing = self.modes.host(work, batch)
+        return self._seen(padded, timing, self.attention(padded), beside_prefill)
+
+    def _seen(
+        self, padded: int, timing: Timing, attention: Attention, beside_prefill: bool
+    ) -> DecodeCost:
         self.most_batch = max(self.most_batch, padded)
         self.most_tokens = max(self.most_tokens, padded)
-        return DecodeCost(padded, timing, self.attention(padded))
+        if beside_prefill:
+            timing = self.modes.beside_prefill(timing, self.loop.prefill_share)
+        return DecodeCost(padded, timing, attention)
 
     def attention(self, requests: int) -> Attention:
         """A layer's decode attention for *requests* requests."""
@@ -147,16 +131,7 @@ class Cost:
         return found
 
     def _attention(self, requests: int) -> Attention:
-        form, shape = self.split_kv, self.shape
-        per_token = 2.0 * shape.kv_heads * shape.head_dim * form.kv_bytes
-        per_request = 4.0 * shape.heads * shape.head_dim
-        pairs = form.cta_s * requests * shape.kv_heads
-        return Attention(
-            form.t0_s,
-            per_token / form.bytes_per_s,
-            per_request * requests / form.bytes_per_s + form.ramp_s,
-            pairs * pairs,
-        )
+        return attention_of(self.split_kv, self.shape, requests)
 
     def mixed(self, batch: int, context: int, chunks: Sequence[Chunk], logits: int) -> Charge:
         """Decode of *batch* requests over *context* KV entries together with prefill *chunks*.
@@ -216,6 +191,7 @@ class Cost:
         attention = f"decode_attention.{self.kv_dtype}"
         if self.profile.kind(attention) == "estimated" and attention not in estimated:
             estimated.append(attention)
+        estimated += self.measured.left
         kinds = self.profile.device.get("kinds", {})
         if self.memory_of_profile and kinds.get("hbm_bytes") == "estimated":
             estimated.append("hbm_bytes")
@@ -227,6 +203,7 @@ class Cost:
         attention = profile.kernel(decode_kernel(self.kv_dtype))
         prefill = profile.kernel("prefill_attention.bf16")
         found = profile.kernel(f"gemm.{self.weights}").outside(m=self.most_tokens)
+        found += self.measured.extrapolated()
         for weights, k, n in sorted(self.stages.products):
             found += profile.kernel(f"gemm.{weights}").outside(k=k, n=n)
         if self.most_batch:

@@ -22,7 +22,7 @@ Columns = dict[str, np.ndarray]
 
 SLICE = 32_768
 KINDS = ("decode", "mixed", "prefill")
-PATHS = ("host", "graph", "resident", "partition")
+PATHS = ("host", "graph", "control", "resident", "partition")
 
 
 class Iteration(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from .forms import SplitKv, StreamRows, Waves
+from .cache_stages import CacheStages
 from .modes import Modes
 from .stages import Body, Pass, Stage
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .timing import Timing
 
 MODES = ("host-python", "host-c", "graph", "resident")
-ELEMENT_BYTES = 2.0  # cache, bounds and logits in bf16
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,53 +89,14 @@ def _timing(profile: Profile, work: Pass, batch: int, mode: str) -> Timing:
 
 def stage_seconds(profile: Profile, shape: LoopShape) -> dict[str, float]:
     """Seconds of each stage, in the order of a step; a dense one neither scores nor selects."""
-    found = {"append": _append(profile, shape)}
+    stages = CacheStages(
+        profile, shape.batch, shape.tokens, shape.heads, shape.kv_heads, shape.head_dim,
+        shape.page_tokens,
+    )  # fmt: skip
+    found = {"append": stages.append()}
     if shape.budget is not None:
-        found["score"] = _score(profile, shape)
-        found["select"] = _select(profile, shape)
-    found["attend"] = _attend(profile, shape)
-    found["verify"] = _verify(profile, shape)
+        found["score"] = stages.score(shape.pages)
+        found["select"] = stages.select(shape.pages)
+    found["attend"] = stages.attend(shape.attended)
+    found["verify"] = stages.verify(shape.vocabulary)
     return found
-
-
-def _append(profile: Profile, shape: LoopShape) -> float:
-    form = profile.kernel("kv_append.bf16").form
-    assert isinstance(form, StreamRows)
-    rows = shape.batch * shape.kv_heads
-    token = shape.head_dim * ELEMENT_BYTES
-    # New rows of K and V read and written, the page's keys before them read, the bounds written.
-    pages = 1.0 + (shape.tokens - 1.0) / shape.page_tokens
-    before = (shape.page_tokens - 1.0) / 2.0
-    return form.seconds(rows * token * (4.0 * shape.tokens + before + 2.0 * pages), rows)
-
-
-def _score(profile: Profile, shape: LoopShape) -> float:
-    """Bounds of every page, queries, page table and scores."""
-    form = profile.kernel("page_score").form
-    assert isinstance(form, StreamRows)
-    rows, pages = shape.batch * shape.kv_heads, shape.batch * shape.pages
-    bounds = pages * shape.kv_heads * 2.0 * shape.head_dim * ELEMENT_BYTES
-    queries = shape.batch * shape.tokens * shape.heads * shape.head_dim * ELEMENT_BYTES
-    return form.seconds(bounds + queries + 4.0 * pages * (shape.kv_heads + 1), rows)
-
-
-def _select(profile: Profile, shape: LoopShape) -> float:
-    form = profile.kernel("topk_select").form
-    assert isinstance(form, Waves)
-    return form.seconds(shape.batch * shape.kv_heads, shape.pages)
-
-
-def _attend(profile: Profile, shape: LoopShape) -> float:
-    form = profile.kernel("verify_attention.bf16").form
-    assert isinstance(form, SplitKv)
-    # Queries of all new tokens share a request's keys: they count as more heads.
-    heads = shape.heads * shape.tokens
-    total = float(shape.batch * shape.attended)
-    return form.seconds(shape.batch, total, heads, shape.kv_heads, shape.head_dim)
-
-
-def _verify(profile: Profile, shape: LoopShape) -> float:
-    form = profile.kernel("verify_commit.greedy").form
-    assert isinstance(form, StreamRows)
-    rows = shape.batch * shape.tokens
-    return form.seconds(rows * shape.vocabulary * ELEMENT_BYTES, rows)

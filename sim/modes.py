@@ -1,16 +1,22 @@
-"""The three loop modes: a pass becomes a `Timing`, GPU work and orchestration kept apart.
+"""The loop modes: a pass becomes a `Timing`, GPU work and orchestration kept apart.
 
-All three run the same stages. `host` submits each as a launch, `graph` replays them as nodes of a
-captured graph, `resident` walks them inside one kernel with a barrier between stages.
+All run the same stages. `host` submits each as a launch, `graph` replays them as nodes of a
+captured graph, `control` is such a graph that the device launches again by itself, `resident` walks
+them inside one kernel with a barrier between stages. Constants are those of empty kernels or, where
+a profile has them, those that a whole decoder showed in that mode.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
+from .stream import Stream
 from .timing import LaunchQueue, Segment, Timing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .profile import Profile
     from .stages import Pass, Stage
 
@@ -40,7 +46,29 @@ class Modes:
         self.mailbox = profile.constant("mailbox_round_trip_s")
         self.exit = profile.constant("resident_exit_s")
         self.relaunch = profile.constant("resident_relaunch_s")
+        # Model: a graph that the device launches again starts as late as a kernel of the host.
+        self.control_around = self.latency + self.device_base
+        self.stream: Stream | None = None
         self.segments: dict[int, tuple[Segment, Segment, Segment]] = {}
+
+    def measured(self, parameters: Mapping[str, float]) -> Modes:
+        """These modes with the *parameters* of a loop that was measured on a whole decoder.
+
+        Stages' times must then hold the gap *node_s* of that loop.
+        """
+        other = copy(self)
+        other.segments = {}
+        if "ring_bytes" in parameters:
+            other.stream, other.node = Stream(**parameters), 0.0
+            return other
+        around = parameters["around_s"]
+        other.node = parameters["node_s"]
+        other.sync, other.copy_back = around, 0.0
+        other.graph_launch = other.control_around = around
+        other.submit = parameters.get("submit_s", self.submit)
+        other.latency = parameters.get("latency_s", self.latency)
+        other.device_base = other.device_each = 0.0
+        return other
 
     def _name(self, profile: Profile, what: str) -> str:
         """The constant *what* of this host, or the one that older profiles have for every host."""
@@ -60,6 +88,9 @@ class Modes:
             return host
         if mode == "graph":
             return [*host, self.names["graph_launch"]]
+        if mode == "control":
+            out = ["resident_exit_s", "resident_relaunch_s"]
+            return [*host, *out, "device_schedule_s", "device_schedule_per_request_s"]
         if prefill == "partition":
             return [*device, "mailbox_round_trip_s"]
         return [*device, *host, "resident_exit_s", "resident_relaunch_s"]
@@ -103,8 +134,18 @@ class Modes:
         queued = self.submit + self.latency
         return Timing("graph", ((seconds + overhead, slope),), busy_line, 1, 1, None, queued)
 
+    def control(self, work: Pass, requests: int) -> Timing:
+        """No launch by the host: the device schedules and launches the graph again."""
+        queue = self.queue(work, True, None)
+        seconds, slope = queue.kernel_seconds(), float(work.body.layers)
+        line = (seconds + self.control_around + self.device_each * requests, slope)
+        busy_line = (seconds - queue.launches * self.node, slope)
+        return Timing("control", (line,), busy_line, 0, 0, None)
+
     def resident(self, work: Pass, requests: int) -> Timing:
         """No launch: a barrier a stage, less what weight prefetch hides, and device scheduling."""
+        if self.stream is not None:
+            return _streamed(self.stream, work)
         stages = work.stages()
         hidden = [self._hidden(stage) for stage in stages]
         # A prefetch hides a stage's ramp first, then the barrier before it.
@@ -135,9 +176,12 @@ class Modes:
         # Model: decode slows by the SMs it lost, as a decode kernel beside a copy kernel that
         # holds n of 132 SMs takes 132 / (132 - n) of its time.
         left = 1.0 - share
-        (const, slope), (busy, busy_slope) = timing.lines[0], timing.busy_line
-        line = (busy / left + (const - busy), slope / left)
-        return Timing("resident", (line,), (busy, busy_slope), 0, 0, None)
+        busy, busy_slope = timing.busy_line
+        lines = tuple(
+            (busy / left + (const - busy), busy_slope / left + (slope - busy_slope))
+            for const, slope in timing.lines
+        )
+        return Timing("resident", lines, timing.busy_line, 0, 0, None)
 
     def _schedule(self, requests: int) -> float:
         return self.schedule_base + self.schedule_each * requests
@@ -150,3 +194,18 @@ class Modes:
             return 0.0
         ahead = min(stage.weight_bytes, self.ring_bytes) / self.stream_bytes_per_s
         return min(ahead, stage.fixed - self.node + self.barrier)
+
+
+def _streamed(stream: Stream, work: Pass) -> Timing:
+    """A resident step that reads its weights ahead, whatever its kernels cost one by one."""
+    body = work.body
+    before, after, tail = (
+        [(stage.weight_bytes, stage.seconds) for stage in stages if stage.name != "commit"]
+        for stages in (body.before, body.after, work.tail)
+    )
+    lines = stream.lines(body.tokens, before, after, tail, body.layers)
+    # Of the steepest line, which attention alone decides, the GPU waits at its meetings only.
+    const, slope = lines[-1]
+    meetings = body.layers * (len(before) + 1 + len(after)) + len(tail)
+    waits = meetings * (stream.meet_s + stream.row_s * body.tokens) + stream.around_s
+    return Timing("resident", lines, (max(0.0, const - waits), slope), 0, 0, None)

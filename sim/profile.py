@@ -28,6 +28,7 @@ from .forms import (
     Waves,
 )
 from .profile_check import SCORES, Finder
+from .profile_loops import Loop, loops
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,6 +91,8 @@ class Profile:
     sources: Mapping[str, str]
     constants: Mapping[str, Constant]
     kernels: Mapping[str, Kernel]
+    loops: Mapping[str, Loop]
+    """Constants of whole steps by mode and kernel set (`graph/library`), where measured."""
     checks: tuple[Mapping[str, Any], ...]
 
     def constant(self, name: str) -> float:
@@ -195,6 +198,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
         sources=document["sources"],
         constants=constants,
         kernels=kernels,
+        loops=loops(document),
         checks=tuple(document["checks"]),
     )
 

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import InputError, shown
+from .profile_loops import check_loops
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +72,7 @@ CONSTANTS = (
     "device_schedule_s",
     "device_schedule_per_request_s",
 )
-POSITIVE = ("q", "kv_bytes", "slots", "l2_bytes", "half_bytes")
+POSITIVE = ("q", "kv_bytes", "slots", "l2_bytes", "half_bytes", "ring_bytes")
 KERNELS = ("gemm.bf16", "decode_attention.bf16", "prefill_attention.bf16", "elementwise")
 
 
@@ -131,6 +132,7 @@ class Finder:
             self.text(document["sources"], key, f"sources.{key}")
         self.constants(self.table(document, "constants", "constants"))
         self.kernels(self.table(document, "kernels", "kernels"))
+        check_loops(self, document)
         self.checks(document.get("checks"))
 
     def constants(self, table: dict[str, Any]) -> None:
@@ -171,14 +173,20 @@ class Finder:
         if form not in allowed:
             self.add(f"{path}.form", f"{shown(form)} is unknown here; use {' or '.join(allowed)}")
             return
+        self.parameters(form, FORMS[form], entry, path)
+
+    def parameters(
+        self, form: str, keys: tuple[str, ...], entry: dict[str, Any], path: str
+    ) -> None:
+        """Check that an entry has the parameters *keys* of *form* and no other."""
         parameters = self.table(entry, "parameters", f"{path}.parameters")
-        for key in FORMS[form]:
+        for key in keys:
             place = f"{path}.parameters.{key}"
             name = key.removeprefix("gemv_").removeprefix("cached_")
             positive = name.endswith("_per_s") or name in POSITIVE
             self.number(parameters, key, place, positive=positive)
             self.range(parameters.get(key), name, place)
-        for key in parameters.keys() - set(FORMS[form]):
+        for key in parameters.keys() - set(keys):
             self.add(f"{path}.parameters.{shown(key)}", f"no parameter of {form}; remove it")
 
     def fixed(self, table: dict[str, Any], path: str) -> None:

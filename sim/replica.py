@@ -37,10 +37,10 @@ class Replica:
         self.cost = cost
         self.batch = batch
         self.stop_at = stop_at
-        self.exits = loop.mode == "resident" and loop.prefill == "exit"
+        self.exits = loop.leaves
         self.alarm = Alarm(clock)
         self.asleep = False
-        self.outside = False  # a resident loop that has left for prefill
+        self.outside = False  # a loop on the device that has left for prefill
         self.ends: np.ndarray | None = None  # of the iterations under way, where they can be cut
         self.leap = 0
         self.idle = 0.0

@@ -94,8 +94,9 @@ class Hardware(Node):
 class Loop(Node):
     """How iterations are launched and what one may hold."""
 
-    mode: Literal["host", "graph", "resident"] = "graph"
-    """Launched kernel by kernel, replayed as a CUDA graph, or resident on the GPU."""
+    mode: Literal["host", "graph", "control", "resident"] = "graph"
+    """Launched kernel by kernel, replayed as a CUDA graph, a graph that the GPU launches again by
+    itself, or resident on the GPU."""
     host: Literal["python", "c"] = "python"
     """Language of the host loop: the cost of a launch differs."""
     kernels: Literal["fused", "library"] = "fused"
@@ -128,6 +129,11 @@ class Loop(Node):
                 faults.append((place, f"{size} after {sizes[i - 1]}; sizes must increase"))
         refuse(faults)
         return self
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the loop runs on the device and leaves it for every prefill."""
+        return self.mode == "control" or (self.mode == "resident" and self.prefill == "exit")
 
     @property
     def captures(self) -> tuple[int, ...]:
@@ -244,7 +250,10 @@ class Scenario(Node):
         loop, given = self.loop, self.loop.model_fields_set
         partition = loop.mode == "resident" and loop.prefill == "partition"
         idle = {
-            "captured_batches": (loop.mode != "graph", "only with loop.mode: graph"),
+            "captured_batches": (
+                loop.mode not in ("graph", "control"),
+                "only with loop.mode: graph or control",
+            ),
             "prefill": (loop.mode != "resident", "only with loop.mode: resident"),
             "prefill_share": (not partition, "only with loop.mode: resident, prefill: partition"),
             "host": (partition, "not with loop.mode: resident, prefill: partition"),

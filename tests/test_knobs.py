@@ -64,6 +64,30 @@ def test_mode_orders_the_loops_by_what_they_launch() -> None:
     assert len(tokens) == 1  # like for like
 
 
+def test_control_is_a_graph_without_the_host() -> None:
+    graph, control = (base(mode=mode, kernels="library") for mode in ("graph", "control"))
+    gaps = [ran.iterations.gap_s[decode_of(ran)].median() for ran in (graph, control)]
+    assert gaps[1] < gaps[0]
+    assert control.summary["loop_path_control"] == control.summary["loop_iterations_decode"]
+    assert control.summary["loop_iterations_mixed"] == 0  # it leaves the GPU's loop for a prefill
+    decode = decode_of(control)
+    assert control.iterations.launches[decode].max() == 0
+    assert graph.iterations.launches[decode_of(graph)].max() == 1
+    assert mean(base(mode="control", host="c"), "e2el") < mean(base(mode="control"), "e2el")
+
+
+def test_control_pads_to_its_captured_batches() -> None:
+    loop = {"mode": "control", "kernels": "library"}
+    coarse, low = (
+        run(loop=loop | {"captured_batches": [32]}),
+        run(loop=loop | {"captured_batches": [1, 2]}),
+    )
+    decode = decode_of(coarse)
+    assert set(coarse.iterations.padded_requests[decode]) == {32}
+    beyond = low.iterations[decode_of(low) & (low.iterations.decode_requests > 2)]
+    assert set(beyond.path) == {"host"}
+
+
 def test_host_in_c_submits_and_schedules_faster() -> None:
     python, c = (base(mode="host", kernels="library", host=host) for host in ("python", "c"))
     assert mean(c, "tpot") < mean(python, "tpot")

@@ -328,3 +328,46 @@ def test_show_says_its_status_and_lists_everything(profile):
     for name in (*profile.constants, *profile.kernels, *profile.sources):
         assert name in result.output
     assert "placeholder until an engine is measured" in result.output
+
+
+# ---------------------------------------------------------------- loops
+LOOP = {
+    "parameters": {"around_s": 1e-5, "node_s": 1e-6}, "kind": "fitted", "source": "run",
+    "domain": {"batch": [1, 64]}, "residuals": {}, "note": "",
+}  # fmt: skip
+
+
+def with_loops(**loops):
+    def change(document):
+        document["loops"] = {name.replace("__", "/"): entry for name, entry in loops.items()}
+
+    return change
+
+
+def test_loops_are_loaded_and_a_profile_may_have_none(tmp_path):
+    profile = other(tmp_path, with_loops(graph__library=LOOP))
+    assert profile.loops["graph/library"].parameters["around_s"] == 1e-5
+    assert profile.loops["graph/library"].domain["batch"] == (1.0, 64.0)
+    assert other(tmp_path, lambda document: document.pop("loops", None)).loops == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "what"),
+    [
+        ("warp__library", LOOP, "loops.warp/library: no loop; write one of host-python, host-c"),
+        ("graph", LOOP, "loops.graph: no loop"),
+        ("graph__library", 1, "loops.graph/library: missing or not an object"),
+        ("graph__library", {**LOOP, "kind": "guess"}, "loops.graph/library.kind: 'guess'"),
+        ("host-c__library", LOOP, "loops.host-c/library.parameters.submit_s: None is no finite"),
+        ("resident__fused", LOOP, "loops.resident/fused.parameters.node_s: no parameter"),
+        (
+            "graph__library",
+            {**LOOP, "parameters": {"around_s": -1.0, "node_s": 1e300}},
+            "loops.graph/library.parameters.around_s: -1.0 is too small",
+        ),
+    ],
+)
+def test_a_broken_loop_is_one_line(broken, name, entry, what):
+    assert any(
+        what in line.replace("'node_s'", "node_s") for line in broken(with_loops(**{name: entry}))
+    )

@@ -104,7 +104,7 @@ def identity(axes: Mapping[str, Any]) -> str:
 def read(path: Path) -> Samples:
     """What *path* holds, plain or gzip; raises `SamplesError`, one line, if it is no such file."""
     found = Samples(str(path))
-    for number, entry in _entries(path):
+    for number, entry in entries(path):
         try:
             _add(found, entry)
         except (KeyError, TypeError, ValueError) as error:
@@ -115,7 +115,8 @@ def read(path: Path) -> Samples:
     return found
 
 
-def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects in *path*, plain or gzip, with their line's number; raises `SamplesError`."""
     text = _text(path)
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):

@@ -7,7 +7,7 @@
 // probe_*        an empty node, a barrier and a mailbox by themselves
 //
 // STAGES 0 compiles everything with empty stages: what is left is control.
-#include "loop_control/control.cuh"
+#include "loop_control/boundary.cuh"
 
 #ifndef STAGES
 #define STAGES 0
@@ -72,54 +72,6 @@ __device__ __forceinline__ bool run_step(const Params& p, Desktop& d, unsigned c
   return true;
 }
 
-// The order for boundary *number* in the word that stood beside a counter. Block 0 may be one
-// boundary ahead by now, and then this one let everybody pass.
-__device__ inline unsigned order_in(unsigned word, unsigned number) {
-  return word >> 2 == number ? word % 4 : kGo;
-}
-__device__ inline void put_order(unsigned* gate, unsigned number, unsigned order) {
-  static_cast<volatile unsigned*>(gate)[1] = number << 2 | order;
-}
-
-// Where all blocks, block 0 included, agree on what comes next: kRun, or why to leave (only block 0
-// knows). *order* is what block 0 foresaw.
-__device__ __forceinline__ unsigned boundary(const Params& p, Desk& desk, Desktop& d, unsigned order,
-                                    Unsent& unsent) {
-  __shared__ unsigned settled;
-  const Control& c = p.control;
-  unsigned launched = d.launched;
-  bool serves = blockIdx.x == 0;
-  if (serves && threadIdx.x == 0) put_order(c.gates + kBoundary, launched, order);
-  unsigned word;
-  if (!rs::meet(d.outside, word)) return kAborted;
-  order = order_in(word, launched);
-  if (order == kHold && serves) {
-    unsigned reason = settle(c, p.slots, desk, d.outside, launched, unsent);
-    if (threadIdx.x == 0) {
-      put_order(c.gates + kSettled, launched, reason == kRun ? kGo : kLeave);
-      rs::store_release_gpu(c.gates + kSettled, launched + 1);
-    }
-    return reason;
-  }
-  if (order == kHold) {
-    if (threadIdx.x == 0 && !rs::wait_reached(c.gates + kSettled, launched + 1, d.outside.abort,
-                                              d.outside.limit_ns, settled))
-      settled = launched << 2 | kLeave;
-    __syncthreads();
-    order = order_in(settled, launched);
-  }
-  if (order != kLeave) return kRun;
-  return serves ? decide(c, desk, launched) : unsigned(kAsked);
-}
-
-// The last block to leave puts the words of the meetings back to zero.
-__device__ inline void leave(unsigned* gates) {
-  __syncthreads();
-  if (threadIdx.x) return;
-  if (rs::add_acq_rel_gpu(gates + kLeft, 1) + 1 < gridDim.x) return;
-  for (int i = 0; i < kGateWords; ++i) static_cast<volatile unsigned*>(gates)[i] = 0;
-}
-
 // The parameters of the coming step on their way to shared memory, 16 bytes a thread: they are
 // asked for before a meeting and put down after it.
 struct Parcel {
@@ -168,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   for (;;) {
     loop::Parcel parcel;
     parcel.fetch(p.moving + set);
-    reason = loop::boundary(p, desk, d, order, unsent);
+    reason = loop::boundary(c, p.slots, desk, d.outside, d.launched, order, unsent);
     if (reason != loop::kRun) break;
     parcel.put(&d.moving);
     if (serves) {

@@ -1,0 +1,305 @@
+"""Launchers of the fused step: its stages as kernels, and all of them in one persistent kernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..backend import layout
+from ..checking import on_host
+from ..loop_control.launch import Packed
+from ..loop_control.mailbox import CONTROL, GATE_WORDS
+from ..loop_control.record import Launch, Recorder
+from ..loop_control.state import SLOTS
+from ..page_score.launch import PARAMS as SCORE
+from ..page_score.launch import page_scores
+from ..paged_attention.launch import PARAMS as ATTEND
+from ..small_ops.launch import rope_turns
+from ..topk_select.launch import PARAMS as SELECT
+from ..topk_select.launch import topk_select
+from ..verify_commit.launch import MODES
+from ..verify_commit.launch import PARAMS as COMMIT
+from .pack import tape, tape_bytes
+
+if TYPE_CHECKING:
+    from ..backend import Array, Backend
+    from ..decoder.shape import Shape
+    from ..decoder.state import DecoderState
+    from ..decoder.weights import Weights
+    from ..loop_control.mailbox import Mailbox
+
+STEP = layout(
+    *((name, "u8") for name in ("tape", "embedding", "gains", "turns", "text", "cache", "minmax")),
+    *((name, "u8") for name in ("hidden", "q", "attended", "gated", "best", "draft")),
+    *((name, "i8") for name in ("tape_bytes", "cache_bytes", "minmax_count")),
+    *((name, "i4") for name in ("layers", "requests", "kv_heads", "q_heads", "vocabulary")),
+    ("text_size", "i4"),
+    ("workers", "i4"),
+    ("epsilon", "f4"),
+)
+PARAMS = np.dtype(
+    [("step", STEP), ("attend", ATTEND), ("commit", COMMIT), ("logits", "u8")], align=True
+)
+THREADS = 512
+STAGES = ("qkv", "attend", "out", "gate_up", "down")
+SPARSE_STAGES = ("qkv", "score", "select", "attend", "out", "gate_up", "down")
+MOST_ROWS = 16
+
+
+def _resident_layout(sparse: bool) -> np.dtype[Any]:
+    stages = [("score", SCORE), ("select", SELECT)] if sparse else []
+    fields = [("common", PARAMS), ("control", CONTROL), ("slots", SLOTS), *stages]
+    return np.dtype([*fields, ("stamps", "u8"), ("sets", "i4"), ("stamp_words", "i4")], align=True)
+
+
+class Model:
+    """Weights as the fused stages read them: tapes for *workers*, gains and rotary turns."""
+
+    def __init__(self, backend: Backend, weights: Weights, workers: int | None = None) -> None:
+        shape = weights.shape
+        if shape.hidden % 1024 or shape.q_width % 512 or shape.ffn % 512 or shape.vocabulary % 16:
+            raise ValueError(f"fused_step: {shape.name}: hidden % 1024, heads and ffn % 512")
+        xp: Any = backend.xp
+        self.backend, self.shape = backend, shape
+        self.workers = workers or max(1, backend.sms - 1)
+        self.tape: Array = tape(backend, weights, self.workers)
+        self.embedding = weights.embedding
+        norms = [n for layer in weights.layers for n in (layer.attention_norm, layer.mlp_norm)]
+        self.gains: Array = xp.concatenate([*norms, weights.final_norm])
+        self.turns: Array = rope_turns(backend, shape.head_dim, shape.theta)
+
+    @property
+    def bytes_streamed(self) -> int:
+        """Bytes of weights that a step reads."""
+        return sum(tape_bytes(self.shape, self.workers))
+
+
+class FusedStep:
+    """One decode step of *model* over *state* as a list of launches, one a stage and layer.
+
+    Up to 16 token rows. *budget_pages* above 0 attends to so many pages of each KV head, selected
+    by their scores. With *keep_logits*, `logits` float32 [rows, vocabulary] receives the head's.
+    """
+
+    name = "fused"
+
+    def __init__(
+        self,
+        backend: Backend,
+        model: Model,
+        state: DecoderState,
+        *,
+        budget_pages: int = 0,
+        keep_logits: bool = False,
+    ) -> None:
+        shape, rows = model.shape, state.batch * state.tokens
+        if rows > MOST_ROWS or state.kv_bits != 16:
+            raise ValueError(
+                f"fused_step: {rows} rows of {state.kv_bits} bits; at most {MOST_ROWS} of 16"
+            )
+        xp: Any = backend.xp
+        self.backend, self.model, self.state, self.rows = backend, model, state, rows
+        self.budget_pages = budget_pages
+        self.hidden: Array = xp.zeros((MOST_ROWS, shape.hidden), np.uint16)
+        self.q: Array = xp.zeros((MOST_ROWS, shape.q_heads, shape.head_dim), np.uint16)
+        self.attended: Array = xp.zeros_like(self.q)
+        self.gated: Array = xp.zeros((MOST_ROWS, shape.ffn), np.uint16)
+        self.best: Array = xp.zeros(MOST_ROWS, np.uint64)
+        self.draft: Array = xp.zeros((state.batch, max(1, state.tokens - 1)), np.int32)
+        self.status: Array = xp.zeros(2, np.uint32)
+        self.logits: Array = xp.zeros((rows, shape.vocabulary), np.float32) if keep_logits else None
+        items = (state.batch, shape.kv_heads)
+        piece = -(-shape.group * state.tokens * (shape.head_dim + 2) // 4) * 4
+        self.partial: Array = xp.zeros((model.workers, 2, piece), np.float32)
+        self.tickets: Array = xp.zeros(items, np.uint32)
+        self.scores: Array = xp.full((*items, state.slots.max_pages), np.nan, np.float32)
+        self.selected: Array = xp.zeros((*items, max(1, budget_pages)), np.int32)
+        self.counts: Array = xp.zeros(items, np.int32)
+        self.defines = defines(shape, state)
+        sizes: Array = xp.zeros(2, np.int32)
+        backend.function("fused_step", "shared_sizes", self.defines)(1, 32, (sizes,))
+        self.shared, self.commit_shared = (int(size) for size in on_host(backend, sizes))
+        self.params = Packed(self._params(), (model, state, self))
+        self.launches = self._record()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of a layer's stages, in order."""
+        return SPARSE_STAGES if self.budget_pages else STAGES
+
+    @property
+    def items(self) -> list[Launch]:
+        """The launches of a step."""
+        return self.launches
+
+    def warm(self) -> None:
+        """Nothing to do: recording the launches has loaded the kernels."""
+
+    def launch(self) -> None:
+        """Launches one whole step on the current stream."""
+        for one in self.launches:
+            one()
+
+    def _record(self) -> list[Launch]:
+        recorder, workers = Recorder(self.backend), self.model.workers
+
+        def stage(name: str, layer: int, grid: int = workers, shared: int = self.shared) -> None:
+            kernel = recorder.function("fused_step", f"step_{name}", self.defines)
+            kernel(grid, THREADS, (self.params, np.int32(layer)), shared)
+
+        for layer in range(self.model.shape.layers):
+            for name in self.stages:
+                if name in ("score", "select"):
+                    self._record_selection(recorder, name, layer)
+                else:
+                    stage(name, layer)
+        stage("head", 0)
+        stage("commit", 0, 1, self.commit_shared)
+        return recorder.launches
+
+    def _record_selection(self, recorder: Recorder, name: str, layer: int) -> None:
+        state = self.state
+        tables = (state.slots.table, state.slots.lengths)
+        if name == "score":
+            q = self.q[: self.rows].reshape(state.batch, state.tokens, *self.q.shape[1:])
+            page_scores(
+                recorder, q, state.minmax[layer], *tables, self.scores,
+                page_tokens=state.page_tokens,
+            )  # fmt: skip
+        else:
+            topk_select(
+                recorder, self.scores, state.slots.lengths, self.selected, self.counts,
+                new_tokens=state.tokens, budget=self.budget_pages, page_tokens=state.page_tokens,
+            )  # fmt: skip
+
+    def _params(self) -> np.ndarray[Any, Any]:
+        at, state, model, shape = self.backend.address, self.state, self.model, self.model.shape
+        slots = state.slots
+        value = np.zeros(1, PARAMS)
+        step, attend, commit = value["step"], value["attend"], value["commit"]
+        for name in ("tape", "embedding", "gains", "turns"):
+            step[name] = at(getattr(model, name))
+        for name in ("text", "cache", "minmax"):
+            step[name] = at(getattr(state, name))
+        for name in ("hidden", "q", "attended", "gated", "best", "draft"):
+            step[name] = at(getattr(self, name))
+        step["tape_bytes"] = model.tape.nbytes // model.workers
+        step["cache_bytes"] = state.cache[0].nbytes
+        step["minmax_count"] = state.minmax[0].size
+        for name in ("layers", "kv_heads", "q_heads", "vocabulary", "epsilon"):
+            step[name] = getattr(shape, name)
+        step["requests"], step["text_size"] = state.batch, state.text_size
+        step["workers"] = model.workers
+        for name, array in (
+            ("q", self.q), ("cache", state.cache), ("table", slots.table),
+            ("lengths", slots.lengths), ("out", self.attended), ("partial", self.partial),
+            ("tickets", self.tickets),
+        ):  # fmt: skip
+            attend[name] = at(array)
+        if self.budget_pages:
+            attend["selected"], attend["counts"] = at(self.selected), at(self.counts)
+            attend["k_max"] = self.selected.shape[-1]
+        attend["requests"], attend["kv_heads"] = state.batch, shape.kv_heads
+        attend["max_pages"], attend["scale"] = slots.max_pages, shape.head_dim**-0.5
+        for name, array in (
+            ("draft", self.draft), ("tokens", slots.tokens[0]), ("emitted", slots.emitted[0]),
+            ("lengths", slots.lengths), ("remaining", slots.remaining),
+            ("page_counts", slots.page_counts), ("table", slots.table), ("free_ring", slots.ring),
+            ("free_head", slots.free[:1]), ("free_tail", slots.free[1:]),
+            ("status", self.status), ("best", self.best),
+        ):  # fmt: skip
+            commit[name] = at(array)
+        commit["batch"], commit["new_tokens"] = state.batch, state.tokens
+        commit["vocabulary"], commit["max_pages"] = shape.vocabulary, slots.max_pages
+        commit["ring_capacity"], commit["mode"] = len(slots.ring), MODES["greedy"]
+        commit["scale"] = 1.0
+        value["logits"] = 0 if self.logits is None else at(self.logits)
+        return value
+
+
+def defines(shape: Shape, state: DecoderState) -> tuple[str, ...]:
+    """Macros of the build for *shape* and the rows of *state*."""
+    return (
+        f"HEAD_DIM={shape.head_dim}",
+        f"GROUP={shape.group}",
+        f"TOKENS={state.tokens}",
+        f"PAGE_TOKENS={state.page_tokens}",
+        f"HIDDEN={shape.hidden}",
+        f"HEADS_WIDTH={shape.q_width}",
+        f"FFN={shape.ffn}",
+        f"COLUMN_TILES={1 if state.batch * state.tokens <= 8 else 2}",
+        "WORKERS=16",
+    )
+
+
+class Resident:
+    """The fused step in one persistent kernel, served through *mailbox*.
+
+    Block 0 keeps the control and commits; the model's workers do the rest. A launch that waits at a
+    meeting for longer than *watchdog_s* aborts; with nothing to do it leaves after *host_s*. With
+    *stamps*, `stamps` int64 [workers, events] holds the clocks of the last step: begin and end of
+    each stage of each layer, then of the head.
+    """
+
+    def __init__(
+        self,
+        step: FusedStep,
+        mailbox: Mailbox,
+        *,
+        watchdog_s: float = 2.0,
+        host_s: float = 0.0,
+        stamps: bool = False,
+    ) -> None:
+        backend, state = step.backend, step.state
+        xp: Any = backend.xp
+        self.backend, self.step, self.mailbox = backend, step, mailbox
+        if step.model.workers + 1 > backend.sms and backend.name == "gpu":
+            raise ValueError(f"fused_step: {step.model.workers} workers and the control block")
+        self.queue: Array = xp.zeros(mailbox.entries.nbytes, np.uint8)
+        self.counters: Array = xp.zeros(4, np.uint32)
+        self.gates: Array = xp.zeros(GATE_WORDS, np.uint32)
+        events = 2 * (len(step.stages) * step.model.shape.layers + 1)
+        self.stamps: Array = xp.zeros((step.model.workers, events), np.int64)
+        value = np.zeros(1, _resident_layout(bool(step.budget_pages)))
+        value["common"] = step.params.value
+        control, at = value["control"], backend.address
+        for name in ("mail", "entries", "page_pool", "outputs", "status"):
+            control[name] = at(getattr(mailbox, name))
+        for name in ("queue", "counters", "gates"):
+            control[name] = at(getattr(self, name))
+        control["request"] = at(state.slots.request)
+        control["queue_size"], control["outputs_size"] = (
+            len(mailbox.entries),
+            len(mailbox.outputs),
+        )
+        control["watchdog_ns"], control["host_ns"] = int(watchdog_s * 1e9), int(host_s * 1e9)
+        control["dedicated"] = 1
+        value["slots"] = state.slots.fields()
+        value["sets"], value["stamp_words"] = state.slots.sets, events
+        value["stamps"] = at(self.stamps) if stamps else 0
+        if step.budget_pages:
+            recorder = Recorder(backend)
+            for name in ("score", "select"):
+                step._record_selection(recorder, name, 0)
+                value[name] = recorder.launches[-1].struct
+        self.params = Packed(value, (step, mailbox, self))
+        self.defines = (*step.defines, f"SPARSE={int(bool(step.budget_pages))}")
+        self._kernel = backend.function("fused_step", "resident", self.defines)
+
+    def launch(self, max_steps: int) -> None:
+        """Starts the loop on the current stream for *max_steps* steps at most."""
+        self.mailbox.status[:] = 0
+        self.params.value["control"]["max_steps"] = max_steps
+        grid = self.step.model.workers + 1
+        self._kernel(grid, THREADS, (self.params,), self.step.shared)
+
+    def restart(self) -> None:
+        """Forgets steps and requests; for a new state between launches."""
+        self.counters[...] = 0
+        self.gates[...] = 0
+        box = self.mailbox
+        box.mail[:] = 0
+        box.outputs[:] = 0
+        box.posted = box.taken = box.read_steps = box.pool_used = 0
+        self.backend.synchronize()

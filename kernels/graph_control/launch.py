@@ -1,0 +1,199 @@
+"""A captured step that the device runs again and again, with a control kernel after each.
+
+Two ways: the step and the control as the body of a WHILE node, or as a graph that launches itself.
+On the CPU, which has neither, the host runs step and control in turn. Mailbox, outputs and reasons
+to leave are those of the resident loop.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..backend import layout
+from ..build import HERE
+from ..loop_control.constants import capture
+from ..loop_control.launch import Packed
+from ..loop_control.mailbox import CONTROL, GATE_WORDS, Mailbox, pinned
+from ..loop_control.record import Recorder
+from ..loop_control.state import SLOTS
+from .driver import Handle, driver, packed
+
+if TYPE_CHECKING:
+    from ..backend import Array, Backend
+    from ..loop_control.record import Launch
+    from ..loop_control.state import State
+
+SOURCE = HERE / "graph_control" / "relaunch.c"
+WAYS = {"while": 1, "tail": 2}
+"""The macro WAY of the kernel; 0 is the host's own way, on the CPU."""
+THREADS = 256
+PARAMS = np.dtype(
+    [
+        ("control", CONTROL),
+        ("slots", SLOTS),
+        *layout(("emitted", "u8"), ("tokens", "u8"), ("words", "u8"), ("target", "u8")).descr,
+        ("first", "i4"),
+        ("unused", "i4"),
+    ],
+    align=True,
+)
+
+
+class Repeat:
+    """*step* under a kernel of `kernel.cu` named *kernel*, which decides on the next turn.
+
+    *step* launches one whole step on the current stream without allocating or waiting; on a GPU it
+    is captured once, on *stream*, unless it is a graph already: CuPy's, or another with a `.graph`.
+    *params* is a `PARAMS` record without target and first.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        step: Any,
+        params: np.ndarray[Any, Any],
+        *,
+        kernel: str = "graph_control",
+        way: str = "while",
+        stream: Any = None,
+    ) -> None:
+        if way not in WAYS:
+            raise ValueError(f"way {way!r}, expected one of {', '.join(WAYS)}")
+        self.backend, self.step, self.way, self.stream = backend, step, way, stream
+        self.kernel, self._params = kernel, params
+        self.words: Array = backend.xp.zeros(4, np.uint32)
+        params["words"] = backend.address(self.words)
+        self._order = pinned(backend, 4, np.uint32)
+        self._graphs: list[tuple[Handle, Handle]] = []
+        if backend.name == "cpu":
+            self._enter, self._control = self._launch(0, 1), self._launch(0, 0)
+        else:
+            self._driver = driver(SOURCE)
+            self.graph = step if hasattr(step, "graph") else capture(stream, [step])
+            self._exec = self._while() if way == "while" else self._tail()
+
+    def __del__(self) -> None:
+        for graph, graph_exec in getattr(self, "_graphs", ()):
+            self._driver.free("close_graph", graph, graph_exec)
+
+    def start(self, steps: int) -> None:
+        """Lets it run for *steps* steps at most; on the CPU it returns when all is over."""
+        self._order[:] = (steps, 0, 0, 0)
+        if self.backend.name == "cpu":
+            self.words[:] = self._order
+            self._enter()
+            while self.words[2]:
+                self.step()
+                self._control()
+        else:
+            self.words.set(self._order, stream=self.stream)
+            self._driver("start_graph", self._exec, self.stream)
+
+    def _launch(self, target: int, first: int) -> Launch:
+        params = self._params.copy()
+        params["target"], params["first"] = target, first
+        recorder = Recorder(self.backend)
+        way = WAYS[self.way] if self.backend.name == "gpu" else 0
+        kernel = recorder.function("graph_control", self.kernel, (f"WAY={way}",))
+        kernel(1, THREADS, (Packed(params),))
+        return recorder.launches[0]
+
+    def _new(self) -> tuple[Handle, Handle]:
+        self._graphs.append((Handle(), Handle()))
+        return self._graphs[-1]
+
+    def _while(self) -> Handle:
+        """One graph: the control once, then step and control while the condition holds."""
+        (graph, graph_exec), condition = self._new(), ctypes.c_uint64()
+        self._driver("open_while", ctypes.byref(graph), ctypes.byref(condition))
+        enter, control = (
+            packed(self._launch(condition.value, first), self.stream) for first in (1, 0)
+        )
+        self._driver(
+            "close_while",
+            graph,
+            condition,
+            Handle(self.graph.graph),
+            enter.launches,
+            control.launches,
+            self.stream,
+            ctypes.byref(graph_exec),
+        )
+        return graph_exec
+
+    def _tail(self) -> Handle:
+        """A graph of step and control, which launches itself, and one that launches it first."""
+        again = self._device_graph(Handle(self.graph.graph), 0, 0)
+        return self._device_graph(Handle(), again.value or 0, 1)
+
+    def _device_graph(self, step: Handle, target: int, first: int) -> Handle:
+        graph, graph_exec = self._new()
+        control = packed(self._launch(target, first), self.stream)
+        self._driver(
+            "device_graph",
+            step,
+            control.launches,
+            self.stream,
+            ctypes.byref(graph),
+            ctypes.byref(graph_exec),
+        )
+        return graph_exec
+
+
+class Control(Repeat):
+    """*step* over *state* in the device's hands, served through *mailbox* as the resident loop is.
+
+    *step* is what `Repeat` takes; it leaves its tokens in *state*'s set number *output_set*. With
+    nothing to do, or with outputs that nobody reads, the launch ends after *host_s*.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        step: Any,
+        state: State,
+        mailbox: Mailbox,
+        *,
+        way: str = "while",
+        stream: Any = None,
+        output_set: int = 0,
+        host_s: float = 0.0,
+    ) -> None:
+        if (mailbox.slots, mailbox.new_tokens) != (state.slots, state.new_tokens):
+            raise ValueError(f"control: mailbox for {mailbox.slots} slots, {state.slots} here")
+        xp, at = backend.xp, backend.address
+        self.state, self.mailbox = state, mailbox
+        self.queue: Array = xp.zeros(mailbox.entries.nbytes, np.uint8)
+        self.counters: Array = xp.zeros(4, np.uint32)
+        self.gates: Array = xp.zeros(GATE_WORDS, np.uint32)
+        params = np.zeros(1, PARAMS)
+        control = params["control"]
+        for name in ("mail", "entries", "page_pool", "outputs", "status"):
+            control[name] = at(getattr(mailbox, name))
+        for name in ("queue", "counters", "gates"):
+            control[name] = at(getattr(self, name))
+        control["request"] = at(state.request)
+        control["queue_size"] = len(mailbox.entries)
+        control["outputs_size"] = len(mailbox.outputs)
+        control["host_ns"] = int(host_s * 1e9)
+        params["slots"] = state.fields()
+        params["emitted"] = at(state.emitted[output_set])
+        params["tokens"] = at(state.tokens[output_set])
+        super().__init__(backend, step, params, way=way, stream=stream)
+
+    def launch(self, max_steps: int) -> None:
+        """Starts it for *max_steps* steps at most; it leaves sooner if the mailbox says so."""
+        self.mailbox.status[:] = 0
+        self.start(max_steps)
+
+    def restart(self) -> None:
+        """Forgets steps and requests; for a new state between launches."""
+        self.counters[...] = 0
+        box = self.mailbox
+        box.mail[:] = 0
+        box.outputs[:] = 0
+        box.posted = box.taken = box.read_steps = box.pool_used = 0
+        self.backend.synchronize()

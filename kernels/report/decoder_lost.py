@@ -1,0 +1,103 @@
+"""Where a step's time is lost: its stages, waits and tails against the floor.
+
+One rule: the parts of a step add up to its wall time. Products may come out faster than their
+bytes at the ceiling, for weights are streamed ahead while others wait; then the floor's part is
+shown shorter by what was hidden so, and the table says by how much.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .decoder_steps import LADDER_CONTEXT, RESIDENT, Place
+
+if TYPE_CHECKING:
+    from ..decoder.account import Account, Stage
+    from .decoder_steps import Steps
+
+FLOOR, PRODUCTS, ATTENTION, HEAD, COMMIT, BARRIERS, TAILS, REST = PARTS = (
+    "stream floor", "products beyond it", "attention chain", "head", "commit, boundary",
+    "barriers", "tails", "in no stage",
+)  # fmt: skip
+PART_COLOURS = dict(
+    zip(
+        PARTS,
+        ("#d0dbe3", "#56b4e9", "#d55e00", "#cc79a7", "#009e73", "#000000", "#e69f00", "#8f8f8f"),
+        strict=True,
+    )
+)
+ATTEND_STAGES = (
+    "attend", "attention", "paged_attention", "score", "page_score", "select", "topk_select",
+    "rope", "append", "kv_append", "merge",
+)  # fmt: skip
+HEAD_STAGES = ("head", "lm_head", "argmax", "sample")
+COMMIT_STAGES = ("commit", "verify", "verify_commit")
+
+
+def group(stage: Stage) -> str:
+    """The part that a stage belongs to."""
+    for names, part in (
+        (ATTEND_STAGES, ATTENTION), (HEAD_STAGES, HEAD), (COMMIT_STAGES, COMMIT),
+    ):  # fmt: skip
+        if stage.name in names:
+            return part
+    return PRODUCTS
+
+
+def parts(cell: Account) -> dict[str, float] | None:
+    """Seconds of each of `PARTS`, which add up to the wall time; None without stage times.
+
+    The chain of attention is what it takes beyond reading its cache, and its tail with it, for at
+    small batches many SMs have nothing to attend to; so are the head and the commit.
+    """
+    if not cell.stages:
+        return None
+    found = dict.fromkeys(PARTS, 0.0)
+    found[FLOOR] = cell.floor
+    read = 0.0
+    for stage in cell.stages:
+        part = group(stage)
+        least = (stage.bytes or 0.0) / cell.ceiling.bytes_per_s
+        read += least
+        found[part] += stage.seconds - least
+        found[TAILS if part == PRODUCTS else part] += stage.tail
+    # What no stage of the record stands for was read all the same, within some other stage.
+    found[PRODUCTS] -= cell.floor - read
+    waits = sum(seconds for what, seconds, kind in cell.control if kind == "measured")
+    found[BARRIERS] = waits
+    commits = any(stage.name in COMMIT_STAGES for stage in cell.stages)
+    # The resident kernel's control block commits while the others wait for the next step.
+    last = COMMIT if cell.record["mode"] == RESIDENT.mode and not commits else REST
+    found[last] += cell.wall - cell.busy - waits
+    return found
+
+
+def shown(found: dict[str, float]) -> dict[str, float]:
+    """*found* for stacked bars: a negative part is taken out of the floor's."""
+    hidden = sum(min(0.0, seconds) for name, seconds in found.items() if name != FLOOR)
+    bars = {name: max(0.0, seconds) for name, seconds in found.items()}
+    return {**bars, FLOOR: found[FLOOR] + hidden}
+
+
+def resident_places(steps: Steps, model: str) -> list[Place]:
+    """Places of resident steps with stage times, for the bars by batch: dense, at one context."""
+    mine = [
+        place
+        for place in steps.places(model, False)
+        if (cell := steps.cell(place, RESIDENT)) and cell.stages
+    ]
+    contexts = {place.context for place in mine}
+    if not contexts:
+        return []
+    best = max(
+        contexts,
+        key=lambda c: (sum(p.context == c for p in mine), -abs(c - LADDER_CONTEXT)),
+    )
+    return [place for place in mine if place.context == best]
+
+
+def stage_place(steps: Steps, model: str) -> Place | None:
+    """Where the resident step is shown stage by stage: the ladder's place, else the smallest."""
+    mine = resident_places(steps, model)
+    ladder = steps.ladder_place(model)
+    return ladder if ladder in mine else next(iter(mine), None)

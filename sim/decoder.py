@@ -1,0 +1,156 @@
+"""The stages of a decode step as our decoder runs them, in its two kernel sets.
+
+`library` launches cuBLAS products (or ours, with 4-bit weights) and a kernel of ours for everything
+between; `fused` has five stages a layer, seven where pages are selected. The one rule: which
+kernels there are, and what each reads and writes, is what `kernels/decoder` and
+`kernels/fused_step` launch; their times come from the profile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .cache_stages import CacheStages
+from .dtypes import BITS
+from .forms import Roofline, SplitKv
+from .profile import Small, decode_kernel
+from .stages import Body, Pass, Stage
+
+if TYPE_CHECKING:
+    from .models import ModelShape
+    from .profile import Form, Profile
+
+ELEMENT_BYTES = 2.0
+GROUPS = {
+    "norm": "qkv", "rope": "qkv", "append": "qkv", "score": "attend", "select": "attend",
+    "mlp_norm": "gate_up", "silu_mul": "gate_up", "final_norm": "head", "verify": "commit",
+    "record": "commit",
+}  # fmt: skip
+"""The stage that a kernel is counted under where a decoder's stages are timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderStages:
+    """Builds the steps of one model; *gap_s* is the time between two kernels in that loop.
+
+    A kernel may stand in the profile a second time as it runs in a set, under its name, a dot and
+    *place*, which is then taken.
+    """
+
+    profile: Profile
+    shape: ModelShape
+    place: str
+    """`library`, `fused`, or `resident`: the fused set inside one persistent kernel."""
+    weights: str
+    kv_dtype: str
+    gap_s: float
+    page_tokens: int = 16
+    head_weights: str = ""
+    """Format of the LM head; not given: that of the others."""
+
+    def work(self, batch: int, tokens: int = 1, pages: float | None = None) -> Pass:
+        """A step of *batch* requests with *tokens* new tokens each.
+
+        *pages*: how many pages of a request are scored, None for a dense step.
+        """
+        chosen = []
+        cache = self._cache(batch, tokens)
+        if pages is not None:
+            chosen.append(self._stage("score", cache.score(pages)))
+            chosen.append(self._stage("select", cache.select(pages)))
+        if self.place == "library":
+            return self._library(batch * tokens, cache, chosen)
+        return self._fused(batch * tokens, cache, chosen)
+
+    def attend(self, batch: int, tokens: int, attended: float) -> float:
+        """Seconds of a layer's attention of *batch* requests over *attended* tokens each."""
+        form, shape = self.attention(tokens), self.shape
+        # Queries of all new tokens share a request's keys: they count as more heads.
+        heads, total = shape.heads * tokens, float(batch * attended)
+        return form.seconds(batch, total, heads, shape.kv_heads, shape.head_dim) + self.shift
+
+    def attention(self, tokens: int = 1) -> SplitKv:
+        """The form of attention with *tokens* new tokens a request."""
+        several = tokens > 1 and self.kv_dtype == "bf16"
+        form = self._form("verify_attention.bf16" if several else decode_kernel(self.kv_dtype))
+        assert isinstance(form, SplitKv)
+        return form
+
+    @property
+    def shift(self) -> float:
+        """What a stage takes more than where its kernel was timed: there another gap is in it."""
+        return self.gap_s - self.profile.constant("graph_node_s")
+
+    def _library(self, rows: int, cache: CacheStages, chosen: list[Stage]) -> Pass:
+        shape = self.shape
+        query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        head_weights = self.head_weights or self.weights
+        before = (
+            self._small("norm", rows, 4 * shape.hidden),
+            self._product("qkv", rows, shape.hidden, query + 2 * key),
+            self._small("rope", rows, 2 * (query + 2 * key)),
+            self._stage("append", cache.append()),
+            *chosen,
+        )
+        after = (
+            self._product("out", rows, query, shape.hidden),
+            self._small("mlp_norm", rows, 4 * shape.hidden),
+            self._product("gate_up", rows, shape.hidden, 2 * shape.ffn),
+            self._small("silu_mul", rows, 3 * shape.ffn),
+            self._product("down", rows, shape.ffn, shape.hidden),
+        )
+        tail = (
+            self._small("final_norm", rows, 4 * shape.hidden),
+            self._product("head", rows, shape.hidden, shape.vocab, head_weights),
+            self._stage("verify", cache.verify(shape.vocab)),
+            self._small("record", rows, 2),
+        )
+        head = (self._small("embed", rows, 2 * shape.hidden),)
+        return Pass(Body(rows, head, before, after, shape.layers), tail)
+
+    def _fused(self, rows: int, cache: CacheStages, chosen: list[Stage]) -> Pass:
+        shape = self.shape
+        query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        before = (self._product("qkv", rows, shape.hidden, query + 2 * key), *chosen)
+        after = (
+            self._product("out", rows, query, shape.hidden),
+            self._product("gate_up", rows, shape.hidden, 2 * shape.ffn),
+            self._product("down", rows, shape.ffn, shape.hidden),
+        )
+        # The head has chosen a token of each row already.
+        tail = (
+            self._product("head", rows, shape.hidden, shape.vocab),
+            self._stage("commit", cache.verify(0)),
+        )
+        return Pass(Body(rows, (), before, after, shape.layers), tail)
+
+    def _cache(self, batch: int, tokens: int) -> CacheStages:
+        shape = self.shape
+        return CacheStages(
+            self.profile, batch, tokens, shape.heads, shape.kv_heads, shape.head_dim,
+            self.page_tokens, self.kv_dtype, f".{self.place}",
+        )  # fmt: skip
+
+    def _product(self, name: str, rows: int, k: int, n: int, weights: str = "") -> Stage:
+        weights = weights or self.weights
+        form = self._form(f"gemm.{weights}" if self.place == "library" else f"gemv.{weights}")
+        assert isinstance(form, Roofline)
+        streamed = k * n * BITS[weights] / 8.0
+        moved = streamed + ELEMENT_BYTES * rows * (k + n)
+        work = moved, 2.0 * rows * n * k, float(rows * k)
+        fixed = form.fixed(*work) + self.shift
+        return Stage(name, form.seconds(*work) + self.shift, fixed, streamed)
+
+    def _small(self, name: str, rows: int, elements: int) -> Stage:
+        kernel = f"elementwise.{name.removeprefix('mlp_').removeprefix('final_')}"
+        form = self._form(kernel if kernel in self.profile.kernels else "elementwise")
+        assert isinstance(form, Small)
+        return self._stage(name, form.seconds(ELEMENT_BYTES * rows * elements))
+
+    def _form(self, name: str) -> Form:
+        own = f"{name}.{self.place}"
+        return self.profile.kernel(own if own in self.profile.kernels else name).form
+
+    def _stage(self, name: str, seconds: float) -> Stage:
+        return Stage(name, seconds + self.shift)
