@@ -68,8 +68,8 @@ def main() -> int:
 def compare(steps: Path, profile_name: str) -> list[Row]:
     """One row a measured step: cell, measured and predicted seconds, both of each stage."""
     profile = load_profile(profile_name)
-    alone = {name: k for name, k in profile.kernels.items() if k.source != "decode"}
-    blind = replace(profile, loops={}, kernels=alone)
+    alone = {name: k for name, k in profile.in_step.items() if k.source != "decode"}
+    blind = replace(profile, loops={}, in_step=alone)
     return [_row(point, profile, blind) for point in read_steps(steps).points]
 
 

@@ -31,12 +31,11 @@ class CacheStages:
     head_dim: int
     page_tokens: int = 16
     kv_dtype: str = "bf16"
-    suffix: str = ""
-    """Of kernels that a profile may have in a second version, which is then taken."""
+    place: str = ""
+    """Where the kernels run, if inside a decode step."""
 
     def _form(self, name: str) -> Form:
-        own = name + self.suffix
-        return self.profile.kernel(own if own in self.profile.kernels else name).form
+        return self.profile.inside(name, self.place)
 
     def append(self) -> float:
         """Seconds of writing the new keys and values and the pages' bounds."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from .profile import Profile
+    from .profile import Kernel, Profile
+    from .profile_loops import Loop
 
 app = typer.Typer(help="Show a hardware profile.", no_args_is_help=True)
 
@@ -40,7 +41,10 @@ def show(
     if not console.is_terminal:
         console = Console(width=140)
     _heading(console, loaded)
-    for table in (_constants(loaded), _kernels(loaded), _residuals(loaded), _checks(loaded)):
+    tables = [_constants(loaded), _kernels("Kernels", loaded.kernels)]
+    if loaded.loops:
+        tables += [_loops(loaded), _kernels("Kernels inside a decode step", loaded.in_step)]
+    for table in (*tables, _residuals(loaded), _checks(loaded)):
         console.print(table)
     _notes(console, loaded)
 
@@ -85,12 +89,22 @@ def _constants(profile: Profile) -> Table:
     return table
 
 
-def _kernels(profile: Profile) -> Table:
-    table = _table("Kernels", ("kernel", "form", "kind", "source", "parameters", "domain"))
-    for name, entry in profile.kernels.items():
+def _kernels(title: str, kernels: Mapping[str, Kernel]) -> Table:
+    table = _table(title, ("kernel", "form", "kind", "source", "parameters", "domain"))
+    for name, entry in kernels.items():
         parameters = "\n".join(f"{key} {value:.6g}" for key, value in entry.parameters.items())
         domain = "\n".join(f"{key} {low:g}..{high:g}" for key, (low, high) in entry.domain.items())
         _row(table, name, entry.form_name, entry.kind, entry.source, parameters, domain)
+    return table
+
+
+def _loops(profile: Profile) -> Table:
+    title = "Loops: constants of whole decode steps, by mode and kernel set"
+    table = _table(title, ("loop", "kind", "source", "parameters", "domain"))
+    for name, entry in profile.loops.items():
+        parameters = "\n".join(f"{key} {value:.6g}" for key, value in entry.parameters.items())
+        domain = "\n".join(f"{key} {low:g}..{high:g}" for key, (low, high) in entry.domain.items())
+        _row(table, name, entry.kind, entry.source, parameters, domain)
     return table
 
 
@@ -99,7 +113,8 @@ def _residuals(profile: Profile) -> Table:
         "Residuals |predicted / measured - 1|; holdout and frontier on rows the fit has not seen"
     )
     table = _table(title, ("kernel", "rows", "n.", "median.", "p90.", "max.", "signed median."))
-    for name, entry in profile.kernels.items():
+    rows: list[tuple[str, Kernel | Loop]] = [*profile.kernels.items(), *profile.loops.items()]
+    for name, entry in rows:
         for label, figures in _flat(entry.residuals):
             errors = (_percent(figures.get(key)) for key in ("median", "p90", "max"))
             signed = _percent(figures.get("signed_median"))
@@ -137,7 +152,8 @@ def _checks(profile: Profile) -> Table:
 def _notes(console: Console, profile: Profile) -> None:
     """Notes of constants and kernels, then the sources."""
     notes = [(name, entry.note) for name, entry in profile.constants.items()]
-    for name, kernel in profile.kernels.items():
+    notes += [(name, loop.note) for name, loop in profile.loops.items()]
+    for name, kernel in [*profile.kernels.items(), *profile.in_step.items()]:
         notes.append((name, kernel.note))
         notes += [(f"{name}.{key}", entry["note"]) for key, entry in kernel.fixed.items()]
     for title, lines in (("Notes", notes), ("Sources", [*profile.sources.items()])):

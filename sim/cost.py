@@ -77,6 +77,7 @@ class Cost:
         self.stages = Stages(self.shape, model.weights, loop.kernels, profile)
         self.modes = Modes(profile, loop.host)
         self.measured = MeasuredLoops(scenario, profile, self.modes)
+        self.measured.leave_as_measured()
         self.weights = model.weights
         self.kv_dtype = scenario.kv.dtype
         self.memory_of_profile = scenario.hardware.hbm.capacity is None
@@ -101,26 +102,17 @@ class Cost:
     def _decode(self, batch: int, beside_prefill: bool) -> DecodeCost:
         padded = next((size for size in self.captured if size >= batch), batch)
         replayed = self.loop.mode == "resident" or (self.captured and batch <= self.captured[-1])
-        found = self.measured.decode(self.loop.mode if replayed else "host", padded, batch)
-        if found is not None:
-            return self._seen(padded, *found, beside_prefill)
-        work = self.stages.of(padded, padded)
-        if self.loop.mode == "resident":
-            timing = self.modes.resident(work, batch)
-        elif replayed:
-            run = self.modes.graph if self.loop.mode == "graph" else self.modes.control
-            timing = run(work, batch)
-        else:
-            timing = self.modes.host(work, batch)
-        return self._seen(padded, timing, self.attention(padded), beside_prefill)
+        mode = self.loop.mode if replayed else "host"
 
-    def _seen(
-        self, padded: int, timing: Timing, attention: Attention, beside_prefill: bool
-    ) -> DecodeCost:
-        self.most_batch = max(self.most_batch, padded)
-        self.most_tokens = max(self.most_tokens, padded)
+        def alone(rows: int) -> Timing:
+            return self.modes.run(mode, self.stages.of(rows, rows), batch)
+
+        found = self.measured.decode(mode, padded, batch, alone)
+        timing, attention = found or (alone(padded), self.attention(padded))
         if beside_prefill:
             timing = self.modes.beside_prefill(timing, self.loop.prefill_share)
+        self.most_batch = max(self.most_batch, padded)
+        self.most_tokens = max(self.most_tokens, padded)
         return DecodeCost(padded, timing, attention)
 
     def attention(self, requests: int) -> Attention:
@@ -191,7 +183,7 @@ class Cost:
         attention = f"decode_attention.{self.kv_dtype}"
         if self.profile.kind(attention) == "estimated" and attention not in estimated:
             estimated.append(attention)
-        estimated += self.measured.left
+        estimated += self.measured.unmeasured
         kinds = self.profile.device.get("kinds", {})
         if self.memory_of_profile and kinds.get("hbm_bytes") == "estimated":
             estimated.append("hbm_bytes")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .models import ModelShape
     from .profile import Profile
     from .stages import Pass
-    from .timing import Timing
 
 MODES = ("host-python", "host-c", "graph", "control", "resident")
 
@@ -76,22 +75,10 @@ def predict(profile: Profile, shape: DecodeShape, mode: str) -> Step:
     pages = None if shape.budget is None else float(shape.pages)
     work = stages.work(shape.batch, shape.tokens, pages)
     x = stages.attend(shape.batch, shape.tokens, float(shape.attended))
-    timing = _timing(modes, work, shape.batch, mode)
+    timing = modes.run(mode, work, shape.batch)
     if mode == "resident":
         return Step(timing.seconds(x), {})
     return Step(timing.seconds(x), _grouped(work, x))
-
-
-def _timing(modes: Modes, work: Pass, batch: int, mode: str) -> Timing:
-    match mode:
-        case "graph":
-            return modes.graph(work, batch)
-        case "control":
-            return modes.control(work, batch)
-        case "resident":
-            return modes.resident(work, batch)
-        case _:
-            return modes.host(work, batch)
 
 
 def _grouped(work: Pass, attention: float) -> dict[str, float]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ELEMENT_BYTES = 2.0
 GROUPS = {
-    "norm": "qkv", "rope": "qkv", "append": "qkv", "score": "attend", "select": "attend",
+    "norm": "qkv", "rope": "qkv", "append": "qkv",
     "mlp_norm": "gate_up", "silu_mul": "gate_up", "final_norm": "head", "verify": "commit",
     "record": "commit",
 }  # fmt: skip
@@ -34,8 +34,7 @@ GROUPS = {
 class DecoderStages:
     """Builds the steps of one model; *gap_s* is the time between two kernels in that loop.
 
-    A kernel may stand in the profile a second time as it runs in a set, under its name, a dot and
-    *place*, which is then taken.
+    Where the profile has a kernel as it runs inside a step, that is taken.
     """
 
     profile: Profile
@@ -72,8 +71,10 @@ class DecoderStages:
 
     def attention(self, tokens: int = 1) -> SplitKv:
         """The form of attention with *tokens* new tokens a request."""
-        several = tokens > 1 and self.kv_dtype == "bf16"
-        form = self._form("verify_attention.bf16" if several else decode_kernel(self.kv_dtype))
+        name = decode_kernel(self.kv_dtype)
+        inside = f"{name}.{self.place}" in self.profile.in_step
+        several = tokens > 1 and self.kv_dtype == "bf16" and not inside
+        form = self._form("verify_attention.bf16" if several else name)
         assert isinstance(form, SplitKv)
         return form
 
@@ -123,18 +124,20 @@ class DecoderStages:
             self._product("head", rows, shape.hidden, shape.vocab),
             self._stage("commit", cache.verify(0)),
         )
-        return Pass(Body(rows, (), before, after, shape.layers), tail)
+        head = (self._small("begin", rows, 2),)
+        return Pass(Body(rows, head, before, after, shape.layers), tail)
 
     def _cache(self, batch: int, tokens: int) -> CacheStages:
         shape = self.shape
         return CacheStages(
             self.profile, batch, tokens, shape.heads, shape.kv_heads, shape.head_dim,
-            self.page_tokens, self.kv_dtype, f".{self.place}",
+            self.page_tokens, self.kv_dtype, self.place,
         )  # fmt: skip
 
     def _product(self, name: str, rows: int, k: int, n: int, weights: str = "") -> Stage:
         weights = weights or self.weights
-        form = self._form(f"gemm.{weights}" if self.place == "library" else f"gemv.{weights}")
+        kernel = f"gemm.{weights}" if self.place == "library" else f"gemv.{weights}"
+        form = self._form(kernel, f"{n}x{k}")
         assert isinstance(form, Roofline)
         streamed = k * n * BITS[weights] / 8.0
         moved = streamed + ELEMENT_BYTES * rows * (k + n)
@@ -148,9 +151,8 @@ class DecoderStages:
         assert isinstance(form, Small)
         return self._stage(name, form.seconds(ELEMENT_BYTES * rows * elements))
 
-    def _form(self, name: str) -> Form:
-        own = f"{name}.{self.place}"
-        return self.profile.kernel(own if own in self.profile.kernels else name).form
+    def _form(self, name: str, matrix: str = "") -> Form:
+        return self.profile.inside(name, self.place, matrix)
 
     def _stage(self, name: str, seconds: float) -> Stage:
         return Stage(name, seconds + self.shift)

@@ -82,7 +82,8 @@ class SplitKv:
 
     bytes = 2 * total_context * kv_heads * head_dim * kv_bytes + 4 * batch * heads * head_dim,
     with *kv_bytes* for one element of the cache. *ramp_s* is the time lost while the SMs fill,
-    *cta_s* the cost of one (request, KV head) pair.
+    *cta_s* the cost of one (request, KV head) pair. Where a kernel has it, *column_s* is added for
+    every doubling of a KV head's query rows beyond eight, the narrow side of a tensor-core product.
 
     # Model: the exponent is fixed at 2 and not fitted, because IEEE 754 rounds a square root
     # exactly: scalar and array code then agree to the last bit on every machine. A free exponent
@@ -96,6 +97,11 @@ class SplitKv:
     ramp_s: float
     cta_s: float
     kv_bytes: float
+    column_s: float = 0.0
+
+    def fixed(self, heads: float, kv_heads: float) -> float:
+        """The part that neither context nor batch changes."""
+        return self.t0_s + self.column_s * math.log2(math.ceil(heads / kv_heads / 8.0))
 
     def seconds(
         self, batch: float, total_context: float, heads: float, kv_heads: float, head_dim: float
@@ -105,7 +111,7 @@ class SplitKv:
         fixed = 4.0 * batch * heads * head_dim
         stream = (total_context * per_token + fixed) / self.bytes_per_s + self.ramp_s
         pairs = self.cta_s * (batch * kv_heads)
-        return self.t0_s + math.sqrt(stream * stream + pairs * pairs)
+        return self.fixed(heads, kv_heads) + math.sqrt(stream * stream + pairs * pairs)
 
     def array(
         self,
@@ -120,7 +126,9 @@ class SplitKv:
         fixed = 4.0 * batch * heads * head_dim
         stream = (total_context * per_token + fixed) / self.bytes_per_s + self.ramp_s
         pairs = self.cta_s * (batch * kv_heads)
-        time: FloatArray = self.t0_s + np.sqrt(stream * stream + pairs * pairs)
+        columns = np.log2(np.ceil(heads / kv_heads / 8.0))
+        fixed_time = self.t0_s + self.column_s * columns
+        time: FloatArray = fixed_time + np.sqrt(stream * stream + pairs * pairs)
         return time
 
 

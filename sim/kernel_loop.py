@@ -78,13 +78,7 @@ def _timing(profile: Profile, work: Pass, batch: int, mode: str) -> Timing:
     # The measured loop replays its graphs from C, and its hosts schedule nothing between steps.
     modes = Modes(profile, "python" if mode == "host-python" else "c")
     modes.schedule_base = modes.schedule_each = 0.0
-    match mode:
-        case "graph":
-            return modes.graph(work, batch)
-        case "resident":
-            return modes.resident(work, batch)
-        case _:
-            return modes.host(work, batch)
+    return modes.run(mode, work, batch)
 
 
 def stage_seconds(profile: Profile, shape: LoopShape) -> dict[str, float]:

@@ -116,6 +116,18 @@ class Modes:
         """Seconds of a launched iteration before its first and after its last launch."""
         return self.sync + self.copy_back + self._schedule(requests)
 
+    def run(self, mode: str, work: Pass, requests: int) -> Timing:
+        """A decode iteration of *requests* requests with the stages of *work* in *mode*."""
+        match mode:
+            case "graph":
+                return self.graph(work, requests)
+            case "control":
+                return self.control(work, requests)
+            case "resident":
+                return self.resident(work, requests)
+            case _:
+                return self.host(work, requests)
+
     def host(self, work: Pass, requests: int) -> Timing:
         """Decode with one launch a stage, sync and copy-back at the end, CPU scheduling before."""
         queue = self.queue(work, True, None)

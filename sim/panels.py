@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
-COLOURS = {"host": "#d55e00", "graph": "#0072b2", "resident": "#009e73"}
-SPARE = ("#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+COLOURS = {"host": "#d55e00", "graph": "#0072b2", "resident": "#009e73", "control": "#cc79a7"}
+SPARE = ("#e69f00", "#56b4e9", "#000000", "#999999")
 STYLES = ("-", "--", ":", "-.")
 BINS = 160
 

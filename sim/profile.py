@@ -93,6 +93,8 @@ class Profile:
     kernels: Mapping[str, Kernel]
     loops: Mapping[str, Loop]
     """Constants of whole steps by mode and kernel set (`graph/library`), where measured."""
+    in_step: Mapping[str, Kernel]
+    """Kernels as they run inside a decode step, which is not quite as they run alone."""
     checks: tuple[Mapping[str, Any], ...]
 
     def constant(self, name: str) -> float:
@@ -122,6 +124,16 @@ class Profile:
             have = ", ".join(self.kernels)
             raise InputError(f"{self.name}: kernels.{name}: not in this profile; it has {have}")
         return found
+
+    def inside(self, name: str, place: str, matrix: str = "") -> Form:
+        """The form of kernel *name* inside a decode step of *place* (see `sim/decoder.py`).
+
+        That of its *matrix* ("2048x8192", n and k) where the profile has one of its own.
+        """
+        for own in (f"{name}.{matrix}.{place}", f"{name}.{matrix}", f"{name}.{place}"):
+            if own in self.in_step:
+                return self.in_step[own].form
+        return self.kernel(name).form
 
     def gemm(self, weights: str) -> Roofline:
         """Product with weights in bf16, fp8, int8 or int4 (the last two weight-only)."""
@@ -199,6 +211,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
         constants=constants,
         kernels=kernels,
         loops=loops(document),
+        in_step={n: _kernel(n, entry) for n, entry in document.get("in_step", {}).items()},
         checks=tuple(document["checks"]),
     )
 
@@ -267,7 +280,7 @@ def build_form(form: str, parameters: Mapping[str, float]) -> Form:
             gemv = p["gemv_t0_s"], p["gemv_bytes_per_s"], p["gemv_flops_per_s"], p["q"]
             ramp = None, p["gemv_ramp_s"], p["gemv_half_bytes"], p["gemv_input_s"]
             return Roofline(*own, gemv=Roofline(*gemv, *ramp))
-        case "split_kv":
+        case "split_kv" | "split_kv_columns":
             return SplitKv(**p)
         case "ramped_flops":
             return RampedFlops(**p)

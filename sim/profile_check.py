@@ -28,6 +28,7 @@ FORMS = {
         *(f"gemv_{key}" for key in (*ROOFLINE[:3], "ramp_s", "half_bytes", "input_s")),
     ),
     "split_kv": ("t0_s", "bytes_per_s", "ramp_s", "cta_s", "kv_bytes"),
+    "split_kv_columns": ("t0_s", "bytes_per_s", "ramp_s", "cta_s", "kv_bytes", "column_s"),
     "ramped_flops": ("t0_s", "flops_per_s", "half_tokens"),
     "chunked_prefill": (*SCORES, *(f"cached_{key}" for key in SCORES)),
     "linear_bytes": ("t0_s", "bytes_per_s"),
@@ -38,7 +39,8 @@ FORMS = {
 # Which forms a kernel may have, by the part of its name before the dot.
 FAMILIES = {
     "gemm": ("roofline", "roofline_gemv", "ramped_gemv"),
-    "decode_attention": ("split_kv",),
+    "gemv": ("roofline",),
+    "decode_attention": ("split_kv", "split_kv_columns"),
     "prefill_attention": ("ramped_flops", "chunked_prefill"),
     "elementwise": ("linear_bytes", "cached_bytes"),
     "page_score": ("stream_rows",),
@@ -131,7 +133,13 @@ class Finder:
         for key in self.table(document, "sources", "sources"):
             self.text(document["sources"], key, f"sources.{key}")
         self.constants(self.table(document, "constants", "constants"))
-        self.kernels(self.table(document, "kernels", "kernels"))
+        kernels = self.table(document, "kernels", "kernels")
+        for name in KERNELS:
+            if name not in kernels:
+                self.add(f"kernels.{name}", "missing; add form, parameters, kind, domain, source")
+        self.kernels(kernels, "kernels")
+        if "in_step" in document:
+            self.kernels(self.table(document, "in_step", "in_step"), "in_step")
         check_loops(self, document)
         self.checks(document.get("checks"))
 
@@ -149,13 +157,10 @@ class Finder:
                 self.described(entry, path)
                 self.text(entry, "unit", f"{path}.unit")
 
-    def kernels(self, table: dict[str, Any]) -> None:
-        """Check that each required kernel is there and that all forms are complete."""
-        for name in KERNELS:
-            if name not in table:
-                self.add(f"kernels.{name}", "missing; add form, parameters, kind, domain, source")
+    def kernels(self, table: dict[str, Any], section: str) -> None:
+        """Check that the forms of all kernels of a *section* are complete."""
         for name in table:
-            path = f"kernels.{name}"
+            path = f"{section}.{name}"
             entry = self.table(table, name, path)
             if isinstance(table[name], dict):
                 self.described(entry, path)

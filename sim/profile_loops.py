@@ -28,6 +28,7 @@ MODES = {
     "resident": "stream",
 }  # fmt: skip
 """Form of each mode."""
+LEAVING = ("relaunch_s", "exit_s", "exit_to_idle_s")
 KERNEL_SETS = ("library", "fused")
 
 
@@ -42,6 +43,8 @@ class Loop:
     source: str
     residuals: Mapping[str, Any]
     note: str
+    leaving: Mapping[str, float]
+    """Of loops on the device, where measured: what it takes to enter one and to leave it."""
 
 
 def loops(document: Mapping[str, Any]) -> dict[str, Loop]:
@@ -55,6 +58,7 @@ def loops(document: Mapping[str, Any]) -> dict[str, Loop]:
             entry["source"],
             entry["residuals"],
             entry["note"],
+            {key: float(value) for key, value in entry.get("leaving", {}).items()},
         )
         for name, entry in document.get("loops", {}).items()
     }
@@ -79,3 +83,8 @@ def check_loops(finder: Finder, document: dict[str, Any]) -> None:
         finder.domain(finder.table(entry, "domain", f"{path}.domain"), f"{path}.domain")
         finder.table(entry, "residuals", f"{path}.residuals")
         finder.parameters(MODES[mode], FORMS[MODES[mode]], entry, path)
+        if "leaving" in entry:
+            table_of = finder.table(entry, "leaving", f"{path}.leaving")
+            for key in LEAVING:
+                finder.number(table_of, key, f"{path}.leaving.{key}")
+                finder.range(table_of.get(key), key, f"{path}.leaving.{key}")

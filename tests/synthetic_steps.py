@@ -12,7 +12,9 @@ from kernels.fit.decode_free import start_of
 from kernels.fit.decode_model import blocks, layers, seconds
 from kernels.fit.decode_points import MODES, StepPoint
 
-PROFILE = Path(__file__).parent.parent / "sim" / "profiles" / "nvidia-h200.json"
+ROOT = Path(__file__).parent.parent
+PROFILE = ROOT / "sim" / "profiles" / "nvidia-h200.json"
+SAMPLES = ROOT / "calibration" / "h200-run1.jsonl.gz"
 NAMES = [f"{mode}/{kernels}" for kernels in ("library", "fused") for mode in MODES]
 NAMES.remove("resident/library")
 
@@ -21,9 +23,7 @@ def bare() -> dict[str, Any]:
     """The shipped profile without what was fitted to decode steps."""
     document: dict[str, Any] = json.loads(PROFILE.read_text())
     document.pop("loops", None)
-    document["kernels"] = {
-        name: entry for name, entry in document["kernels"].items() if entry["source"] != "decode"
-    }
+    document.pop("in_step", None)
     return document
 
 

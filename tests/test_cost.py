@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import ENDLESS, MODEL, TICK, play, toy_scenario, write_profile
+from toy import ENDLESS, MODEL, TICK, alone, play, toy_scenario, write_profile
 
 from sim.cost import Chunk, Cost
 from sim.forms import SplitKv
@@ -18,7 +18,7 @@ from sim.models import PRESETS
 from sim.profile import load_profile
 from sim.scenario import Scenario
 
-H200 = load_profile("nvidia-h200")
+H200 = alone(load_profile("nvidia-h200"))
 SHAPE = PRESETS["llama-3.1-8b"]
 MOE = MODEL | {"experts": 8, "experts_per_token": 2}
 
@@ -110,7 +110,8 @@ def test_resident_decode_without_prefetch(tmp_path, stages) -> None:
     document["constants"]["prefetch_ring_bytes"]["value"] = 1e-9
     path = tmp_path / "no-ring.json"
     path.write_text(json.dumps(document))
-    cost = Cost(scenario(loop={"mode": "resident", "kernels": stages}), load_profile(path))
+    profile = alone(load_profile(path))
+    cost = Cost(scenario(loop={"mode": "resident", "kernels": stages}), profile)
     times = kernels(stages, 8, 8, [decode_attention(8, 9000)])
     node, barrier = const("graph_node_s"), const("grid_barrier_s")
     expected = sum(times) + len(times) * (barrier - node) + const("device_schedule_s")
@@ -154,7 +155,7 @@ def test_prefill_grows_faster_than_its_length() -> None:
 # ---------------------------------------------------------------- attention and arrays
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
-    st.sampled_from(["host", "graph", "resident"]),
+    st.sampled_from(["host", "graph", "control", "resident"]),
     st.integers(1, 256),
     st.lists(st.integers(1, 10_000_000), min_size=1, max_size=20),
 )

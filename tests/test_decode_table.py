@@ -8,11 +8,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import synthetic_steps as synthetic
 
 from kernels.fit.decode_model import blocks, seconds
 from kernels.fit.decode_points import CELL, is_train, read_steps
+from kernels.fit.decoder import leaving
 from kernels.fit.decoder import main as fit_main
 from kernels.fit.samples import SamplesError
 from sim.cost import Cost
@@ -32,8 +34,13 @@ def made(tmp_path_factory):
     steps = synthetic.write(folder / "steps.jsonl")
     bare, out = folder / "bare.json", folder / "fitted.json"
     bare.write_text(json.dumps(synthetic.bare()))
-    assert fit_main(["--steps", str(steps), "--profile", str(bare), "--out", str(out)]) == 0
+    assert fitted(steps, bare, out) == 0
     return steps, bare, out
+
+
+def fitted(steps, profile, out):
+    files = {"steps": steps, "samples": synthetic.SAMPLES, "profile": profile, "out": out}
+    return fit_main([word for name, file in files.items() for word in (f"--{name}", str(file))])
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +95,7 @@ def test_held_out_steps_of_a_known_world_come_back(made):
 def test_the_same_steps_give_the_same_bytes(made, tmp_path):
     steps, _, out = made
     again = tmp_path / "again.json"
-    fit_main(["--steps", str(steps), "--profile", str(out), "--out", str(again)])
+    fitted(steps, out, again)
     assert again.read_bytes() == out.read_bytes()  # what was fitted before is not built upon
 
 
@@ -96,8 +103,7 @@ def test_too_few_steps_are_one_line(made, tmp_path, capsys):
     steps, bare, _ = made
     few = tmp_path / "few.jsonl"
     few.write_text("\n".join(steps.read_text().splitlines()[:3]) + "\n")
-    arguments = ["--steps", str(few), "--profile", str(bare), "--out", str(tmp_path / "o.json")]
-    assert fit_main(arguments) == 2
+    assert fitted(few, bare, tmp_path / "o.json") == 2
     assert "too few decode steps" in capsys.readouterr().err
 
 
@@ -107,7 +113,7 @@ def test_both_statements_of_the_model_are_the_same(made, profile):
     gap = document["constants"]["graph_node_s"]["value"]
     for block in blocks(read_steps(steps).points):
         loop = document["loops"][block.first.loop]["parameters"]
-        ours = seconds(block, document["kernels"], loop, gap)
+        ours = seconds(block, {**document["kernels"], **document["in_step"]}, loop, gap)
         for point, value in zip(block.points, ours, strict=True):
             cell = point.cell
             shape = replace(
@@ -138,6 +144,46 @@ def test_a_scenario_costs_what_the_step_costs_and_its_scheduling(profile, mode, 
         schedule = profile.constant(f"{name}_s") + 4 * profile.constant(f"{name}_per_request_s")
     assert found == pytest.approx(predict(profile, shape, mode).seconds + schedule, rel=1e-12)
     assert not any(name.startswith("loops.") for name in cost.estimated())
+
+
+@pytest.mark.parametrize("mode", ["host", "graph", "control", "resident"])
+def test_measured_loops_give_arrays_the_same_bits(profile, mode):
+    cost = Cost(scenario(mode=mode, kernels="fused"), profile)
+    contexts = [1, 16, 999, 123_456, 10_000_000]
+    for batch in (1, 7, 16, 40):
+        decode = cost.decode(batch)
+        array = decode.seconds_into(np.array(contexts, float)).tolist()
+        assert array == [decode.seconds(context) for context in contexts]
+        busy, _ = decode.account(np.array(contexts, float))
+        assert (busy <= np.array(array)).all()
+
+
+def test_more_requests_take_longer_beyond_what_was_measured_too(profile):
+    for mode in ("graph", "resident"):
+        cost = Cost(scenario(mode=mode, kernels="fused"), profile)
+        times = [cost.decode(batch).seconds(batch * 1000) for batch in (8, 16, 17, 24, 64)]
+        assert times == sorted(times)
+
+
+def test_a_loop_is_left_as_it_was_seen_to_be_left(made, tmp_path):
+    told = [
+        {"kind": "constant", "mode": "control", "kernels": "library", "name": name,
+         "seconds": [seconds, 2 * seconds, 3 * seconds]}
+        for name, seconds in (("relaunch", 1e-5), ("exit", 1e-6), ("exit_to_idle", 2e-6))
+    ]  # fmt: skip
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text("".join(json.dumps(line) + "\n" for line in told))
+    document = json.loads(made[2].read_text())
+    assert leaving(read_steps(lines), "resident/fused") == {}
+    document["loops"]["control/library"] |= leaving(read_steps(lines), "control/library")
+    out = tmp_path / "left.json"
+    out.write_text(json.dumps(document))
+    seen = load_profile(out)
+    cost = Cost(scenario(mode="control", kernels="library"), seen)
+    assert cost.modes.relaunch == 2e-5
+    assert cost.modes.exit == pytest.approx(6e-6)
+    other = Cost(scenario(mode="resident", kernels="fused"), seen)
+    assert other.modes.relaunch == seen.constant("resident_relaunch_s")
 
 
 def test_a_profile_without_loops_answers_as_before_and_says_so(made):

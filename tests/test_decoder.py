@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +12,18 @@ import pytest
 from kernels.backend import Cpu
 from kernels.checking import CheckError, close
 from kernels.decoder import library
-from kernels.decoder.bench import Point, chosen, on_file, order
+from kernels.decoder.bench import (
+    FEWEST,
+    SAMPLES,
+    SKIPPED,
+    SPAN_S,
+    WARM,
+    Point,
+    _timed,
+    chosen,
+    on_file,
+    order,
+)
 from kernels.decoder.bench_points import BUDGET_TOKENS, grid
 from kernels.decoder.check import cases, check, weights_of
 from kernels.decoder.check_stages import check_stages
@@ -215,6 +227,19 @@ def test_host_mode_brings_the_slab_back() -> None:
         make_mode(step, "fast")
 
 
+def test_timed_leaves_the_first_steps_out() -> None:
+    class Slow:
+        runs: ClassVar[list[int]] = []
+
+        def run(self, steps: int) -> list[float]:
+            self.runs.append(steps)
+            return [*[9.0] * SKIPPED, *[seconds] * (steps - SKIPPED)]
+
+    for seconds, samples in ((1e-3, SAMPLES), (4e-3, int(SPAN_S / 4e-3)), (1.0, FEWEST)):
+        assert _timed(Slow()) == [seconds] * samples
+    assert Slow.runs[:2] == [WARM, SKIPPED + SAMPLES]
+
+
 def test_grid_has_the_promised_points() -> None:
     points = list(grid())
     assert len(points) == len(set(points))
@@ -239,8 +264,6 @@ def test_points_on_file_are_skipped(tmp_path: Path) -> None:
 
 
 def test_options_choose_points() -> None:
-    import argparse
-
     names = ("model", "modes", "kernels", "batches", "contexts", "weights", "kv", "tokens")
     options = dict.fromkeys((*names, "budget_tokens")) | {"batches": ["8"], "kernels": ["torch"]}
     found = list(chosen(argparse.Namespace(**options)))

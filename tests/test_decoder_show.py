@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from kernels.__main__ import main
-from kernels.decoder.account import Ceiling, account, plain, read_ceiling, stage_bytes, text
+from kernels.decoder.account import Ceiling, account, read_ceiling, stage_bytes
+from kernels.decoder.account_text import plain, text
 from kernels.decoder.shape import SHAPES
 from kernels.decoder.timeline import (
     ENDING,
@@ -175,7 +176,8 @@ def test_an_account_divides_the_wall_time_without_a_rest() -> None:
     assert [what for what, _, kind in found.control if kind == "measured"] == ["barriers (82)"]
     words = text(found)
     assert "R2, resident kernel: batch 1, 1 new token a request, context 1,024, dense" in words
-    assert words.splitlines()[-1].startswith("not accounted")
+    assert "\nnot accounted  " in words
+    assert words.endswith("streamed ahead while SMs waited.")  # the made-up `out` is that fast
     assert json.loads(json.dumps(plain(found)))["account"]["not_accounted_s"] == found.rest
 
 
@@ -202,6 +204,18 @@ def test_a_graph_is_charged_what_the_profile_says_of_launch_and_copy() -> None:
     found = account(step("graph", "fused", 1, 1024), Ceiling(READ, "", costs))
     assert found.controlled == pytest.approx(1.6e-5)
     assert {kind for *_, kind in found.control} == {"estimated"}
+
+
+def test_a_host_shows_the_submission_that_work_does_not_hide() -> None:
+    costs = {"host_python_submit_s": 1e-5, "host_sync_s": 5e-6, "host_copyback_s": 4e-6}
+    record = step("host-python", "library", 1, 1024, nodes=100, stages={"qkv": 6e-4})
+    slow, fast = (
+        account({**record, "submit_s": s}, Ceiling(READ, "", costs)) for s in (1e-3, 1e-4)
+    )
+    assert slow.control[0] == ("submission of 100, not hidden", pytest.approx(4e-4), "measured")
+    assert fast.control[0][1] == pytest.approx(1e-6)
+    guessed = account(record, ceiling)
+    assert guessed.control[0][1:] == (pytest.approx(4e-4), "estimated")
 
 
 @pytest.mark.parametrize("seconds", [[], [1e-3, -1.0]])
@@ -255,10 +269,11 @@ def test_a_wrong_trace_is_told() -> None:
 
 
 def test_clocks_of_their_own_are_laid_over_each_other() -> None:
-    stamps = made_stamps()
-    offset = np.random.default_rng(7).integers(0, 10**12, (len(stamps), 1))
-    mixed = np.where(stamps > 0, stamps + offset, 0)
-    one, other = spans(stamps), spans(mixed, own_clocks=True)
+    stamps, rng = made_stamps(), np.random.default_rng(7)
+    offset = rng.integers(0, 10**12, (len(stamps), 1))
+    rate = 1.0 + 5e-3 * rng.standard_normal((len(stamps), 1))
+    ticks = ((stamps - stamps[0, 0]) * rate).astype(np.int64) + offset + 10**9
+    one, other = spans(stamps), spans(np.where(stamps > 0, ticks, 0), own_clocks=True)
     assert other.seconds == pytest.approx(one.seconds, rel=2e-3)
     for name, seconds in stage_seconds(one).items():
         assert stage_seconds(other)[name] == pytest.approx(seconds, abs=2.5e-6), name
@@ -445,3 +460,16 @@ def test_without_a_gpu_decode_says_so(
     monkeypatch.setattr(sys, "argv", ["x", "decode", "--mode", "graph", "--kernels", "library"])
     assert main() == 2
     assert capsys.readouterr().err.startswith("decode needs an NVIDIA GPU")
+
+
+def test_constants_of_the_loops_are_shown(tmp_path: Path) -> None:
+    line = {"kind": "constant", "name": "exit", "model": "1b", "kernels": "fused", "batch": 1,
+            "mode": "resident", "context": 1024, "seconds": [1e-6, 2e-6, 3e-6]}  # fmt: skip
+    file = written(tmp_path / "s", [step("graph", "torch", 1, 1024), line])
+    loop = {"kind": "fitted", "parameters": {"around_s": 8e-6, "ring_bytes": 2.7e7}, "note": "n"}
+    steps = read_steps([file], Ceiling(READ, "", {}, {"resident/fused": loop}))
+    document = build(steps, None, set())
+    assert (
+        "| `exit` | R2 resident kernel, fused | 1B | 1 | 1k | 2.00 | 1.20 to 2.80 | 3 |" in document
+    )
+    assert "| R2 resident kernel, fused | fitted | around 8 us, ring_bytes 27 MB | n |" in document

@@ -30,7 +30,7 @@ def loops(draw: Any, max_batch: int) -> dict[str, Any]:
     """Every key of `loop`, valid together."""
     sizes = st.sets(st.integers(1, max_batch), min_size=1).map(sorted)
     return {
-        "mode": draw(st.sampled_from(["host", "graph", "resident"])),
+        "mode": draw(st.sampled_from(["host", "graph", "control", "resident"])),
         "host": draw(st.sampled_from(["python", "c"])),
         "kernels": draw(st.sampled_from(["fused", "library"])),
         "prefill": draw(st.sampled_from(["exit", "partition"])),

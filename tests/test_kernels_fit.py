@@ -55,6 +55,9 @@ AXES = {
     "roofline_gemv": {"bytes": SIZE, "flops": SIZE},
     "ramped_gemv": {"bytes": SIZE, "flops": SIZE, "inputs": COUNT},
     "split_kv": dict.fromkeys(("batch", "total_context", "heads", "kv_heads", "head_dim"), COUNT),
+    "split_kv_columns": dict.fromkeys(
+        ("batch", "total_context", "heads", "kv_heads", "head_dim"), COUNT
+    ),
     "ramped_flops": dict.fromkeys(("heads", "head_dim", "chunk", "offset"), COUNT),
     "chunked_prefill": dict.fromkeys(("heads", "head_dim", "chunk"), COUNT) | {"offset": OFFSET},
     "linear_bytes": {"bytes": SIZE},

@@ -216,7 +216,9 @@ def test_capacity_comes_from_the_profile_when_not_given() -> None:
 
 def test_profile_decides_the_times(tmp_path: Path) -> None:
     document = json.loads((Path("sim") / "profiles" / "nvidia-h200.json").read_text())
-    document["kernels"]["gemm.bf16"]["parameters"]["bytes_per_s"] = 1e12
+    for name, entry in [*document["kernels"].items(), *document.get("in_step", {}).items()]:
+        if name.startswith(("gemm.bf16", "gemv.bf16")):
+            entry["parameters"]["bytes_per_s"] = 1e12
     slow = tmp_path / "slow.json"
     slow.write_text(json.dumps(document))
     ran = run(hardware={"profile": str(slow)})

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STUDY = """
 trace: {source: azure-conv-like, requests: 60, rate_scale: 4.0}
 model: llama-3.2-1b
-sweep: {loop.mode: [host, resident], trace.rate_scale: [2, 4]}
+sweep: {loop.mode: [host, control, resident], trace.rate_scale: [2, 4]}
 """
 
 
@@ -34,7 +34,8 @@ def test_a_study_has_an_overview_and_a_load_figure(study: Path) -> None:
     names = {path.name for path in files}
     assert {"overview.svg", "overview.png", "load.svg", "latency.svg", "time.png"} <= names
     svg = (study / "figures" / "overview.svg").read_text()
-    for said in ("host", "resident", "simulated", "measured", "TTFT p99 (ms)", "GPU busy"):
+    loops = ("host", "control", "resident")
+    for said in (*loops, "simulated", "measured", "TTFT p99 (ms)", "GPU busy"):
         assert said in svg
 
 

@@ -362,6 +362,11 @@ def test_loops_are_loaded_and_a_profile_may_have_none(tmp_path):
         ("resident__fused", LOOP, "loops.resident/fused.parameters.node_s: no parameter"),
         (
             "graph__library",
+            {**LOOP, "leaving": {"exit_s": 1.0}},
+            "loops.graph/library.leaving.relaunch_s: None is no finite number",
+        ),
+        (
+            "graph__library",
             {**LOOP, "parameters": {"around_s": -1.0, "node_s": 1e300}},
             "loops.graph/library.parameters.around_s: -1.0 is too small",
         ),

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,8 @@ from sim.simulate import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from sim.profile import Profile
 
 TICK = 2.0**-10
 ENDLESS = 1e300
@@ -68,6 +70,11 @@ _KERNELS: dict[str, tuple[str, dict[str, float]]] = {
     ),
     "elementwise": ("linear_bytes", {"t0_s": TICK, "bytes_per_s": ENDLESS}),
 }  # fmt: skip
+
+
+def alone(profile: Profile) -> Profile:
+    """*profile* without what whole decode steps have taught it: kernels timed one by one."""
+    return replace(profile, loops={}, in_step={})
 
 
 def write_profile(

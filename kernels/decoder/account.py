@@ -7,7 +7,7 @@ explains stands there as *not accounted*, negative where the parts overlap.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-LEGEND = {
-    "host-python": "H1, Python host", "host-c": "H2, C host", "graph": "G, CUDA graph",
-    "control": "R1, graph re-launched by the device", "resident": "R2, resident kernel",
-    "eager": "PyTorch, eager",
-}  # fmt: skip
 WEIGHT_BITS = {"bf16": 16, "w4a16": 4}
 KV_BITS = {"bf16": 16, "int8": 8}
 
@@ -36,6 +31,8 @@ class Ceiling:
     note: str
     constants: Mapping[str, float]
     """Costs of control in seconds by the profile's names."""
+    loops: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The profile's loops: what a whole step costs in each mode beside its stages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +154,8 @@ def read_ceiling(profile: Path | None) -> Ceiling:
             name: float(one["value"]) for name, one in constants.items() if name.endswith("_s")
         }
         note = f"{entry['kind']}, profile {found['name']}"
-        return Ceiling(float(entry["value"]), note, seconds)
-    except (KeyError, TypeError) as error:
+        return Ceiling(float(entry["value"]), note, seconds, dict(found.get("loops", {})))
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"no profile with hbm_read_bytes_per_s: {error}") from None
 
 
@@ -179,7 +176,7 @@ def _control(
 ) -> tuple[tuple[str, float, str], ...]:
     """Waits as the kernel's clock saw them, else what the profile's constants say."""
     found: list[tuple[str, float, str]] = []
-    nodes, barriers = record.get("nodes"), record.get("barriers")
+    barriers = record.get("barriers")
     waits = sum(stage.wait for stage in stages)
     waits += float((record.get("stages") or {}).get("barrier", 0.0))
     if waits > 0.0:
@@ -187,114 +184,33 @@ def _control(
     elif barriers and "grid_barrier_s" in at:
         found.append((f"barriers ({barriers})", barriers * at["grid_barrier_s"], "estimated"))
     work = sum(stage.seconds + stage.tail for stage in stages)
-    for what, seconds in _host_costs(str(record["mode"]), nodes, work, at):
-        found.append((what, seconds, "estimated"))
-    return tuple(found)
+    return (*found, *_host_costs(record, work, at))
 
 
 def _host_costs(
-    mode: str, nodes: int | None, work: float, at: Mapping[str, float]
-) -> list[tuple[str, float]]:
-    """What the profile says of submission, synchronisation and copy-back.
+    record: Mapping[str, Any], work: float, at: Mapping[str, float]
+) -> list[tuple[str, float, str]]:
+    """Submission as the record has it, synchronisation and copy-back as the profile says.
 
     The gaps between nodes are in the stages, which are timed as nodes of graphs.
     """
+    mode, nodes = str(record["mode"]), int(record.get("nodes") or 0)
     names = {
-        "host-python": ("host_python_submit_s", "launch_latency_s", "host_sync_s",
-                        "host_copyback_s"),
-        "host-c": ("host_c_submit_s", "launch_latency_s", "host_c_sync_s", "host_c_copyback_s"),
+        "host-python": ("host_python_submit_s", "host_sync_s", "host_copyback_s"),
+        "host-c": ("host_c_submit_s", "host_c_sync_s", "host_c_copyback_s"),
         "graph": ("host_c_graph_launch_s", "host_c_copyback_s"),
-    }.get(mode, ())  # fmt: skip
+    }.get(mode, ())
     if not names or not set(names) <= at.keys():
         return []
     if mode == "graph":
         launch, copy = (at[name] for name in names)
-        return [("graph launch and synchronise", launch), ("copy-back", copy)]
-    if not nodes:
-        return []
-    submit, begin, sync, copy = (at[name] for name in names)
-    # Launches hide behind work that is longer than they are.
-    shown = begin + max(submit, nodes * submit - work)
-    return [
-        (f"submission of {nodes} launches, not hidden", shown),
-        ("synchronise and copy-back", sync - begin + copy),
-    ]
-
-
-# ------------------------------------------------------------------------------ in words
-def headline(record: Mapping[str, Any]) -> str:
-    """What was run, in a line."""
-    tokens, budget = int(record.get("tokens", 1)), int(record.get("budget_tokens") or 0)
-    mode = str(record["mode"])
-    sparse = 0 < budget < int(record["context"])
-    return (
-        f"llama {record['model']} shape, {record['kernels']} kernels, {LEGEND.get(mode, mode)}: "
-        f"batch {record['batch']}, {tokens} new token{'s' if tokens > 1 else ''} a request, "
-        f"context {int(record['context']):,}, "
-        f"{f'{budget:,} tokens selected' if sparse else 'dense'}, "
-        f"{record.get('weights', 'bf16')} weights, {record.get('kv', 'bf16')} KV"
-    )
-
-
-def text(found: Account) -> str:
-    """The account as printed."""
-    wall, floor = found.wall, found.floor
-    samples = len(found.record["seconds"])
-    lines = [
-        headline(found.record),
-        f"{'wall per step':32} {_us(wall)} us median, p10 {_us(found.low).strip()}, "
-        f"p90 {_us(found.high).strip()} ({samples} steps, measured, copy-back included)",
-        f"{'floor':32} {_us(floor)} us: {found.bytes / 1e9:.3f} GB at "
-        f"{found.ceiling.bytes_per_s / 1e12:.2f} TB/s ({found.ceiling.note}); "
-        f"{floor / wall:.0%} of the wall",
-    ]
-    counts = [f"{found.record[name]} {name}" for name in ("nodes", "barriers")
-              if found.record.get(name)]  # fmt: skip
-    lines += [f"{'a step is':32} {', '.join(counts)}"] if counts else []
-    if not found.stages:
-        return "\n".join([*lines, "no stage was timed"])
-    lines += ["", f"{'GPU time by stage':32} {'us':>9} {'of wall':>8} {'MB read':>9} {'TB/s':>6} "
-                  f"{'of ceiling':>10}"]  # fmt: skip
-    for stage in found.stages:
-        lines.append(_line(f"  {stage.name}", stage.seconds, wall, stage.bytes, found.ceiling))
-    tails = sum(stage.tail for stage in found.stages)
-    if tails:
-        lines.append(_line("  tails: waiting for the last SM", tails, wall))
-    lines.append(_line("all stages", found.busy, wall, found.bytes, found.ceiling))
-    for what, seconds, kind in found.control:
-        lines.append(_line(f"  {what}", seconds, wall) + f"   {kind}")
-    lines.append(_line("barriers and control", found.controlled, wall))
-    lines.append(_line("not accounted", found.rest or 0.0, wall))
-    if found.record["mode"] != "resident":
-        lines.append("Stages are timed one by one, each as a graph of its own with cold caches.")
-    return "\n".join(lines)
-
-
-def _line(
-    name: str, seconds: float, wall: float, moved: float | None = None,
-    ceiling: Ceiling | None = None,
-) -> str:  # fmt: skip
-    line = f"{name:32} {_us(seconds)} {seconds / wall:8.1%}"
-    if moved and ceiling and seconds > 0.0:
-        rate = moved / seconds
-        line += f" {moved / 1e6:9.1f} {rate / 1e12:6.2f} {rate / ceiling.bytes_per_s:10.0%}"
-    return line
-
-
-def _us(seconds: float) -> str:
-    return f"{seconds * 1e6:9.1f}"
-
-
-def plain(found: Account) -> dict[str, Any]:
-    """The account as JSON: the record, so that a report reads it too, and its parts beside it."""
-    return {
-        **found.record,
-        "account": {
-            "wall_s": found.wall, "p10_s": found.low, "p90_s": found.high,
-            "floor_s": found.floor, "bytes": found.bytes,
-            "read_ceiling_bytes_per_s": found.ceiling.bytes_per_s,
-            "stages_s": found.busy, "control_s": found.controlled, "not_accounted_s": found.rest,
-            "stage_bytes": {stage.name: stage.bytes for stage in found.stages},
-            "control": [list(entry) for entry in found.control],
-        },
-    }  # fmt: skip
+        return [("graph launch and synchronise", launch, "estimated"),
+                ("copy-back", copy, "estimated")]  # fmt: skip
+    found = [("synchronise and copy-back", at[names[1]] + at[names[2]], "estimated")]
+    if nodes:
+        kind = "measured" if record.get("submit_s") else "estimated"
+        whole = float(record.get("submit_s") or nodes * at[names[0]])
+        # Launches hide behind work that is longer than they are.
+        shown = max(whole / nodes, whole - work)
+        found.insert(0, (f"submission of {nodes}, not hidden", shown, kind))
+    return found

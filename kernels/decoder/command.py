@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from .shape import SHAPES
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from ..backend import Gpu
     from .account import Ceiling
@@ -24,13 +24,19 @@ if TYPE_CHECKING:
 
 MODES = ("host-python", "host-c", "graph", "control", "resident")
 KERNELS = ("library", "fused")
-PROFILE = Path(__file__).parents[2] / "sim" / "profiles" / "nvidia-h200.json"
+HOSTS = ("host-python", "host-c")
+"""Modes whose host submits kernel by kernel."""
+ROOT, SHIPPED = Path(__file__).parents[2], "profiles/nvidia-h200.json"
+PROFILE = ROOT / "sim" / SHIPPED if (ROOT / "sim").is_dir() else ROOT / SHIPPED
+"""Beside this package in a checkout, around it in an installed `sim`."""
 BATCHES, MOST_TOKENS, MOST_STEPS, PAGE_TOKENS = 64, 8, 1000, 16
 WARM, SKIPPED, LEAST_STEPS = 10, 3, 5
 ROOM = 512
 """Tokens that a request may grow by besides the timed steps: warm-up, stages, stamps."""
-STAMPED_RUNS, STAMPED_STEPS = 9, 6
-"""Runs whose last step is stamped, and steps of each."""
+STAMPED_RUNS = 9
+"""Runs whose last step is stamped; it is the step in the middle of the timed ones."""
+CLOCKED_S, MOST_CLOCKED = 0.25, 300
+"""How long, and for how many steps at most, the loop runs to tell its clock."""
 
 
 def add_decode(commands: Any) -> None:
@@ -65,7 +71,8 @@ def add_decode(commands: Any) -> None:
 
 def run_decode(arguments: argparse.Namespace) -> int:
     """Prints the account; 0, or raises `SamplesError`, one line, if the arguments are at fault."""
-    from .account import account, plain, text
+    from .account import account
+    from .account_text import plain, text
 
     point = point_of(arguments)
     ceiling = ceiling_of(arguments.profile)
@@ -182,27 +189,45 @@ def measure(gpu: Gpu, point: Point, steps: int, seed: int) -> tuple[dict[str, An
     saved = state.save()
     step = make_step(gpu, weights, state, point)
     mode = make_mode(step, point.mode)
-    clocks = machine.Clocks(gpu)
     mode.run(WARM)
     state.load(saved)
-    with clocks:
-        seconds = list(mode.run(SKIPPED + steps))[SKIPPED:]
+    seconds = list(mode.run(SKIPPED + steps))[SKIPPED:]
     record = {
         "kind": "step", **point.record(), "seconds": [round(float(one), 9) for one in seconds],
         "nodes": getattr(mode, "nodes", None), "barriers": getattr(mode, "barriers", None),
         "stages": None, "sha": machine.commit(Path(__file__).parents[2]), "seed": seed,
-        "sm_mhz": _clock(gpu, clocks.seen), "device": machine.facts(gpu),
+        "sm_mhz": None, "device": machine.facts(gpu),
     }  # fmt: skip
+    if mode.name in HOSTS:
+        record["submit_s"] = submission(mode)
     mode.close()
     state.load(saved)
     whole = None
     if point.mode == "resident":
-        record["stages"], whole = stamped(step, state, saved, record["sm_mhz"])
+        record["stages"], whole, record["sm_mhz"] = stamped(
+            gpu, step, state, saved, SKIPPED + steps // 2
+        )
     else:
         from .bench_stages import stage_seconds
 
-        record["stages"] = stage_seconds(gpu, Staged(step), samples=8)
+        record["stages"] = stage_seconds(gpu, step, samples=8)
     return record, whole
+
+
+def submission(mode: Any, steps: int = 20) -> float:
+    """Median seconds until a host has submitted a step, which then runs on."""
+    from .modes import on_stream
+
+    if mode.name == "host-c":
+        return float(np.median(mode.list.submitted))  # of the run before
+    seconds = []
+    with on_stream(mode.stream):
+        for _ in range(steps):
+            begin = time.perf_counter()
+            mode.step.launch()
+            seconds.append(time.perf_counter() - begin)
+            mode.stream.synchronize()
+    return float(np.median(seconds))
 
 
 def make_step(gpu: Gpu, weights: Any, state: Any, point: Point) -> Step:
@@ -218,57 +243,44 @@ def make_step(gpu: Gpu, weights: Any, state: Any, point: Point) -> Step:
     return step
 
 
-def _clock(gpu: Gpu, seen: Sequence[int]) -> float:
-    """MHz of the SMs while they ran, the device's highest if nobody tells."""
-    if seen:
-        return float(np.median(seen))
-    return float(gpu.xp.cuda.Device().attributes["ClockRate"]) * 1e-3
-
-
-class Staged:
-    """A step whose launches are told apart by stage, as `stage_seconds` takes it."""
-
-    def __init__(self, step: Any) -> None:
-        self.products = getattr(step, "products", self)
-        if hasattr(step, "products"):
-            self.stages, self.items = tuple(step.stages), list(step.items)
-            return
-        layers = step.model.shape.layers
-        names = [*list(step.stages) * layers, "head", "commit"]
-        self.stages = (*step.stages, "head", "commit")
-        self.items = [
-            Launched(name, launch) for name, launch in zip(names, step.launches, strict=True)
-        ]
-
-    def stream(self) -> contextlib.AbstractContextManager[Any]:
-        """The fused kernels launch on CuPy's current stream as they are."""
-        return contextlib.nullcontext()
-
-
-class Launched:
-    """One launch and its stage."""
-
-    def __init__(self, stage: str, call: Any) -> None:
-        self.stage, self.call = stage, call
-
-
 def stamped(
-    step: Any, state: Any, saved: dict[str, Any], mhz: float
-) -> tuple[dict[str, float], Spans]:
-    """Median seconds by stage over a few stamped steps, and the step in the middle of them."""
+    gpu: Gpu, step: Any, state: Any, saved: dict[str, Any], steps: int
+) -> tuple[dict[str, float], Spans, float]:
+    """Median seconds by stage of step number *steps* in a few runs, the median one's spans, MHz."""
     from ..fused_step.launch import Resident
     from .modes import HOST_S, make_mode
     from .timeline import spans, stage_seconds
 
     mode: Any = make_mode(step, "resident")
     mode.loop = Resident(step, mode.mailbox, host_s=HOST_S, stamps=True)
-    found = []
+    stamps = []
     for _ in range(STAMPED_RUNS):
         state.load(saved)
-        mode.run(STAMPED_STEPS)
-        found.append(spans(mode.loop.stamps.get(), step.stages, ticks_a_us=mhz, own_clocks=True))
+        usual = float(np.median(mode.run(steps)))
+        stamps.append(mode.loop.stamps.get())
+    state.load(saved)
+    mhz = clock_mhz(gpu, mode, int(min(MOST_CLOCKED, CLOCKED_S / usual)))
     mode.close()
+    found = [spans(one, step.stages, ticks_a_us=mhz, own_clocks=True) for one in stamps]
     found.sort(key=lambda one: one.seconds)
     times = [stage_seconds(one) for one in found]
     medians = {name: float(np.median([one[name] for one in times])) for name in times[0]}
-    return medians, found[len(found) // 2]
+    return medians, found[len(found) // 2], mhz
+
+
+def clock_mhz(gpu: Gpu, mode: Any, steps: int) -> float:
+    """MHz at which the SMs count while *mode* runs: its stamps, read twice meanwhile.
+
+    The management library tells the clock that was asked for, which is more under such a load.
+    """
+    stream = gpu.xp.cuda.Stream(non_blocking=True)
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(mode.run, steps)
+        for _ in range(2):
+            time.sleep(CLOCKED_S / 3.0)
+            last = mode.loop.stamps.get(stream=stream).max(axis=1)
+            seen.append((time.perf_counter(), last))
+        running.result()
+    (begin, first), (end, second) = seen
+    return round(float(np.median(second - first) / (end - begin) * 1e-6), 1)

@@ -1,18 +1,20 @@
 """R1: the device decides after each step whether it runs again; the host only reads tokens.
 
-The step is the same captured graph that mode G replays, in the hands of `graph_control`.
+The step is captured as mode G captures it, into a loop in the hands of `graph_control`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..graph_control.launch import Control
 from ..loop_control.host_c import HostError, read_outputs
 from ..loop_control.mailbox import Mailbox
-from .modes import capture_step, new_stream
+from .modes import new_stream, on_stream, warm
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .modes import Step
 
 HOST_S = 0.1
@@ -29,17 +31,21 @@ class ResidentControl:
     name = "control"
 
     def __init__(
-        self, step: Step, way: str = "while", graph: Any = None, mailbox: Mailbox | None = None
+        self,
+        step: Step,
+        way: str = "while",
+        mailbox: Mailbox | None = None,
+        launch: Callable[[], None] | None = None,
     ) -> None:
-        """*graph* is the captured *step*, if there is one already."""
+        """*launch* does what `step.launch` would, with other launch attributes perhaps."""
         slots = step.state.slots
         self.step, self.stream = step, new_stream(step.backend)
         self.mailbox = mailbox or Mailbox(step.backend, slots.slots, slots.new_tokens)
-        if self.stream is not None:
-            graph = graph or capture_step(step, self.stream)
+        with on_stream(self.stream):
+            warm(step)
         self.control: Control | None = Control(
             step.backend,
-            graph or step.launch,
+            launch or step.launch,
             slots,
             self.mailbox,
             way=way,

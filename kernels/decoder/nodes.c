@@ -1,5 +1,5 @@
-// A C host that launches the nodes of a captured CUDA graph one by one, and one that captures
-// launches which may start before their predecessors end.
+// A C host that launches the nodes of a captured CUDA graph one by one, and launches that may start
+// before their predecessors end.
 //
 // Every function returns 0, the driver's error, or one of driver.h's.
 #include "graph_control/driver.h"
@@ -234,28 +234,21 @@ int submit_nodes(const List* list, CUstream stream, double* seconds) {
 }
 
 // ---------------------------------------------------------------------------- early starts
-// Captures *count* launches. If *early*, each may start as soon as every block of the one before it
-// has said launch_dependents or ended.
-int capture_launches(const Launch* list, int count, int early, CUstream stream, CUgraph* graph,
-                     CUgraphExec* exec) {
+// Launches *count* kernels, or captures them if the stream is being captured. If *early*, each may
+// start as soon as every block of the one before it has said launch_dependents or ended.
+int launch_early(const Launch* list, int count, int early, CUstream stream) {
   CUlaunchAttribute attribute;
   memset(&attribute, 0, sizeof attribute);
   attribute.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
   attribute.value.programmaticStreamSerializationAllowed = 1;
-  TRY(drv.cuStreamBeginCapture_(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
-  int error = 0;
-  for (int i = 0; i < count && !error; ++i) {
+  for (int i = 0; i < count; ++i) {
     const Launch* l = &list[i];
     CUlaunchConfig config = {
         .gridDimX = l->grid[0], .gridDimY = l->grid[1], .gridDimZ = l->grid[2],
         .blockDimX = l->block[0], .blockDimY = l->block[1], .blockDimZ = l->block[2],
         .sharedMemBytes = l->shared, .hStream = stream,
         .attrs = &attribute, .numAttrs = early && i > 0};
-    error = drv.cuLaunchKernelEx_(&config, (CUfunction)l->function, l->params, NULL);
+    TRY(drv.cuLaunchKernelEx_(&config, (CUfunction)l->function, l->params, NULL));
   }
-  int ended = drv.cuStreamEndCapture_(stream, graph);  // also after an error, or it never ends
-  if (error || ended) return error ? error : ended;
-  TRY(drv.cuGraphInstantiate_(exec, *graph, 0));
-  TRY(drv.cuGraphUpload_(*exec, stream));
-  return drv.cuStreamSynchronize_(stream);
+  return 0;
 }

@@ -14,12 +14,13 @@ import numpy as np
 
 from ..build import HERE
 from ..graph_control.driver import Handle, driver
+from ..loop_control.constants import capture
 from ..loop_control.host_c import HostError, LaunchList
 from ..loop_control.mailbox import pinned
 from .modes import capture_step, new_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ..backend import Gpu
     from ..loop_control.record import Launch
@@ -47,8 +48,8 @@ class _List(ctypes.Structure):
 class NodeList(LaunchList):
     """Steps as the nodes of *graphs* (one, or one a set), ended by a copy of *slab* to *host*.
 
-    The graphs are CuPy's or `Graph`s, with the node's parameters in them: they are kept. *host* is
-    pinned; without *slab* nothing is copied. With *sync* every step waits for its end. Raises
+    The graphs are CuPy's and are kept, for the nodes' parameters lie in them. *host* is pinned;
+    without *slab* nothing is copied. With *sync* every step waits for its end. Raises
     `HostError` for a node that no host can launch.
     """
 
@@ -140,44 +141,27 @@ class NodeList(LaunchList):
         return seconds
 
 
-class Graph:
-    """An instantiated graph with CuPy's names, which frees what the driver made."""
-
-    def __init__(self, graph: int, graph_exec: int, keep: Any, close: Callable[[], None]) -> None:
-        self.graph, self.graphExec = graph, graph_exec
-        self._keep, self._close = keep, close
-
-    def __del__(self) -> None:
-        self._close()
-
-
-def programmatic_graph(launches: Sequence[Launch], stream: Any, early: bool = True) -> Graph:
-    """The graph of *launches*, each of which may start before the one before it has ended.
+class EarlyLaunches:
+    """Launches that may start before their predecessors have ended, on *stream* at each call.
 
     Every kernel must wait by griddepcontrol.wait before it reads what another wrote or writes what
-    another reads: also the one whose own predecessor is all it needs, lest the order break for its
-    successor. The first waits for whatever the stream held. *early* False gives the same graph with
-    plain edges. Good for `LaunchList.replay` and for `NodeList`.
+    another reads: also one that needs its own predecessor only, lest the order break for its
+    successor. The first waits for whatever the stream holds. *early* False drops the permission.
     """
-    library = driver(SOURCE)
-    flat = LaunchList([launches], stream)
-    graph, graph_exec = Handle(), Handle()
 
-    def close() -> None:
-        library.free("close_graph", graph, graph_exec)
+    def __init__(self, launches: Sequence[Launch], stream: Any, early: bool = True) -> None:
+        self.stream, self.early = stream, early
+        self._flat, self._count = LaunchList([launches], stream), len(launches)
 
-    found = Graph(0, 0, flat, close)
-    library(
-        "capture_launches",
-        flat.launches,
-        len(launches),
-        int(early),
-        stream,
-        ctypes.byref(graph),
-        ctypes.byref(graph_exec),
-    )
-    found.graph, found.graphExec = graph.value or 0, graph_exec.value or 0
-    return found
+    def __call__(self) -> None:
+        """Launches all, or adds them to the graph that is being captured on the stream."""
+        arguments = (self._flat.launches, self._count, int(self.early), self.stream)
+        driver(SOURCE)("launch_early", *arguments)
+
+
+def programmatic_graph(launches: Sequence[Launch], stream: Any, early: bool = True) -> Any:
+    """The CuPy graph of `EarlyLaunches`: good for `LaunchList.replay` and for `NodeList`."""
+    return capture(stream, [EarlyLaunches(launches, stream, early)])
 
 
 class HostC:

@@ -105,14 +105,30 @@ def _first(found: np.ndarray[Any, Any]) -> int:
     return int(positive.min()) if len(positive) else 0
 
 
-def aligned(whole: Spans) -> Spans:
-    """The workers' clocks laid over each other: a barrier lets all go at once, in the median."""
-    # Model: the release of a barrier reaches all SMs at the same time but for scatter; a constant
-    # difference between two SMs is their clocks' and none of the barrier's.
-    typical = np.nanmedian(whole.begin - whole.begin[:1], axis=0)
-    offset = np.nanmedian(whole.begin - (whole.begin[:1] + typical), axis=1, keepdims=True)
-    offset = np.where(np.isnan(offset), 0.0, offset)
-    return replace(whole, begin=whole.begin - offset, end=whole.end - offset)
+def aligned(whole: Spans, rounds: int = 3) -> Spans:
+    """The workers' clocks laid over each other by a line each: a barrier lets all go at once."""
+    # Model: the release of a barrier reaches all SMs at the same time but for scatter. What differs
+    # steadily between two SMs is their clocks': zero and rate, for each GPC has a clock of its own.
+    begin, end = whole.begin, whole.end
+    first = begin - np.nanmedian(begin - begin[:1], axis=1, keepdims=True)
+    for _ in range(rounds):
+        common = np.nanmedian(first, axis=0)
+        lines = [_line(row, common) for row in begin]
+        rate, zero = (np.array(part)[:, None] for part in zip(*lines, strict=True))
+        first = begin * rate + zero
+    return replace(whole, begin=first, end=end * rate + zero)
+
+
+def _line(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Slope and intercept of *y* over *x*; the slope is 1 where two points do not tell it."""
+    known = ~np.isnan(x)
+    if not known.any():
+        return 1.0, 0.0
+    middle, level = float(x[known].mean()), float(y[known].mean())
+    apart, risen = x[known] - middle, y[known] - level
+    square = float(apart @ apart)
+    slope = float(apart @ risen) / square if square > 0.0 else 1.0
+    return slope, level - slope * middle
 
 
 # ------------------------------------------------------------------------------ where time goes

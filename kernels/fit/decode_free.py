@@ -11,43 +11,44 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..decoder.shape import SHAPES
 from .decode_model import PRODUCT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .decode_model import Block
-    from .decode_points import StepPoint
 
 RATE, TIME, LOOSE = 0.05, 0.3, 1.0
 """Widths: a rate, a fixed cost, what nobody has measured before."""
-ATTENTION = {"t0_s": TIME, "bytes_per_s": RATE, "ramp_s": TIME, "cta_s": LOOSE}
-PRODUCTS = ("qkv", "out", "gate_up", "down", "head")
-KERNELS: dict[str, tuple[dict[str, float], tuple[str, ...]]] = {
-    "gemm.bf16": ({"t0_s": TIME, "bytes_per_s": RATE}, PRODUCTS),
-    "gemv.bf16": ({"t0_s": TIME, "bytes_per_s": RATE, "flops_per_s": TIME}, PRODUCTS),
-    "gemm.int4": (
-        {"gemv_t0_s": TIME, "gemv_bytes_per_s": RATE, "gemv_ramp_s": TIME, "gemv_input_s": TIME},
-        PRODUCTS,
-    ),
-    "elementwise.norm": ({"t0_s": TIME}, ("qkv", "gate_up", "head")),
-    "elementwise.rope": ({"t0_s": TIME}, ("qkv",)),
-    "elementwise.silu_mul": ({"t0_s": TIME}, ("gate_up",)),
-    "kv_append.bf16": ({"t0_s": TIME}, ("qkv",)),
-    "page_score": ({"t0_s": TIME, "bytes_per_s": RATE}, ("attend",)),
-    "topk_select": ({"t0_s": TIME, "entry_s": TIME}, ("attend",)),
-    "verify_commit.greedy": ({"t0_s": TIME}, ("commit",)),
-    "decode_attention.bf16": (ATTENTION, ("attend",)),
-    "decode_attention.int8": (ATTENTION, ("attend",)),
-    "verify_attention.bf16": ({"ramp_s": TIME, "bytes_per_s": RATE, "cta_s": TIME}, ("attend",)),
+ATTENTION = {
+    "t0_s": LOOSE, "bytes_per_s": RATE, "ramp_s": LOOSE, "cta_s": LOOSE, "column_s": LOOSE,
+}  # fmt: skip
+COLUMN_S = 2e-6
+"""Of eight more query rows of a KV head, as a start."""
+KERNELS: dict[str, dict[str, float]] = {
+    "gemm.bf16": {"t0_s": TIME, "bytes_per_s": RATE},
+    "gemv.bf16": {"t0_s": LOOSE, "bytes_per_s": RATE, "flops_per_s": LOOSE},
+    "gemm.int4": {"gemv_t0_s": TIME, "gemv_bytes_per_s": RATE, "gemv_input_s": TIME},
+    "elementwise.norm": {"t0_s": TIME},
+    "elementwise.rope": {"t0_s": TIME},
+    "elementwise.silu_mul": {"t0_s": TIME},
+    "kv_append.bf16": {"t0_s": TIME},
+    "page_score": {"t0_s": LOOSE, "bytes_per_s": RATE},
+    "topk_select": {"t0_s": LOOSE, "entry_s": LOOSE},
+    "verify_commit.greedy": {"t0_s": TIME},
+    "decode_attention.bf16": ATTENTION,
+    "decode_attention.int8": ATTENTION,
 }
-"""What is free in each kernel, with its width, and the stages in which the kernel works."""
+"""What is free in each kernel, with its width."""
 STREAM = {
     "around_s": 5e-6, "bytes_per_s": 4.5e12, "consume_bytes_per_s": 1.2e13,
     "ring_bytes": 8 * 16384 * 131.0, "meet_s": 2e-6, "row_s": 5e-8, "latency_s": 2e-6,
 }  # fmt: skip
 FIXED = ("ring_bytes",)
 """Known from the design."""
+TIMER_S = 3e-6
+"""What timing a stage alone adds, as a start: the way from one event over a graph to the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,12 @@ def start_of(
     document: Mapping[str, Any], loops: Iterable[str]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, float]]]:
     """Kernels by name and constants by loop, before any step has been seen."""
-    kernels = {name: copy.deepcopy(dict(entry)) for name, entry in document["kernels"].items()}
+    entries = {**document["kernels"], **document.get("in_step", {})}
+    kernels = {
+        name: copy.deepcopy(dict(entry))
+        for name, entry in entries.items()
+        if entry["source"] != "decode"
+    }
     constant = {name: entry["value"] for name, entry in document["constants"].items()}
     node, latency = constant["graph_node_s"], constant["launch_latency_s"]
     found: dict[str, dict[str, float]] = {}
@@ -95,16 +101,19 @@ def free_of(
     kernels: dict[str, dict[str, Any]],
     constants: Mapping[str, dict[str, float]],
 ) -> list[Free]:
-    """What the training steps say something about; adds kernels' second versions to *kernels*."""
+    """What the training steps tell about; adds kernels' versions in a step to *kernels*."""
     found: list[Free] = []
-    for name, place in sorted({pair for block in train for pair in _used(block)}):
-        widths, stages = KERNELS[name]
+    for base, matrix, place in sorted({use for block in train for use in _used(block)}):
+        name = f"{base}.{matrix}" if f"{base}.{matrix}" in kernels else base
         entry = copy.deepcopy(kernels[name])
-        entry["stages"] = stages
         entry["note"] = f"{name} inside a decode step ({place}), from its own measurement on"
-        kernels[f"{name}.{place}"] = entry
+        if "column_s" in KERNELS[base]:
+            entry["form"] = "split_kv_columns"
+            entry["parameters"]["column_s"] = COLUMN_S
+        own = _own(base, matrix, place)
+        kernels[own] = entry
         table = entry["parameters"]
-        found += [_free(table, key, width, f"{name}.{place}") for key, width in widths.items()]
+        found += [_free(table, key, width, own) for key, width in KERNELS[base].items()]
     for loop in constants.values():
         for key in loop:
             if key not in FIXED:
@@ -113,26 +122,36 @@ def free_of(
     return found
 
 
+def kernels_of(block: Block) -> set[str]:
+    """Names of the kernels in a step that *block* feels."""
+    return {_own(*use) for use in _used(block)}
+
+
+def _own(base: str, matrix: str, place: str) -> str:
+    return ".".join(filter(None, (base, matrix, place)))
+
+
 def _free(table: dict[str, float], key: str, width: float, kernel: str | None = None) -> Free:
     start = max(table[key], 1e-12)
     return Free(table, key, start, width, start * 0.02, start * 50.0, kernel)
 
 
-def _used(block: Block) -> set[tuple[str, str]]:
-    """Kernels that work in the steps of *block*, and where."""
+def _used(block: Block) -> Iterator[tuple[str, str, str]]:
+    """(kernel, matrix, place) of what works in the steps of *block*."""
     point = block.first
-    names = {attention(point)}
+    names = {f"decode_attention.{point.cell['kv']}"}
     if point.cell["budget_tokens"]:
         names |= {"page_score", "topk_select"}
     if point.place == "library":
-        names |= {PRODUCT[point.cell["weights"]], "kv_append.bf16", "verify_commit.greedy"}
+        names |= {"kv_append.bf16", "verify_commit.greedy"}
         names |= {f"elementwise.{name}" for name in ("norm", "rope", "silu_mul")}
     if point.place == "fused":
-        names |= {"gemv.bf16", "verify_commit.greedy"}
-    return {(name, point.place) for name in names}
-
-
-def attention(point: StepPoint) -> str:
-    """The kernel of a step's attention."""
-    several = point.cell["tokens"] > 1 and point.cell["kv"] == "bf16"
-    return "verify_attention.bf16" if several else f"decode_attention.{point.cell['kv']}"
+        names |= {"verify_commit.greedy"}
+    for name in names:
+        yield name, "", point.place
+    if point.place != "resident":
+        shape = SHAPES[point.cell["model"]]
+        library = point.place == "library"
+        product = PRODUCT[point.cell["weights"]] if library else "gemv.bf16"
+        for n, k in (*shape.products.values(), (shape.vocabulary, shape.hidden)):
+            yield product, f"{n}x{k}", point.place

@@ -24,7 +24,7 @@ WEIGHT_BITS = {"bf16": 16, "w4a16": 4}
 PRODUCT = {"bf16": "gemm.bf16", "w4a16": "gemm.int4"}
 KV_BITS = {"bf16": 16.0, "int8": 8.0}
 GROUPS = {
-    "norm": "qkv", "rope": "qkv", "append": "qkv", "score": "attend", "select": "attend",
+    "norm": "qkv", "rope": "qkv", "append": "qkv",
     "mlp_norm": "gate_up", "silu_mul": "gate_up", "final_norm": "head", "verify": "commit",
     "record": "commit",
 }  # fmt: skip
@@ -87,6 +87,11 @@ class Layers:
         layer = [*self._times(self.before), self.attend, *self._times(self.after)]
         return [*self._times(self.head), *layer * self.layers, *self._times(self.tail)]
 
+    def total(self) -> FloatArray:
+        """Seconds of all kernels."""
+        layer = sum(self._times([*self.before, *self.after]), self.attend)
+        return sum(self._times([*self.head, *self.tail]), self.layers * layer)
+
     def stages(self) -> dict[str, FloatArray]:
         """Seconds of each stage of a record, over all layers."""
         found: dict[str, FloatArray] = {"attend": self.layers * self.attend}
@@ -133,11 +138,13 @@ class _Builder:
         shape = self.shape
         wide = shape.q_width + 2 * shape.kv_width
         chosen = [self.score(), self.select()] if self.sparse else []
+        name = f"decode_attention.{self.kv}"
         several = self.tokens.max() > 1 and self.kv == "bf16"
-        name = "verify_attention.bf16" if several else f"decode_attention.{self.kv}"
+        if several and f"{name}.{self.place}" not in self.kernels:
+            name = "verify_attention.bf16"
         if self.place != "library":
             return Layers(
-                [],
+                [self.small("begin", 2)],
                 [self.product("qkv", shape.hidden, wide), *chosen],
                 self.attention(name),
                 [
@@ -178,15 +185,16 @@ class _Builder:
             shape.layers,
         )
 
-    def seconds(self, kernel: str, **axes: FloatArray | float) -> FloatArray:
+    def seconds(self, kernel: str, matrix: str = "", **axes: FloatArray | float) -> FloatArray:
         """Seconds of *kernel* in each cell, its gap in this loop included."""
-        entry = self.kernels.get(f"{kernel}.{self.place}") or self.kernels[kernel]
+        names = (f"{kernel}.{matrix}.{self.place}", f"{kernel}.{matrix}", f"{kernel}.{self.place}")
+        entry = self.kernels[next((name for name in names if name in self.kernels), kernel)]
         like = np.ones_like(self.batch)
         found = FORMS[entry["form"]](entry["parameters"], {k: v * like for k, v in axes.items()})
         return found + self.shift
 
     def part(self, name: str, kernel: str, **axes: FloatArray | float) -> Part:
-        return name, self.seconds(kernel, **axes), 0.0
+        return name, self.seconds(kernel, "", **axes), 0.0
 
     def small(self, name: str, elements: int) -> Part:
         kernel = f"elementwise.{name.removeprefix('mlp_').removeprefix('final_')}"
@@ -198,7 +206,7 @@ class _Builder:
         moved = streamed + 2.0 * self.rows * (k + n)
         kernel = PRODUCT[self.weights] if self.place == "library" else "gemv.bf16"
         seconds = self.seconds(
-            kernel, bytes=moved, flops=2.0 * self.rows * n * k, inputs=self.rows * k
+            kernel, f"{n}x{k}", bytes=moved, flops=2.0 * self.rows * n * k, inputs=self.rows * k
         )
         return name, seconds, streamed
 
@@ -247,9 +255,9 @@ def seconds(
         # Attention's kernel stands for its time between two meetings.
         return streamed(layers(block, kernels, -gap), block, loop)
     parts = layers(block, kernels, loop["node_s"] - gap)
-    times = parts.walk()
     if "submit_s" not in loop:
-        return loop["around_s"] + sum(times, np.zeros(len(block.points)))
+        return loop["around_s"] + parts.total()
+    times = parts.walk()
     end = np.zeros(len(block.points))
     for number, kernel in enumerate(times, 1):
         arrived = number * loop["submit_s"] + loop["latency_s"]

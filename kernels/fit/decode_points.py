@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..decoder.shape import SHAPES
@@ -71,6 +71,8 @@ class Steps:
     place: str
     headers: list[dict[str, Any]] = field(default_factory=list)
     points: list[StepPoint] = field(default_factory=list)
+    constants: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    """Seconds of what is no step, by loop and name."""
     others: list[StepPoint] = field(default_factory=list)
     """Of engines that are none of ours: yardsticks."""
 
@@ -83,12 +85,13 @@ def is_train(cell: Mapping[str, Any]) -> bool:
 
 
 def read_steps(path: Path) -> Steps:
-    """The steps in *path*, plain or gzip; a step measured again replaces the one before.
+    """The steps in *path*, plain or gzip.
 
+    A step measured again of the same commit adds its samples; of another, it replaces the old one.
     Raises `SamplesError`, one line, if it is no such file.
     """
     found = Steps(str(path))
-    last: dict[tuple[str, str, str], StepPoint] = {}
+    last: dict[tuple[str, str, str], tuple[Any, list[Any]]] = {}
     for number, entry in entries(path):
         try:
             match entry["kind"]:
@@ -96,14 +99,29 @@ def read_steps(path: Path) -> Steps:
                     found.headers.append(entry)
                 case "step":
                     point = _point(entry)
-                    last[identity(point.cell), point.kernels, point.mode] = point
+                    key = identity(point.cell), point.kernels, point.mode
+                    sha, before = last.get(key, (None, []))
+                    again = [*before, entry] if sha == entry.get("sha") else [entry]
+                    last[key] = entry.get("sha"), again
+                case "constant":
+                    loop = f"{entry['mode']}/{entry['kernels']}"
+                    times = [_time(value) for value in entry["seconds"]]
+                    found.constants.setdefault((loop, str(entry["name"])), []).extend(times)
         except (KeyError, TypeError, ValueError) as error:
             what = f"field {error}" if isinstance(error, KeyError) else str(error)
             raise SamplesError(f"{path}:{number}: {what[:200]}; remove the line") from None
-    for point in last.values():
+    for _, again in last.values():
+        point = _together([_point(entry) for entry in again])
         ours = point.kernels in SETS and point.mode in MODES
         (found.points if ours else found.others).append(point)
     return found
+
+
+def _together(points: list[StepPoint]) -> StepPoint:
+    """Measurements of one step as one: the median of their medians, as two captures differ."""
+    stages = [point.stages for point in points if point.stages is not None]
+    middle = statistics.median(point.seconds for point in points)
+    return replace(points[-1], seconds=middle, stages=stages[-1] if stages else None)
 
 
 def _point(entry: Mapping[str, Any]) -> StepPoint:

@@ -56,6 +56,13 @@ def split_kv(p: Parameters, x: Axes) -> FloatArray:
     return time
 
 
+def split_kv_columns(p: Parameters, x: Axes) -> FloatArray:
+    """split_kv, + column for every doubling of a KV head's query rows beyond eight."""
+    columns = np.log2(np.ceil(x["heads"] / x["kv_heads"] / 8.0))
+    time: FloatArray = split_kv(p, x) + p["column_s"] * columns
+    return time
+
+
 def ramped_flops(p: Parameters, x: Axes) -> FloatArray:
     """t0 + flops * (1 + half_tokens/context) / F: causal prefill attention of one chunk."""
     chunk, offset = x["chunk"], x["offset"]
@@ -120,6 +127,7 @@ FORMS: dict[str, Callable[[Parameters, Axes], FloatArray]] = {
     "roofline_gemv": roofline_gemv,
     "ramped_gemv": ramped_gemv,
     "split_kv": split_kv,
+    "split_kv_columns": split_kv_columns,
     "ramped_flops": ramped_flops,
     "chunked_prefill": chunked_prefill,
     "linear_bytes": linear_bytes,

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..decoder.shape import LLAMA_1B, LLAMA_8B
-from .kernel import Table, points_of
 from .judge import is_held_out
+from .kernel import Table, points_of
 from .products import INT4, LIBRARY
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 //
 // The arithmetic of a tile is paged_attention's. What differs is the way of the tiles: no rings and
 // no barriers in shared memory, which here belongs to the weights, and the first tile of a warp can
-// be asked for before the step's own keys exist (`begin`), while the block waits at a meeting.
+// be asked for before the step's own keys exist (`first`), while the block waits at a meeting.
 #pragma once
 #include "fused_step/scene.cuh"
 #include "paged_attention/merge.cuh"
@@ -16,31 +16,17 @@ using namespace attention;  // NOLINT: one vocabulary
 constexpr int kTileArea = kWarps * rs::kTileBytes, kPieceArea = attention::kTeams * kPieceBytes;
 constexpr int kAttendBytes = kTileArea > kPieceArea ? kTileArea : kPieceArea;
 
-// Equal parts of all tiles, item by item; so few workers that each warp has a tile.
-struct Portion {
-  int units, workers;
-  __device__ __forceinline__ Portion(const Scene& s, int items, int most)
-      : units(s.prefix[items]), workers(max(1, min(most, units / attention::kTeams))) {}
-  __device__ __forceinline__ int begin(int worker) const {
-    return static_cast<int>(static_cast<long long>(units) * worker / workers);
-  }
-  __device__ __forceinline__ int worker_of(int unit) const {
-    return static_cast<int>((static_cast<long long>(unit + 1) * workers - 1) / units);
-  }
-};
-
 struct Attend {
   const FusedParams& p;
   const PagedAttentionParams& a;  // its cache is of layer 0
   Scene& s;
   unsigned char* shared;  // kAttendBytes
-  const unsigned char* cache;
   int items, index, count;
 
   __device__ __forceinline__ Attend(const FusedParams& p, const PagedAttentionParams& a, Scene& s,
-                                    unsigned char* shared, int layer, int index, int count)
-      : p(p), a(a), s(s), shared(shared), cache(a.cache + layer * p.cache_bytes),
-        items(a.requests * a.kv_heads), index(index), count(count) {}
+                                    unsigned char* shared, int index, int count)
+      : p(p), a(a), s(s), shared(shared), items(a.requests * a.kv_heads), index(index),
+        count(count) {}
 
   __device__ __forceinline__ unsigned char* slot() const {
     return shared + warp_id() * rs::kTileBytes;
@@ -48,161 +34,184 @@ struct Attend {
   __device__ __forceinline__ float* piece(int team) const {
     return reinterpret_cast<float*>(shared + team * kPieceBytes);
   }
-  // The item that holds *unit*.
-  __device__ __forceinline__ int item_of(int unit) const {
-    int low = 0, high = items;
-    while (high - low > 1) {
-      int middle = (low + high) / 2;
-      (s.prefix[middle] <= unit ? low : high) = middle;
-    }
-    return low;
+
+  // ------------------------------------------------------------------------- who does what
+  // Equal parts of all tiles, item by item; so few workers that each warp has a tile. Unsigned 32
+  // bits suffice: 16 requests of 1 M tokens and 8 heads are 2^23 tiles.
+  __device__ __forceinline__ int begin_of(unsigned worker) const {
+    return worker * unsigned(s.units) / unsigned(s.workers);
   }
-  // Logical page of a unit of *item*.
-  __device__ __forceinline__ int page_of(int item, int unit) const {
-    int page = unit / rs::kTilesPerPage;
-    return a.selected ? a.selected[(long long)item * a.k_max + page] : page;
+  __device__ __forceinline__ int worker_of(unsigned unit) const {
+    return ((unit + 1) * unsigned(s.workers) - 1) / unsigned(s.units);
   }
-  __device__ __forceinline__ void load(int item, int unit, int page) const {
+  // Where a tile is in a layer's cache, and the token it begins with.
+  struct Place {
+    long long at;
+    int token;
+  };
+  __device__ __forceinline__ Place place(int item, int unit) const {
     int request = item / a.kv_heads, head = item - request * a.kv_heads;
+    int page = unit / rs::kTilesPerPage, part = unit % rs::kTilesPerPage;
+    if (a.selected) page = a.selected[(long long)item * a.k_max + page];
     long long physical = a.table[(long long)request * a.max_pages + page];
-    const unsigned char* from = cache + (physical * a.kv_heads + head) * rs::kPageBytes +
-                                unit % rs::kTilesPerPage * rs::kTileBytes;
-    unsigned char* to = slot();
-#pragma unroll
-    for (int i = 0; i < rs::kTileBytes; i += 512)
-      if (i + lane_id() * 16 < rs::kTileBytes)
-        rs::copy16_async(to + i + lane_id() * 16, from + i + lane_id() * 16);
-    rs::copy_commit();
-  }
-  __device__ __forceinline__ int first_token(int unit, int page) const {
-    return page * PAGE_TOKENS + unit % rs::kTilesPerPage * 16;
+    return {(physical * a.kv_heads + head) * rs::kPageBytes + part * rs::kTileBytes,
+            page * PAGE_TOKENS + part * 16};
   }
 
-  // Asks for this warp's first tile if it holds no key of this step. Whether it did.
-  __device__ __forceinline__ bool begin() const {
-    Portion portion(s, items, count);
-    int team = warp_id() / kTeam;
-    if (index >= portion.workers || team >= attention::kTeams) return false;
-    int at = portion.begin(index), item = item_of(at), unit = at - s.prefix[item] + team;
-    int last = min(portion.begin(index + 1), s.prefix[item + 1]) - s.prefix[item];
-    if (unit >= last) return false;
-    int page = page_of(item, unit);
-    if (first_token(unit, page) + 16 > s.length[item / a.kv_heads]) return false;
-    load(item, unit, page);
-    return true;
-  }
-
-  __device__ __forceinline__ void run(bool begun) const {
-    Portion portion(s, items, count);
-    if (index < portion.workers) {
-      int begin = portion.begin(index), end = portion.begin(index + 1);
+  // Fills the scene's part on attention, from its prefix sums: once a step, or with selected pages
+  // once a layer. By all threads.
+  __device__ __forceinline__ void plan() const {
+    if (threadIdx.x == 0) {
+      s.units = s.prefix[items];
+      s.workers = max(1, min(count, s.units / attention::kTeams));
+      s.begin = index < s.workers ? begin_of(index) : 0;
+      s.end = index < s.workers ? begin_of(index + 1) : 0;
+      int low = 0, high = items;  // prefix[low] <= begin < prefix[high]
 #pragma unroll 1
-      for (int item = item_of(begin); begin < end; ++item) {
-        int here = min(end, s.prefix[item + 1]);
-        if (here > begin) {
-          segment(portion, item, begin - s.prefix[item], here - s.prefix[item], begun);
-          begun = false;
-        }
-        begin = here;
+      while (high - low > 1) {
+        int middle = (low + high) / 2;
+        (s.prefix[middle] <= s.begin ? low : high) = middle;
       }
+      s.item = low;
+    }
+    __syncthreads();
+    if (threadIdx.x < kWarps) {
+      int team = threadIdx.x / kTeam, unit = s.begin + team;
+      bool any = team < attention::kTeams && unit < min(s.end, s.prefix[s.item + 1]);
+      Place tile = any ? place(s.item, unit - s.prefix[s.item]) : Place{-1, 0};
+      s.tile[threadIdx.x] = tile.at;
+      s.tile_token[threadIdx.x] = tile.token;
     }
     __syncthreads();
   }
 
-  // Units [from, to) of *item*.
-  __device__ __forceinline__ void segment(const Portion& portion, int item, int from, int to,
+  // ------------------------------------------------------------------------- tiles
+  __device__ __forceinline__ void load(int layer, long long at) const {
+    const unsigned char* from = a.cache + layer * p.cache_bytes + at + lane_id() * 16;
+    unsigned char* to = slot() + lane_id() * 16;
+#pragma unroll
+    for (int i = 0; i < rs::kTileBytes; i += 512)
+      if (i + lane_id() * 16 < rs::kTileBytes) copy16_plain(to + i, from + i);
+    rs::copy_commit();
+  }
+  // Asks for this warp's first tile, *early* only if it holds no key of this step, which other
+  // workers are still writing. Whether it did.
+  __device__ __forceinline__ bool begin(int layer, bool early) const {
+    if (s.end <= s.begin || s.tile[warp_id()] < 0) return false;
+    if (early && s.tile_token[warp_id()] + 16 > s.length[s.item / a.kv_heads]) return false;
+    load(layer, s.tile[warp_id()]);
+    return true;
+  }
+
+  __device__ __forceinline__ void run(int layer, bool begun) const {
+    int item = s.item;
+#pragma unroll 1
+    for (int begin = s.begin; begin < s.end; ++item) {
+      int end = min(s.end, s.prefix[item + 1]);
+      if (end <= begin) continue;
+      segment(layer, item, begin - s.prefix[item], end - s.prefix[item], begin == s.begin, begun);
+      begin = end;
+    }
+    __syncthreads();
+  }
+
+  // Units [from, to) of *item*; *first*: the worker begins with them, and may have begun.
+  __device__ __forceinline__ void segment(int layer, int item, int from, int to, bool first,
                                           bool begun) const {
     const int team = warp_id() / kTeam, row0 = warp_id() % kTeam * kColumns * 8;
-    const int length = s.length[item / a.kv_heads], units = s.prefix[item + 1] - s.prefix[item];
     State state;
     state.clear();
     if (team < attention::kTeams) {
+      const int length = s.length[item / a.kv_heads];
+      Place tile = {first ? s.tile[warp_id()] : -1, s.tile_token[warp_id()]};
       Query<ELEMENT> q;
       q.template load<false>(a, item, row0);
 #pragma unroll 1
       for (int unit = from + team; unit < to; unit += attention::kTeams) {
-        int page = page_of(item, unit);
-        if (!begun) load(item, unit, page);
-        begun = false;
+        if (!(first && begun)) {
+          if (tile.at < 0) tile = place(item, unit);
+          load(layer, tile.at);
+        }
         rs::copy_wait<0>();
         __syncwarp();
-        Sight sight(first_token(unit, page), length);
+        Sight sight(tile.token, length);
         if (sight.rows() > 0) tile16(slot(), q, state, sight, row0);
         __syncwarp();
+        tile.at = -1;
+        begun = false;
       }
       state.reduce_weights();
     }
     __syncthreads();  // pieces take the tiles' place
     if (team < attention::kTeams) write_piece(piece(team), row0, state);
     __syncthreads();
-    bool whole = from == 0 && to == units;
-    int which = from == 0;  // a block that begins inside an item leaves that piece first
-    float* out = a.partial + (2LL * index + which) * kPieceFloats;
-#pragma unroll 1
-    for (int quad = threadIdx.x; quad < kQuads; quad += kThreads) {
-      Sum total;
-      total.clear();
-#pragma unroll 1
-      for (int first = 0; first < attention::kTeams; first += 8) {
-        Sum read[8];
-        for (int i = 0; i < 8; ++i) read[i] = quad_of(piece(first + i), quad, false);
-        total.add(read);
-      }
-      if (whole) write_quad(a, item, quad, total);
-      else write_partial(out, quad, total);
-    }
-    if (whole) {
-      __syncthreads();
-      return;
-    }
-    int first = portion.worker_of(s.prefix[item]), last = portion.worker_of(s.prefix[item + 1] - 1);
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      unsigned* ticket = a.tickets + item;
-      s.last = rs::add_acq_rel_gpu(ticket, 1u) == static_cast<unsigned>(last - first);
-      if (s.last) *ticket = 0;
-    }
-    __syncthreads();
-    if (s.last) join(portion, item, first, last);
-    __syncthreads();
+    join(item, from, to);
   }
 
-  // The pieces of workers first .. last become the item's output.
-  __device__ __forceinline__ void join(const Portion& portion, int item, int first,
-                                       int last) const {
-    constexpr int kSpan = kQuads < kThreads ? kQuads : kThreads, kGroups = kThreads / kSpan;
-    const int group = threadIdx.x / kSpan;
-    const bool second = s.prefix[item] >= portion.begin(first);  // the first piece begins the item
-    Sum* sums = reinterpret_cast<Sum*>(shared);
+  // ------------------------------------------------------------------------- joining
+  static constexpr int kPartners = 8;  // threads that share a quad, neighbours in a warp
+
+  // *count* pieces, the first at *pieces*, the others *stride* floats apart, become the output of
+  // *item*, or without one the piece *out*.
+  __device__ __forceinline__ void combine(const float* pieces, int count, int stride, int first,
+                                          int item, float* out) const {
 #pragma unroll 1
-    for (int quad = threadIdx.x % kSpan; quad < kQuads && group < kGroups; quad += kSpan) {
+    for (int quad = threadIdx.x / kPartners; quad < kQuads; quad += kThreads / kPartners) {
       Sum total;
       total.clear();
 #pragma unroll 1
-      for (int b = first + group; b <= last; b += 4 * kGroups) {
-        Sum read[4];
-        for (int i = 0; i < 4; ++i) {
-          int from = min(b + i * kGroups, last);
-          int piece = 2 * from + (from == first && second);
-          read[i] = quad_of(a.partial + (long long)piece * kPieceFloats, quad, true);
+      for (int i = threadIdx.x % kPartners; i < count; i += 2 * kPartners) {
+        Sum read[2];
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          int at = min(i + j * kPartners, count - 1);
+          read[j] = quad_of(pieces + (long long)at * stride + (at == 0) * first, quad, false);
         }
-        for (int i = 0; i < 4; ++i)
-          if (b + i * kGroups > last) read[i].clear();
+        if (i + kPartners >= count) read[1].clear();
         total.add(read);
       }
-      if (kGroups == 1) write_quad(a, item, quad, total);
-      else sums[threadIdx.x] = total;
-    }
-    if (kGroups == 1) return;
-    __syncthreads();
-    if (threadIdx.x < kSpan) {
-      Sum total = sums[threadIdx.x];
-#pragma unroll 1
-      for (int i = 1; i < kGroups; ++i) {
-        Sum other[1] = {sums[threadIdx.x + i * kSpan]};
+#pragma unroll
+      for (int d = 1; d < kPartners; d *= 2) {
+        Sum other[1];
+        for (int i = 0; i < 4; ++i) other[0].v[i] = __shfl_xor_sync(0xffffffffu, total.v[i], d);
+        other[0].top = __shfl_xor_sync(0xffffffffu, total.top, d);
+        other[0].weight = __shfl_xor_sync(0xffffffffu, total.weight, d);
         total.add(other);
       }
-      write_quad(a, item, threadIdx.x, total);
+      if (threadIdx.x % kPartners) continue;
+      if (item >= 0) write_quad(a, item, quad, total);
+      else write_partial(out, quad, total);
+    }
+  }
+
+  // The pieces of the block's teams become the item's output, or this worker's piece of it; the last
+  // worker to leave one puts all of them together.
+  __device__ __forceinline__ void join(int item, int from, int to) const {
+    const bool whole = from == 0 && to == s.prefix[item + 1] - s.prefix[item];
+    const float* pieces = piece(0);
+    int count = attention::kTeams, stride = kPieceBytes / 4, first = 0, output = whole ? item : -1;
+#pragma unroll 1
+    for (;;) {
+      // A worker that begins inside an item leaves that piece in front, another one behind it.
+      float* mine = a.partial + (2LL * index + (from == 0)) * kPieceFloats;
+      combine(pieces, count, stride, first, output, mine);
+      __syncthreads();
+      if (output >= 0) return;
+      if (threadIdx.x == 0) {
+        int begin = worker_of(s.prefix[item]), last = worker_of(s.prefix[item + 1] - 1);
+        unsigned* ticket = a.tickets + item;
+        bool all = rs::add_acq_rel_gpu(ticket, 1u) == static_cast<unsigned>(last - begin);
+        if (all) *ticket = 0;
+        s.last = all ? begin : -1;
+      }
+      if (threadIdx.x == 32) s.joined = worker_of(s.prefix[item + 1] - 1);
+      __syncthreads();
+      if (s.last < 0) return;
+      pieces = a.partial + 2LL * s.last * kPieceFloats;
+      stride = 2 * kPieceFloats;
+      first = kPieceFloats;  // the item's first worker began it
+      count = s.joined - s.last + 1;
+      output = item;
     }
   }
 };

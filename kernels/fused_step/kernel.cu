@@ -39,49 +39,38 @@ struct Memory {
   __device__ float* parts() const {
     return reinterpret_cast<float*>(base + kRingBytes + kAttendBytes);
   }
-  __device__ Scene& scene() const {
-    return *reinterpret_cast<Scene*>(base + kRingBytes + kAttendBytes + kMeetBytes);
+  __device__ unsigned char* barriers() const {
+    return base + kRingBytes + kAttendBytes + kMeetBytes;
   }
+  __device__ Scene& scene() const { return *reinterpret_cast<Scene*>(barriers() + kBarrierBytes); }
 };
 constexpr int kSharedBytes =
-    kRingBytes + kAttendBytes + kMeetBytes + (sizeof(Scene) + 127) / 128 * 128;
+    kRingBytes + kAttendBytes + kMeetBytes + kBarrierBytes + (sizeof(Scene) + 127) / 128 * 128;
 static_assert(kSharedBytes <= 227 * 1024, "shared memory of a block");
 
 // Where a worker's tape holds what, in units.
-enum Product { kQkv, kOut, kGateUp, kDown, kProducts };
 struct Map {
-  int units[kProducts], layer, head;
+  int qkv, out, gate_up, down, head;
   __device__ __forceinline__ Map(const FusedParams& p, int index, int count) {
-    auto tiles = [&](int n) {
-      Share share(n, index, count);
-      return share.end - share.begin;
+    auto units = [&](int tiles, int each) {
+      Share share(tiles, index, count);
+      return (share.end - share.begin) * each;
     };
-    units[kQkv] = tiles(qkv_tiles(p)) * (kHiddenBlocks / 2);
-    units[kOut] = tiles(kOutTiles) * kHeadsBlocks;
-    units[kGateUp] = tiles(kGateTiles) * kHiddenBlocks;
-    units[kDown] = tiles(kDownTiles) * kFfnBlocks;
-    layer = units[kQkv] + units[kOut] + units[kGateUp] + units[kDown];
-    head = tiles(head_tiles(p)) * kHiddenBlocks;
+    qkv = units(qkv_tiles(p), kHiddenBlocks / 2);
+    out = units(kHiddenTiles, kHeadsBlocks);
+    gate_up = units(kGateTiles, kHiddenBlocks);
+    down = units(kHiddenTiles, kFfnBlocks);
+    head = units(head_tiles(p), kHiddenBlocks);
   }
-  __device__ __forceinline__ long long at(int layers, int product) const {
-    int before = 0;
-    for (int i = 0; i < product; ++i) before += units[i];
-    return static_cast<long long>(layers) * layer + before;
-  }
+  __device__ __forceinline__ int layer() const { return qkv + out + gate_up + down; }
 };
 
-__device__ __forceinline__ const unsigned char* tape_of(const FusedParams& p, int index) {
-  return p.tape + index * p.tape_bytes;
-}
-
-// A worker that runs one product and no more.
-__device__ __forceinline__ Worker open_worker(const FusedParams& p, const Memory& m, int layer,
-                                              int product) {
+// A worker that runs one product: *units* of its tape, from *first* on.
+__device__ __forceinline__ Worker open_worker(const FusedParams& p, const Memory& m, int first,
+                                              int units) {
   Worker w{{}, {m.parts(), 0}, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x)};
-  Map map(p, w.index, w.count);
-  int units = product == kProducts ? map.head : map.units[product];
-  long long from = map.at(product == kProducts ? p.layers : layer, product % kProducts);
-  w.ring.open(m.ring(), tape_of(p, w.index), from * kUnitBytes, 0, units);
+  const unsigned char* tape = p.tape + w.index * p.tape_bytes;
+  w.ring.open(m.ring(), m.barriers(), tape + (long long)first * kUnitBytes, units, false);
   return w;
 }
 
@@ -89,57 +78,78 @@ __device__ __forceinline__ Worker open_worker(const FusedParams& p, const Memory
 
 
 
+// By one block, before the others: what they would all have to find out.
+extern "C" __global__ void __launch_bounds__(512, 1)
+    step_begin(const __grid_constant__ fused::Params p, int) {
+  RS_DYNAMIC_SHARED(shared);
+  fused::Scene& s = *reinterpret_cast<fused::Scene*>(shared);
+  rs::wait_for_kernel_before();
+  fused::load_scene(p.step, p.attend, s);
+  for (int i = static_cast<int>(threadIdx.x); i < fused::kSceneWords; i += fused::kThreads)
+    p.step.scene[i] = reinterpret_cast<unsigned*>(&s)[i];
+}
 extern "C" __global__ void __launch_bounds__(512, 1)
     step_qkv(const __grid_constant__ fused::Params p, int layer) {
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
-  fused::Worker w = fused::open_worker(p.step, m, layer, fused::kQkv);
+  fused::Map map(p.step, blockIdx.x, gridDim.x);
+  fused::Worker w = fused::open_worker(p.step, m, layer * map.layer(), map.qkv);
+  fused::HiddenGains gains = fused::gains_of(p.step, layer, fused::kQkv);
   rs::wait_for_kernel_before();
-  fused::load_scene(p.step, p.commit.lengths, m.scene());
-  fused::qkv_stage(p.step, p.attend, w, m.scene(), layer);
+  fused::copy_scene(p.step.scene, m.scene());
+  fused::normed_stage(p.step, w, m.scene(), layer, fused::kQkv, gains, nullptr);
 }
 extern "C" __global__ void __launch_bounds__(512, 1)
     step_attend(const __grid_constant__ fused::Params p, int layer) {
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
   rs::wait_for_kernel_before();
-  fused::load_scene(p.step, p.commit.lengths, m.scene());
+  fused::copy_scene(p.step.scene, m.scene());
   if (p.attend.selected) fused::count_selected(p.attend, m.scene());
-  fused::Attend attend(p.step, p.attend, m.scene(), m.tiles(), layer, blockIdx.x, gridDim.x);
-  attend.run(false);
+  fused::Attend attend(p.step, p.attend, m.scene(), m.tiles(), blockIdx.x, gridDim.x);
+  attend.plan();
+  attend.run(layer, attend.begin(layer, false));
 }
 extern "C" __global__ void __launch_bounds__(512, 1)
     step_out(const __grid_constant__ fused::Params p, int layer) {
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
-  fused::Worker w = fused::open_worker(p.step, m, layer, fused::kOut);
+  fused::Map map(p.step, blockIdx.x, gridDim.x);
+  fused::Worker w = fused::open_worker(p.step, m, layer * map.layer() + map.qkv, map.out);
   rs::wait_for_kernel_before();
-  if (layer == 0) fused::load_scene(p.step, p.commit.lengths, m.scene());
-  fused::out_stage(p.step, w, m.scene(), layer);
+  if (layer == 0) fused::copy_scene(p.step.scene, m.scene());
+  fused::added_stage(p.step, w, m.scene(), layer, fused::kOut);
 }
 extern "C" __global__ void __launch_bounds__(512, 1)
     step_gate_up(const __grid_constant__ fused::Params p, int layer) {
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
-  fused::Worker w = fused::open_worker(p.step, m, layer, fused::kGateUp);
+  fused::Map map(p.step, blockIdx.x, gridDim.x);
+  fused::Worker w =
+      fused::open_worker(p.step, m, layer * map.layer() + map.qkv + map.out, map.gate_up);
+  fused::HiddenGains gains = fused::gains_of(p.step, layer, fused::kGateUp);
   rs::wait_for_kernel_before();
-  fused::gate_up_stage(p.step, w, m.scene(), layer);
+  fused::normed_stage(p.step, w, m.scene(), layer, fused::kGateUp, gains, nullptr);
 }
 extern "C" __global__ void __launch_bounds__(512, 1)
     step_down(const __grid_constant__ fused::Params p, int layer) {
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
-  fused::Worker w = fused::open_worker(p.step, m, layer, fused::kDown);
+  fused::Map map(p.step, blockIdx.x, gridDim.x);
+  int first = layer * map.layer() + map.qkv + map.out + map.gate_up;
+  fused::Worker w = fused::open_worker(p.step, m, first, map.down);
   rs::wait_for_kernel_before();
-  fused::down_stage(p.step, w, m.scene());
+  fused::added_stage(p.step, w, m.scene(), layer, fused::kDown);
 }
 extern "C" __global__ void __launch_bounds__(512, 1)
-    step_head(const __grid_constant__ fused::Params p, int) {
+    step_head(const __grid_constant__ fused::Params p, int layer) {
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
-  fused::Worker w = fused::open_worker(p.step, m, 0, fused::kProducts);
+  fused::Map map(p.step, blockIdx.x, gridDim.x);
+  fused::Worker w = fused::open_worker(p.step, m, p.step.layers * map.layer(), map.head);
+  fused::HiddenGains gains = fused::gains_of(p.step, layer, fused::kHead);
   rs::wait_for_kernel_before();
-  fused::head_stage(p.step, w, m.scene(), p.logits);
+  fused::normed_stage(p.step, w, m.scene(), layer, fused::kHead, gains, p.logits);
 }
 extern "C" __global__ void __launch_bounds__(512, 1)
     step_commit(const __grid_constant__ fused::Params p, int) {
@@ -147,11 +157,12 @@ extern "C" __global__ void __launch_bounds__(512, 1)
   rs::wait_for_kernel_before();
   fused::commit_stage(p.step, p.commit, shared);
 }
-// sizes [2]: dynamic shared memory of the products and of the commit.
+// sizes [3]: dynamic shared memory of the products and of the commit; bytes of a scene.
 extern "C" __global__ void shared_sizes(int* sizes) {
   if (threadIdx.x) return;
   sizes[0] = fused::kSharedBytes;
   sizes[1] = sizeof(verify::Shared) + 4 * fused::kMostRequests * TOKENS;
+  sizes[2] = sizeof(fused::Scene);
 }
 
 // ---------------------------------------------------------------------------- resident
@@ -224,42 +235,47 @@ __device__ __forceinline__ void serve(const ResidentParams& p, Office& o, unsign
   stage;                       \
   stamp(stamps, event++)
 
-// One step of a worker; false if a meeting failed.
+// One step of a worker; false if a meeting failed. Half a layer at a time: a product after a norm,
+// attention in the first half, a product that is added.
 __device__ __forceinline__ bool work(const ResidentParams& p, Worker& w, Office& o,
                                      const Memory& m, long long* stamps) {
   const FusedParams& step = p.common.step;
   Scene& s = m.scene();
   int event = 0;
-  load_scene(step, p.common.commit.lengths, s);
+  HiddenGains gains = gains_of(step, 0, kQkv);
+  load_scene(step, p.common.attend, s);
+  Attend attend(step, p.common.attend, s, m.tiles(), w.index, w.count);
+  if (!SPARSE) attend.plan();
 #pragma unroll 1
-  for (int layer = 0; layer < step.layers; ++layer) {
-    if (layer && !rs::meet(o.inside)) return false;
-    RUN(qkv_stage(step, p.common.attend, w, s, layer));
-    Attend attend(step, p.common.attend, s, m.tiles(), layer, w.index, w.count);
+  for (int half = 0;; ++half) {
+    const int layer = half / 2;
+    const Normed what = half == 2 * step.layers ? kHead : half % 2 ? kGateUp : kQkv;
+    if (half && !rs::meet(o.inside)) return false;
+    RUN(normed_stage(step, w, s, layer, what, gains, p.common.logits));
+    if (what == kHead) break;
+    if (what == kQkv) {
 #if SPARSE
-    if (!rs::meet(o.inside)) return false;
-    PageScoreParams score = p.score;
-    score.minmax += layer * step.minmax_count;
-    RUN(page_score_stage(score, w.index, w.count, m.tiles()));
-    if (!rs::meet(o.inside)) return false;
-    RUN(topk_select_stage(p.select, w.index, w.count, m.tiles()));
-    if (!rs::meet(o.inside)) return false;
-    count_selected(p.common.attend, s);
-    bool begun = false;
+      if (!rs::meet(o.inside)) return false;
+      PageScoreParams score = p.score;
+      score.minmax += layer * step.minmax_count;
+      RUN(page_score_stage(score, w.index, w.count, m.tiles()));
+      if (!rs::meet(o.inside)) return false;
+      RUN(topk_select_stage(p.select, w.index, w.count, m.tiles()));
+      if (!rs::meet(o.inside)) return false;
+      count_selected(p.common.attend, s);
+      attend.plan();
+      bool begun = attend.begin(layer, false);
 #else
-    bool begun = attend.begin();
-    if (!rs::meet(o.inside)) return false;
+      bool begun = attend.begin(layer, true);
+      if (!rs::meet(o.inside)) return false;
 #endif
-    RUN(attend.run(begun));
+      RUN(attend.run(layer, begun));
+    }
     if (!rs::meet(o.inside)) return false;
-    RUN(out_stage(step, w, s, layer));
-    if (!rs::meet(o.inside)) return false;
-    RUN(gate_up_stage(step, w, s, layer));
-    if (!rs::meet(o.inside)) return false;
-    RUN(down_stage(step, w, s));
+    RUN(added_stage(step, w, s, layer, what == kQkv ? kOut : kDown));
+    gains = what == kQkv ? gains_of(step, layer, kGateUp)
+                         : gains_of(step, layer + 1, layer + 1 < step.layers ? kQkv : kHead);
   }
-  if (!rs::meet(o.inside)) return false;
-  RUN(head_stage(step, w, s, p.common.logits));
   if (threadIdx.x == 0) rs::arrive_release_gpu(p.control.gates + kDone);
   return true;
 }
@@ -286,9 +302,8 @@ extern "C" __global__ void __launch_bounds__(512, 1)
     fused::Worker w{{}, {m.parts(), 0}, static_cast<int>(blockIdx.x) - 1,
                     static_cast<int>(gridDim.x) - 1};
     fused::Map map(step, w.index, w.count);
-    long long units = static_cast<long long>(step.layers) * map.layer + map.head;
-    w.ring.open(m.ring(), fused::tape_of(step, w.index), 0, units * fused::kUnitBytes,
-                fused::kEndless);
+    w.ring.open(m.ring(), m.barriers(), step.tape + w.index * step.tape_bytes,
+                step.layers * map.layer() + map.head, true);
     long long* stamps = p.stamps ? p.stamps + (long long)w.index * p.stamp_words : nullptr;
     loop::Desk* none = nullptr;
     loop::Unsent unsent{nullptr, nullptr};

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 STEP = layout(
     *((name, "u8") for name in ("tape", "embedding", "gains", "turns", "text", "cache", "minmax")),
     *((name, "u8") for name in ("hidden", "q", "attended", "gated", "best", "draft")),
+    ("scene", "u8"),
     *((name, "i8") for name in ("tape_bytes", "cache_bytes", "minmax_count")),
     *((name, "i4") for name in ("layers", "requests", "kv_heads", "q_heads", "vocabulary")),
     ("text_size", "i4"),
@@ -117,9 +118,10 @@ class FusedStep:
         self.selected: Array = xp.zeros((*items, max(1, budget_pages)), np.int32)
         self.counts: Array = xp.zeros(items, np.int32)
         self.defines = defines(shape, state)
-        sizes: Array = xp.zeros(2, np.int32)
+        sizes: Array = xp.zeros(3, np.int32)
         backend.function("fused_step", "shared_sizes", self.defines)(1, 32, (sizes,))
-        self.shared, self.commit_shared = (int(size) for size in on_host(backend, sizes))
+        self.shared, self.commit_shared, scene = (int(size) for size in on_host(backend, sizes))
+        self.scene: Array = xp.zeros(scene, np.uint8)
         self.params = Packed(self._params(), (model, state, self))
         self.launches = self._record()
 
@@ -148,6 +150,7 @@ class FusedStep:
             kernel = recorder.function("fused_step", f"step_{name}", self.defines)
             kernel(grid, THREADS, (self.params, np.int32(layer)), shared)
 
+        stage("begin", 0, 1, len(self.scene))
         for layer in range(self.model.shape.layers):
             for name in self.stages:
                 if name in ("score", "select"):
@@ -180,9 +183,9 @@ class FusedStep:
         step, attend, commit = value["step"], value["attend"], value["commit"]
         for name in ("tape", "embedding", "gains", "turns"):
             step[name] = at(getattr(model, name))
-        for name in ("text", "cache", "minmax"):
+        for name in ("text", "cache", "minmax") if self.budget_pages else ("text", "cache"):
             step[name] = at(getattr(state, name))
-        for name in ("hidden", "q", "attended", "gated", "best", "draft"):
+        for name in ("hidden", "q", "attended", "gated", "best", "draft", "scene"):
             step[name] = at(getattr(self, name))
         step["tape_bytes"] = model.tape.nbytes // model.workers
         step["cache_bytes"] = state.cache[0].nbytes

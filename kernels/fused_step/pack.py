@@ -1,6 +1,6 @@
 """The weights of a model as one tape a worker, in the order in which the fused stages read them.
 
-A tape is a sequence of units of 16 KB (ring.cuh): layer by layer the worker's tiles of qkv, out,
+A tape is a sequence of chunks (ring.cuh): layer by layer the worker's tiles of qkv, out,
 gate_up and down, then its tiles of the head. Elements are 16 bits wide.
 """
 
@@ -26,18 +26,23 @@ def share(tiles: int, worker: int, workers: int) -> tuple[int, int]:
     return worker * tiles // workers, (worker + 1) * tiles // workers
 
 
-def tall_tiles(rows: Array) -> Array:
+def chunk_units(shape: Shape) -> int:
+    """Units that lie together for a warp; the device's `kChunkUnits`."""
+    return 2 if shape.hidden % 2048 == 0 else 1
+
+
+def tall_tiles(rows: Array, chunk: int = 1) -> Array:
     """Tiles of 16 weight rows, [tiles, elements], of *rows* [tiles * 16, inner]."""
     inner = rows.shape[1]
-    cut = rows.reshape(-1, 2, 8, WARPS, inner // WARPS // 32, 4, 8)
-    return cut.transpose(0, 4, 3, 1, 2, 5, 6).reshape(len(cut), -1)
+    cut = rows.reshape(-1, 2, 8, WARPS, inner // WARPS // 32 // chunk, chunk, 4, 8)
+    return cut.transpose(0, 4, 3, 5, 1, 2, 6, 7).reshape(len(cut), -1)
 
 
-def flat_tiles(rows: Array) -> Array:
+def flat_tiles(rows: Array, chunk: int = 1) -> Array:
     """Tiles of 8 weight rows, [tiles, elements], of *rows* [tiles * 8, inner]."""
     inner = rows.shape[1]
-    cut = rows.reshape(-1, 8, WARPS, inner // WARPS // 64, 2, 4, 8)
-    return cut.transpose(0, 3, 2, 4, 1, 5, 6).reshape(len(cut), -1)
+    cut = rows.reshape(-1, 8, WARPS, inner // WARPS // 64 // chunk, chunk, 2, 4, 8)
+    return cut.transpose(0, 3, 2, 4, 5, 1, 6, 7).reshape(len(cut), -1)
 
 
 def qkv_order(shape: Shape) -> np.ndarray[Any, Any]:
@@ -58,13 +63,14 @@ def gate_up_order(shape: Shape) -> np.ndarray[Any, Any]:
 def products(weights: Weights) -> Iterator[Array]:
     """The tiles of every product in order of use, [tiles, elements] each."""
     xp: Any = weights.backend.xp
+    chunk = chunk_units(weights.shape)
     qkv, gate_up = (xp.asarray(order(weights.shape)) for order in (qkv_order, gate_up_order))
     for layer in weights.layers:
-        yield flat_tiles(layer.qkv[qkv])
-        yield tall_tiles(layer.out)
-        yield tall_tiles(layer.gate_up[gate_up])
-        yield tall_tiles(layer.down)
-    yield tall_tiles(weights.head)
+        yield flat_tiles(layer.qkv[qkv], chunk)
+        yield tall_tiles(layer.out, chunk)
+        yield tall_tiles(layer.gate_up[gate_up], chunk)
+        yield tall_tiles(layer.down, chunk)
+    yield tall_tiles(weights.head, chunk)
 
 
 def tile_counts(shape: Shape) -> list[tuple[int, int]]:

@@ -56,6 +56,7 @@ struct FusedParams {
   ELEMENT* gated;                  // [rows][FFN]
   unsigned long long* best;        // [rows] packed arg-max, zero between steps
   int* draft;                      // [requests][TOKENS - 1]
+  unsigned* scene;                 // what `step_begin` found (scene.cuh)
   long long tape_bytes;            // of a worker; a multiple of kUnitBytes
   long long cache_bytes, minmax_count;  // of a layer
   int layers, requests, kv_heads, q_heads, vocabulary, text_size, workers;

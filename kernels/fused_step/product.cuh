@@ -43,15 +43,23 @@ __device__ __forceinline__ void unpack8(float (&v)[8], const uint4& raw) {
   for (int i = 0; i < 8; ++i) v[i] = rs::to_float(e[i]);
 }
 
+// A norm's gains for this warp's part: constants, which can be asked for before the rows exist.
+template <int kBlocks>
+struct Gains {
+  uint4 x[kBlocks];
+  __device__ __forceinline__ explicit Gains(const ELEMENT* gains) {
+    const ELEMENT* from = gains + warp_id() * kBlocks * 32 + 8 * (lane_id() % 4);
+#pragma unroll
+    for (int b = 0; b < kBlocks; ++b) x[b] = rs::load_once(from + 32 * b);
+  }
+};
+
 // Multiplies by the norm's gains and adds up squares: this warp's part of each token row's sum, in
 // *sums* [kWarps][kRows]. The factor 1 / rms follows after the product, where it is exact.
 template <int kBlocks>
-__device__ __forceinline__ void normalise(Columns<kBlocks>& c, const ELEMENT* gains, float* sums) {
+__device__ __forceinline__ void normalise(Columns<kBlocks>& c, const Gains<kBlocks>& gains,
+                                          float* sums) {
   int g = lane_id() / 4, t = lane_id() % 4;
-  const ELEMENT* from = gains + warp_id() * kBlocks * 32 + 8 * t;
-  uint4 gain[kBlocks];
-#pragma unroll
-  for (int b = 0; b < kBlocks; ++b) gain[b] = rs::load_once(from + 32 * b);
 #pragma unroll
   for (int n = 0; n < COLUMN_TILES; ++n) {
     float sum = 0;
@@ -59,7 +67,7 @@ __device__ __forceinline__ void normalise(Columns<kBlocks>& c, const ELEMENT* ga
     for (int b = 0; b < kBlocks; ++b) {
       float x[8], w[8];
       unpack8(x, c.x[b][n]);
-      unpack8(w, gain[b]);
+      unpack8(w, gains.x[b]);
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum += x[i] * x[i];
       c.x[b][n] = make_uint4(
@@ -132,30 +140,29 @@ __device__ __forceinline__ float joined(const float* parts, int weight_row, int 
 // Tiles of a product with *tiles* of them that fall to *worker*.
 struct Share {
   int begin, end;
-  __device__ __forceinline__ Share(int tiles, int worker, int workers)
-      : begin(static_cast<int>(static_cast<long long>(worker) * tiles / workers)),
-        end(static_cast<int>(static_cast<long long>(worker + 1) * tiles / workers)) {}
+  __device__ __forceinline__ Share(unsigned tiles, unsigned worker, unsigned workers)
+      : begin(worker * tiles / workers), end((worker + 1) * tiles / workers) {}
 };
 
 // Where the block's parts meet: two tiles in turn, so that one meeting a tile suffices. The threads
-// of each tile's end are other ones in turn too.
+// that end a tile are other ones in turn too.
 struct Meet {
   float* parts;
   int turn;
 
-  __device__ __forceinline__ float* here() const {
-    return parts + turn % 2 * (kWarps * kPartFloats);
-  }
-  // use(i, parts) for i in [0, kCount) by kCount threads of the block.
-  template <int kCount, class Use>
-  __device__ __forceinline__ void end_tile(const Tile16& tile, Use&& use) {
-    float* mine = here();
-    tile.leave(mine);
+  // Leaves this warp's part; all parts of the tile, once everybody has.
+  __device__ __forceinline__ float* join(const Tile16& tile) const {
+    float* here = parts + turn % 2 * (kWarps * kPartFloats);
+    tile.leave(here);
     __syncthreads();
-    int i = static_cast<int>(threadIdx.x) - turn % (kThreads / kCount) * kCount;
-    if (i >= 0 && i < kCount) use(i, mine);
-    ++turn;
+    return here;
   }
+  // This thread's place among the *threads* that end the tile, a power of two; negative: none.
+  __device__ __forceinline__ int place(int threads) const {
+    int i = static_cast<int>(threadIdx.x) - turn * threads % kThreads;
+    return i < threads ? i : -1;
+  }
+  __device__ __forceinline__ void next() { ++turn; }
 };
 
 }  // namespace fused

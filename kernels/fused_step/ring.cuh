@@ -1,25 +1,30 @@
 // The weights of a worker as one tape, read ahead through a ring in shared memory.
 //
 // A worker's tape holds its tiles of every product of a step in order of use, so that reading ahead
-// needs no knowledge of what comes next and goes on while the block waits at a meeting. The unit is
-// 1 KB a warp: two pieces of 16 bytes a lane, which are the operands of two mma. Each lane copies
-// what it will itself use, so that nobody has to be told when a copy has ended.
+// needs no knowledge of what comes next and goes on while the block waits at a meeting. Each warp has
+// a ring of its own, filled by bulk copies of one chunk, so that no warp waits for another; and bulk
+// copies do not stand in the way of the loads that the stages wait for (through cp.async they did:
+// a load behind a full ring took as long as the ring took to fill).
 //
-// In a tile of 16 weight rows, lane 4 g + t finds row g and row g + 8, inner indices 8 t .. 8 t + 7
-// of a block of 32. In a tile of 8 rows the two pieces are row g of two blocks.
+// A chunk is kChunkUnits units of 1 KB; a unit is two pieces of 16 bytes a lane, the operands of two
+// mma. In a tile of 16 weight rows, lane 4 g + t finds row g and row g + 8, inner indices 8 t ..
+// 8 t + 7 of a block of 32. In a tile of 8 rows the two pieces are row g of two blocks.
 #pragma once
 #include "fused_step/params.cuh"
 
 namespace fused {
 
 #ifndef RING_UNITS
-#define RING_UNITS (COLUMN_TILES == 2 && TOKENS > 4 ? 7 : 8)
+#define RING_UNITS (COLUMN_TILES == 2 ? 6 : 8)
 #endif
-constexpr int kRingBytes = RING_UNITS * kUnitBytes;
-constexpr unsigned kEndless = 1u << 31;
+constexpr int kChunkUnits = kHiddenBlocks % 4 == 0 ? 2 : 1;
+constexpr int kChunkBytes = 1024 * kChunkUnits;  // of a warp
+constexpr int kSlots = RING_UNITS / kChunkUnits;
+static_assert(kHeadsBlocks % kChunkUnits == 0 && kFfnBlocks % kChunkUnits == 0, "whole chunks");
+constexpr int kRingBytes = kSlots * kChunkBytes * kWarps;
+constexpr int kBarrierBytes = kSlots * kWarps * 8;
 
-// Asynchronous copy of 16 bytes, without a wish for L2: a cp.async with a cache hint was an illegal
-// instruction on an H200, and rs::copy16_async asks L2 for 128 bytes at a time.
+// Asynchronous copy of 16 bytes, without a wish for L2 (rs::copy16_async asks for 128 at a time).
 __device__ __forceinline__ void copy16_plain(unsigned char* shared, const unsigned char* global) {
 #ifdef RS_CPU
   memcpy(shared, global, 16);
@@ -33,56 +38,80 @@ struct Unit {
   uint4 low, high;
 };
 
-// A lane's view of the ring. All lanes of all warps take the same number of units.
+// A warp's ring; all lanes call everything together.
 struct Ring {
-  unsigned char* base;         // this lane's place in slot 0
-  const unsigned char* next;   // its place in the next unit to be fetched
-  const unsigned char* end;    // behind the tape, which begins again there
-  long long length;            // of the tape in bytes
-  unsigned left;               // units still to be fetched
-  int slot;
+  unsigned char* base;  // slot 0
+  rs::Barrier* full;    // [kSlots]
+  const unsigned char* next;  // the warp's part of the next chunk to be fetched
+  int left, period;     // chunks until the end; those from where it begins again then, or 0
+  int slot, unit;       // of the next unit to be taken
+  int read;             // the slot to be filled again, or -1
+  unsigned phase;
 
-  // Starts reading *tape* at byte *from*: *units* of them, or kEndless, for as long as anybody takes some
-  // from a tape of *bytes*.
-  __device__ __forceinline__ void open(unsigned char* shared, const unsigned char* tape,
-                                       long long from, long long bytes, unsigned units) {
-    int offset = threadIdx.x / 32 * 1024 + threadIdx.x % 32 * 16;
-    base = shared + offset;
-    next = tape + from + offset;
-    end = tape + bytes;
-    length = bytes;
-    left = units;
-    slot = 0;
+  // Starts reading *units* units of every warp from *tape*, once or, *endless*, again and again.
+  __device__ __forceinline__ void open(unsigned char* shared, unsigned char* barriers,
+                                       const unsigned char* tape, int units, bool endless) {
+    const int warp = threadIdx.x / 32;
+    base = shared + warp * kSlots * kChunkBytes;
+    full = reinterpret_cast<rs::Barrier*>(barriers) + warp * kSlots;
+    next = tape + warp * kChunkBytes;
+    left = units / kChunkUnits;
+    period = endless ? left : 0;
+    slot = unit = 0;
+    read = -1;
+    phase = 0;
+    if (threadIdx.x % 32 == 0) {
 #pragma unroll 1
-    for (int i = 0; i < RING_UNITS; ++i) fetch(base + i * kUnitBytes);
-  }
-  __device__ __forceinline__ void fetch(unsigned char* to) {
-    if (left) {
-      copy16_plain(to, next);
-      copy16_plain(to + 512, next + 512);
-      next += kUnitBytes;
-      if (left == kEndless) {
-        if (next >= end) next -= length;
-      } else {
-        --left;
-      }
+      for (int i = 0; i < kSlots; ++i) rs::barrier_init(full + i, 1);
+      rs::barrier_init_fence();
     }
-    rs::copy_commit();  // an empty group keeps the count
+    __syncwarp();
+#pragma unroll 1
+    for (int i = 0; i < kSlots; ++i) fetch(i);
   }
-  // The next unit. Its slot is filled again at once: the copy lands hundreds of cycles after this
-  // lane's own loads, and no other lane reads there.
+  __device__ __forceinline__ void fetch(int to) {
+    if (left == 0) return;
+    rs::fill_begin(full + to, kChunkBytes);
+    rs::fill_piece(base + to * kChunkBytes, next, kChunkBytes, full + to);
+    rs::fill_end(full + to);
+    next += kChunkBytes * kWarps;
+    if (--left == 0) {
+      left = period;
+      next -= (long long)period * kChunkBytes * kWarps;
+    }
+  }
+  // Fills the slot that was read last. Not before its units have been multiplied: a lane's own loads
+  // from shared memory may wait behind others for longer than a copy takes.
+  __device__ __forceinline__ void release() {
+    if (read < 0) return;
+    __syncwarp();
+    fetch(read);
+    read = -1;
+  }
   __device__ __forceinline__ Unit take() {
-    unsigned char* at = base + slot * kUnitBytes;
-    rs::copy_wait<RING_UNITS - 1>();
-    Unit unit = {*reinterpret_cast<const uint4*>(at), *reinterpret_cast<const uint4*>(at + 512)};
-#ifndef RS_CPU
-    asm volatile("" ::"r"(unit.low.x), "r"(unit.high.w) : "memory");
-#endif
-    fetch(at);
-    slot = slot + 1 == RING_UNITS ? 0 : slot + 1;
-    return unit;
+    if (unit == 0) {
+      release();
+      rs::barrier_wait(full + slot, phase);
+    }
+    const unsigned char* at =
+        base + slot * kChunkBytes + unit * 1024 + threadIdx.x % 32 * 16;
+    Unit found = {*reinterpret_cast<const uint4*>(at), *reinterpret_cast<const uint4*>(at + 512)};
+    if (++unit == kChunkUnits) {
+      read = slot;
+      unit = 0;
+      if (++slot == kSlots) slot = 0, phase ^= 1;
+    }
+    return found;
   }
-  __device__ __forceinline__ void close() { rs::copy_wait<0>(); }
+  // Waits for what is still on its way, before the shared memory goes.
+  __device__ __forceinline__ void close() {
+    release();
+#pragma unroll 1
+    for (int i = 0; i < kSlots && period; ++i) {
+      rs::barrier_wait(full + slot, phase);
+      if (++slot == kSlots) slot = 0, phase ^= 1;
+    }
+  }
 };
 
 }  // namespace fused

@@ -1,6 +1,9 @@
 // What a worker knows of a step before it begins: where each request stands and who attends to what.
 #pragma once
+#include <stddef.h>
+
 #include "fused_step/product.cuh"
+#include "small_ops/inline.cuh"
 
 namespace fused {
 
@@ -8,11 +11,19 @@ constexpr int kMostItems = 129;  // (request, KV head) pairs, and one
 
 // In shared memory, the same in every worker.
 struct Scene {
-  int length[kMostRequests];  // committed tokens; negative: an idle slot
-  int token[kRows];           // input of each token row
-  int prefix[kMostItems];     // tiles of 16 tokens that the items before have
+  float2 turn[kRows][HEAD_DIM / 2];  // cosine and sine of each token row's rotation
+  int length[kMostRequests];         // committed tokens; negative: an idle slot
+  int token[kRows];                  // input of each token row
+  int page[kRows];                   // physical page that receives the row's key
+  int prefix[kMostItems];            // tiles of 16 tokens that the items before have
+  // Not part of what `step_begin` keeps:
   float sums[kWarps * kRows];  // squares of each token row, by warp
-  int last;                   // a ticket's outcome
+  int last, joined;            // the workers whose pieces this one joins; or -1
+  // A worker's part of attention (attend.cuh): its units, the item of the first, and where each
+  // warp's first tile is, in bytes of a layer's cache (negative: none), with its first token.
+  int units, workers, begin, end, item;
+  long long tile[kWarps];
+  int tile_token[kWarps];
 
   __device__ __forceinline__ int position(int row) const {
     return length[row / TOKENS] + row % TOKENS;
@@ -40,19 +51,43 @@ __device__ __forceinline__ void sum_up(Scene& s, int items, Count&& count) {
   __syncthreads();
 }
 
-__device__ __forceinline__ void load_scene(const FusedParams& p, const int* lengths, Scene& s) {
+constexpr int kSceneWords = offsetof(Scene, sums) / 4;
+
+// From the state, by a whole block.
+__device__ __forceinline__ void load_scene(const FusedParams& p, const PagedAttentionParams& a,
+                                           Scene& s) {
   if (threadIdx.x < p.requests)
-    s.length[threadIdx.x] = static_cast<const volatile int*>(lengths)[threadIdx.x];
+    s.length[threadIdx.x] = static_cast<const volatile int*>(a.lengths)[threadIdx.x];
   __syncthreads();
-  if (threadIdx.x < p.requests * TOKENS) {
+  const int rows = p.requests * TOKENS;
+  if (threadIdx.x < rows) {
     int row = threadIdx.x, at = min(max(s.position(row), 0), p.text_size - 1);
-    s.token[row] = s.idle(row) ? 0 : static_cast<const volatile int*>(p.text)[
-        (long long)(row / TOKENS) * p.text_size + at];
+    long long request = row / TOKENS;
+    int token = static_cast<const volatile int*>(p.text)[request * p.text_size + at];
+    int page = static_cast<const volatile int*>(a.table)[request * a.max_pages + at / PAGE_TOKENS];
+    s.token[row] = s.idle(row) ? 0 : token;
+    s.page[row] = s.idle(row) ? 0 : page;
+  }
+  // Angles in revolutions: the whole ones drop out exactly, however late the position.
+  for (int i = static_cast<int>(threadIdx.x); i < rows * HEAD_DIM / 2; i += kThreads) {
+    int row = i / (HEAD_DIM / 2), pair = i % (HEAD_DIM / 2), position = max(s.position(row), 0);
+    float2 turn = p.turns[pair];
+    float whole = turn.x * position, rest = fmaf(turn.x, position, -whole), sine, cosine;
+    rs::sincos_turns(whole - rintf(whole) + fmaf(turn.y, position, rest), sine, cosine);
+    s.turn[row][pair] = make_float2(cosine, sine);
   }
   sum_up(s, p.requests * p.kv_heads, [&](int item) {
     int length = s.length[item / p.kv_heads];
     return length < 0 ? 0 : (length + TOKENS + 15) / 16;
   });
+}
+
+// As `step_begin` left it in global memory.
+__device__ __forceinline__ void copy_scene(const unsigned* from, Scene& s) {
+  unsigned* to = reinterpret_cast<unsigned*>(&s);
+  for (int i = static_cast<int>(threadIdx.x); i < kSceneWords; i += kThreads)
+    to[i] = static_cast<const volatile unsigned*>(from)[i];
+  __syncthreads();
 }
 
 // A token row of the residual stream as *layer* finds it: the first layer reads the embedding.

@@ -30,10 +30,15 @@ def turns(gpu: Gpu, many: int = 2000, samples: int = 7) -> list[dict[str, Any]]:
     empty = Launch(call, (gpu.sms, 1, 1), 128, 0, (np.uint64(0),), raw)
     stream, records = gpu.xp.cuda.Stream(non_blocking=True), []
     for nodes in NODES:
-        graph = capture(stream, [empty] * nodes)
+
+        def step(nodes: int = nodes) -> None:
+            for _ in range(nodes):
+                empty()
+
+        graph = capture(stream, [step])
         for way in WAYS:
             repeat = Repeat(
-                gpu, graph, np.zeros(1, PARAMS), kernel="probe_repeat", way=way, stream=stream
+                gpu, step, np.zeros(1, PARAMS), kernel="probe_repeat", way=way, stream=stream
             )
 
             def once(repeat: Repeat = repeat) -> None:

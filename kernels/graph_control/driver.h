@@ -16,13 +16,12 @@ enum { kNoDriver = -1, kNodeType = -3, kCycle = -4, kNoMemory = -5 };
   X(cuGetErrorName) X(cuStreamSynchronize) X(cuMemcpyDtoHAsync) X(cuMemcpy3DAsync)               \
   X(cuMemsetD8Async) X(cuMemsetD16Async) X(cuMemsetD32Async)                                     \
   X(cuMemsetD2D8Async) X(cuMemsetD2D16Async) X(cuMemsetD2D32Async)                               \
-  X(cuLaunchKernelEx) X(cuStreamBeginCapture) X(cuStreamEndCapture)                              \
+  X(cuLaunchKernelEx) X(cuStreamBeginCaptureToGraph) X(cuStreamEndCapture)                       \
   X(cuGraphCreate) X(cuGraphDestroy) X(cuGraphInstantiate) X(cuGraphExecDestroy)                 \
   X(cuGraphUpload) X(cuGraphLaunch) X(cuGraphGetNodes) X(cuGraphGetEdges) X(cuGraphNodeGetType)                   \
   X(cuGraphKernelNodeGetParams) X(cuGraphKernelNodeGetAttribute)                                 \
   X(cuGraphMemsetNodeGetParams) X(cuGraphMemcpyNodeGetParams)                                    \
-  X(cuGraphAddNode) X(cuGraphAddKernelNode) X(cuGraphAddChildGraphNode)                          \
-  X(cuGraphConditionalHandleCreate) X(cuCtxGetCurrent)
+  X(cuGraphAddNode) X(cuGraphAddKernelNode) X(cuGraphConditionalHandleCreate) X(cuCtxGetCurrent)
 // clang-format on
 
 #define DECLARE(name) __typeof__(&name) name##_;
@@ -72,9 +71,4 @@ const char* error_name(int error) {
   const char* name = "";
   if (drv.cuGetErrorName_) drv.cuGetErrorName_((CUresult)error, &name);
   return name;
-}
-
-int close_graph(CUgraph graph, CUgraphExec exec) {
-  if (exec) TRY(drv.cuGraphExecDestroy_(exec));
-  return graph ? drv.cuGraphDestroy_(graph) : 0;
 }

@@ -22,6 +22,8 @@ from ..loop_control.state import SLOTS
 from .driver import Handle, driver, packed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..backend import Array, Backend
     from ..loop_control.record import Launch
     from ..loop_control.state import State
@@ -46,14 +48,13 @@ class Repeat:
     """*step* under a kernel of `kernel.cu` named *kernel*, which decides on the next turn.
 
     *step* launches one whole step on the current stream without allocating or waiting; on a GPU it
-    is captured once, on *stream*, unless it is a graph already: CuPy's, or another with a `.graph`.
-    *params* is a `PARAMS` record without target and first.
+    is captured, on *stream*. *params* is a `PARAMS` record without target and first.
     """
 
     def __init__(
         self,
         backend: Backend,
-        step: Any,
+        step: Callable[[], None],
         params: np.ndarray[Any, Any],
         *,
         kernel: str = "graph_control",
@@ -68,11 +69,12 @@ class Repeat:
         params["words"] = backend.address(self.words)
         self._order = pinned(backend, 4, np.uint32)
         self._graphs: list[tuple[Handle, Handle]] = []
+        self._keep: list[Any] = []
+        """Kernels and graphs that the driver's graphs came from."""
         if backend.name == "cpu":
             self._enter, self._control = self._launch(0, 1), self._launch(0, 0)
         else:
             self._driver = driver(SOURCE)
-            self.graph = step if hasattr(step, "graph") else capture(stream, [step])
             self._exec = self._while() if way == "while" else self._tail()
 
     def __del__(self) -> None:
@@ -80,7 +82,10 @@ class Repeat:
             self._driver.free("close_graph", graph, graph_exec)
 
     def start(self, steps: int) -> None:
-        """Lets it run for *steps* steps at most; on the CPU it returns when all is over."""
+        """Lets it run for *steps* steps at most, when the last run is over.
+
+        On the CPU it returns when this one is.
+        """
         self._order[:] = (steps, 0, 0, 0)
         if self.backend.name == "cpu":
             self.words[:] = self._order
@@ -99,6 +104,7 @@ class Repeat:
         way = WAYS[self.way] if self.backend.name == "gpu" else 0
         kernel = recorder.function("graph_control", self.kernel, (f"WAY={way}",))
         kernel(1, THREADS, (Packed(params),))
+        self._keep += recorder.launches
         return recorder.launches[0]
 
     def _new(self) -> tuple[Handle, Handle]:
@@ -109,37 +115,27 @@ class Repeat:
         """One graph: the control once, then step and control while the condition holds."""
         (graph, graph_exec), condition = self._new(), ctypes.c_uint64()
         self._driver("open_while", ctypes.byref(graph), ctypes.byref(condition))
-        enter, control = (
-            packed(self._launch(condition.value, first), self.stream) for first in (1, 0)
-        )
-        self._driver(
-            "close_while",
-            graph,
-            condition,
-            Handle(self.graph.graph),
-            enter.launches,
-            control.launches,
-            self.stream,
-            ctypes.byref(graph_exec),
-        )
+        enter, control = (self._launch(condition.value, first) for first in (1, 0))
+        first = packed(enter, self.stream)
+        self._driver("begin_while", graph, condition, first.launches, self.stream)
+        try:
+            with self.stream:
+                self.step()
+                control()
+        finally:
+            self._driver("finish_while", graph, self.stream, ctypes.byref(graph_exec))
         return graph_exec
 
     def _tail(self) -> Handle:
         """A graph of step and control, which launches itself, and one that launches it first."""
-        again = self._device_graph(Handle(self.graph.graph), 0, 0)
-        return self._device_graph(Handle(), again.value or 0, 1)
+        again = self._device_graph([self.step, self._launch(0, 0)])
+        return self._device_graph([self._launch(again.value or 0, 1)])
 
-    def _device_graph(self, step: Handle, target: int, first: int) -> Handle:
-        graph, graph_exec = self._new()
-        control = packed(self._launch(target, first), self.stream)
-        self._driver(
-            "device_graph",
-            step,
-            control.launches,
-            self.stream,
-            ctypes.byref(graph),
-            ctypes.byref(graph_exec),
-        )
+    def _device_graph(self, calls: list[Callable[[], None]]) -> Handle:
+        captured = capture(self.stream, calls)
+        self._keep.append(captured)
+        _, graph_exec = self._new()  # the graph itself is CuPy's to destroy
+        self._driver("device_graph", Handle(captured.graph), self.stream, ctypes.byref(graph_exec))
         return graph_exec
 
 
@@ -153,7 +149,7 @@ class Control(Repeat):
     def __init__(
         self,
         backend: Backend,
-        step: Any,
+        step: Callable[[], None],
         state: State,
         mailbox: Mailbox,
         *,

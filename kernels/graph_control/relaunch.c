@@ -4,6 +4,12 @@
 // Every function returns 0, the driver's error, or one of driver.h's.
 #include "graph_control/driver.h"
 
+static int instantiate(CUgraph graph, int flags, CUstream stream, CUgraphExec* exec) {
+  TRY(drv.cuGraphInstantiate_(exec, graph, flags));
+  TRY(drv.cuGraphUpload_(*exec, stream));
+  return drv.cuStreamSynchronize_(stream);
+}
+
 // A new graph and the handle of the condition that its WHILE node will test; false at each launch.
 int open_while(CUgraph* graph, CUgraphConditionalHandle* handle) {
   CUcontext context;
@@ -13,11 +19,12 @@ int open_while(CUgraph* graph, CUgraphConditionalHandle* handle) {
                                              CU_GRAPH_COND_ASSIGN_DEFAULT);
 }
 
-// *graph* becomes: enter, then as long as the condition holds: step, control. A copy of *step* is
-// kept.
-int close_while(CUgraph graph, CUgraphConditionalHandle handle, CUgraph step, const Launch* enter,
-                const Launch* control, CUstream stream, CUgraphExec* exec) {
-  CUgraphNode first, loop, body;
+// *graph* becomes: *enter*, then *inside* as long as the condition holds. What the stream is given
+// until finish_while goes to *inside*: the step and its control. (A child graph in its place runs
+// slower: 0.73 us an empty node instead of 0.55.)
+int begin_while(CUgraph graph, CUgraphConditionalHandle handle, const Launch* enter,
+                CUstream stream) {
+  CUgraphNode first, loop;
   CUDA_KERNEL_NODE_PARAMS kernel = as_node(enter);
   TRY(drv.cuGraphAddKernelNode_(&first, graph, NULL, 0, &kernel));
   CUgraphNodeParams params;
@@ -29,26 +36,24 @@ int close_while(CUgraph graph, CUgraphConditionalHandle handle, CUgraph step, co
   TRY(drv.cuCtxGetCurrent_(&params.conditional.ctx));
   TRY(drv.cuGraphAddNode_(&loop, graph, &first, NULL, 1, &params));
   CUgraph inside = params.conditional.phGraph_out[0];
-  TRY(drv.cuGraphAddChildGraphNode_(&body, inside, NULL, 0, step));
-  kernel = as_node(control);
-  CUgraphNode last;
-  TRY(drv.cuGraphAddKernelNode_(&last, inside, &body, 1, &kernel));
-  TRY(drv.cuGraphInstantiate_(exec, graph, 0));
-  TRY(drv.cuGraphUpload_(*exec, stream));
-  return drv.cuStreamSynchronize_(stream);
+  return drv.cuStreamBeginCaptureToGraph_(stream, inside, NULL, NULL, 0,
+                                          CU_STREAM_CAPTURE_MODE_RELAXED);
 }
 
-// A graph that a kernel on the device may launch: *step* (may be null), then *control*.
-int device_graph(CUgraph step, const Launch* control, CUstream stream, CUgraph* graph,
-                 CUgraphExec* exec) {
-  CUgraphNode body, last;
-  CUDA_KERNEL_NODE_PARAMS kernel = as_node(control);
-  TRY(drv.cuGraphCreate_(graph, 0));
-  if (step) TRY(drv.cuGraphAddChildGraphNode_(&body, *graph, NULL, 0, step));
-  TRY(drv.cuGraphAddKernelNode_(&last, *graph, step ? &body : NULL, step ? 1 : 0, &kernel));
-  TRY(drv.cuGraphInstantiate_(exec, *graph, CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH));
-  TRY(drv.cuGraphUpload_(*exec, stream));
-  return drv.cuStreamSynchronize_(stream);
+int finish_while(CUgraph graph, CUstream stream, CUgraphExec* exec) {
+  CUgraph inside;
+  TRY(drv.cuStreamEndCapture_(stream, &inside));
+  return instantiate(graph, 0, stream, exec);
+}
+
+// *graph* made ready to be launched by a kernel on the device.
+int device_graph(CUgraph graph, CUstream stream, CUgraphExec* exec) {
+  return instantiate(graph, CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH, stream, exec);
 }
 
 int start_graph(CUgraphExec exec, CUstream stream) { return drv.cuGraphLaunch_(exec, stream); }
+
+int close_graph(CUgraph graph, CUgraphExec exec) {
+  if (exec) TRY(drv.cuGraphExecDestroy_(exec));
+  return graph ? drv.cuGraphDestroy_(graph) : 0;
+}

@@ -5,13 +5,14 @@ One rule: every figure in the text is computed from the inputs; the report has n
 
 from __future__ import annotations
 
-import statistics
 from typing import TYPE_CHECKING, Any
 
+from . import decoder_notes as notes
 from . import decoder_tables as tables
 from .decoder_draw_ladder import has_scaling, ladder_places, scaling_places
 from .decoder_goals import goal_table, goals
 from .decoder_lost import stage_place
+from .decoder_notes import facts
 from .decoder_steps import spread
 from .words import fixed, listed, percent
 
@@ -72,13 +73,14 @@ def build(steps: Steps, timeline: Mapping[str, Any] | None, pictures: set[str]) 
         *_lost(steps, timeline, pictures),
         *_predictions(steps, pictures),
         *_variants(steps),
-        *_others(steps),
+        *notes.constants(steps),
+        *notes.others(steps),
         "## What is missing",
         "",
-        *_missing(steps, timeline, found),
+        *notes.missing(steps, timeline, found),
         "## How it was measured",
         "",
-        *_method(steps),
+        *notes.method(steps),
     ]
     return "\n".join(parts).rstrip("\n") + "\n"
 
@@ -117,24 +119,17 @@ def _goal(goal: Goal) -> str:
 def _where(steps: Steps) -> str:
     if not steps.headers:
         return "Nobody wrote down where. "
-    facts = [_facts(head) for head in steps.headers]
-    head = facts[-1]
-    ids = {str(one.get("id")) for one in facts}
-    dates = sorted({str(one["date"]) for one in facts if one.get("date")})
-    commits = list(dict.fromkeys(str(one.get("commit")) for one in facts))
+    heads = [facts(head) for head in steps.headers]
+    head = heads[-1]
+    ids = {str(one.get("id")) for one in heads}
+    dates = sorted({str(one["date"]) for one in heads if one.get("date")})
+    commits = list(dict.fromkeys(str(one.get("commit")) for one in heads))
     where = f"one {head.get('name', 'unknown GPU')}"
     if len(ids) > 1:
         where = f"{len(ids)} machines with {where} each"
     when = listed(dates[:1]) if len(dates) < 2 else f"{dates[0]} to {dates[-1]}"
     where = f"Measured on {where}, driver {head.get('driver')}; {when or 'date unknown'}; "
     return where + f"commit {listed(commits)}. "
-
-
-def _facts(head: Mapping[str, Any]) -> dict[str, Any]:
-    """A header with its device's facts beside its own."""
-    device = head.get("device")
-    inner = device if isinstance(device, dict) else {"name": device} if device else {}
-    return {**head, **inner}
 
 
 def _ladder_answer(steps: Steps, place: Any) -> str:
@@ -218,10 +213,8 @@ def _lost(steps: Steps, timeline: Mapping[str, Any] | None, pictures: set[str]) 
     if timeline:
         lines += _picture(pictures, "timeline", "a resident step on all SMs")
         about = ", ".join(f"{name} {what}" for name, what in timeline.get("otherData", {}).items())
-        lines += [
-            f"The same step for [ui.perfetto.dev]({TIMELINE}): a track an SM, and one for the"
-        ]
-        lines += [f"barriers ({about})." if about else "barriers.", ""]
+        lines += [f"The same step as a [timeline]({TIMELINE}) for ui.perfetto.dev: a track an SM, "
+                  f"one for the barriers ({about or 'nobody says of what'}).", ""]  # fmt: skip
     return lines
 
 
@@ -241,56 +234,3 @@ def _variants(steps: Steps) -> list[str]:
     rows = tables.step_table(steps, places)
     title = "## Other weights, caches, new tokens"
     return [title, "", "us a step, measured medians:", "", *rows] if rows else []
-
-
-def _others(steps: Steps) -> list[str]:
-    """Soaks and comparisons of tokens, a line each."""
-    lines = []
-    for kind in ("soak", "agreement"):
-        for entry in steps.others.get(kind, []):
-            fields = ", ".join(f"{name} {value}" for name, value in entry.items() if name != "kind")
-            lines.append(f"- {kind}: {fields}")
-    return ["## Soaks and equal tokens", "", *lines, ""] if lines else []
-
-
-def _missing(steps: Steps, timeline: Mapping[str, Any] | None, found: list[Goal]) -> list[str]:
-    lines = [f"- Not measured: {goal.what}." for goal in found if goal.verdict == "not measured"]
-    everywhere = steps.rungs()
-    for place in ladder_places(steps):
-        absent = [rung.name for rung in everywhere if rung not in steps.cells[place]]
-        if absent:
-            lines.append(f"- {place.text}: no step of {listed(absent)}.")
-    if not timeline:
-        lines.append("- No timeline of a resident step was given.")
-    if not steps.errors():
-        lines.append("- No step was predicted.")
-    extra = sorted(set(steps.others) - {"soak", "agreement"})
-    if extra:
-        counts = [f"{len(steps.others[kind])} of `{kind}`" for kind in extra]
-        lines.append(f"- Lines that this report does not show: {listed(counts)}.")
-    return [*(lines or ["Nothing that was planned."]), ""]
-
-
-def _method(steps: Steps) -> list[str]:
-    lines = [
-        "- A step's time is the host's: from its begin until the tokens are copied back (R2: until",
-        "  they stand in pinned memory). Warmed up before; all samples are kept.",
-    ]
-    sizes = [len(c.record["seconds"]) for mine in steps.cells.values() for c in mine.values()]
-    lines.append(f"- {min(sizes)} to {max(sizes)} samples a step, {sum(sizes):,} in all.")
-    scatter = [c.high / c.low - 1.0 for mine in steps.cells.values() for c in mine.values()]
-    text = "- The 90th percentile of a step's samples is above the 10th by "
-    text += f"{percent(statistics.median(scatter), 1)} in the median of the steps, "
-    lines.append(text + f"{percent(max(scatter), 1)} at most.")
-    if steps.again:
-        moved = spread([value for *_, value in steps.again])
-        text = f"- {len(steps.again)} steps were measured twice; their medians differ by "
-        lines.append(f"{text}{percent(moved[0], 1)} in the median, {percent(moved[2], 1)} at most.")
-    shas = sorted({str(c.record.get("sha")) for m in steps.cells.values() for c in m.values()})
-    lines.append(f"- Steps of commit {listed(shas)}.")
-    if steps.headers:
-        facts = _facts(steps.headers[-1])
-        libraries = facts.get("libraries") or facts.get("packages")
-        named = ", ".join(f"{name} {what}" for name, what in (libraries or {}).items())
-        lines += [f"- Versions: {named}."] if named else []
-    return lines

@@ -27,7 +27,7 @@ def ladder_size(steps: Steps) -> tuple[float, float]:
     """Inches that the ladder needs."""
     places = ladder_places(steps)
     most = max(len(steps.cells[place]) for place in places)
-    return 7.2 * len(places) + 0.4, 1.5 + 0.36 * (most + 1)
+    return max(9.0, 7.2 * len(places) + 0.4), 1.5 + 0.36 * (most + 1)
 
 
 def draw_ladder(figure: Figure, steps: Steps) -> None:
@@ -39,8 +39,7 @@ def draw_ladder(figure: Figure, steps: Steps) -> None:
         _rungs(axes, steps, place)
         axes.set_ylim(most + 0.6, -0.6)  # bars of one height in all panels
     figure.suptitle(
-        "One decode step as its host sees it, measured: median, 10th and 90th percentile, and the "
-        "floor's share of it"
+        "A decode step as its host sees it: measured medians (p10 to p90); percent: floor over step"
     )
 
 

@@ -46,7 +46,7 @@ def draw_lost(figure: Figure, steps: Steps, model: str) -> None:
     bars += [
         (f"{rung.name}, batch {at.batch}", at, rung)
         for rung in steps.rungs([at])
-        if rung != RESIDENT and steps.cells[at][rung].stages
+        if rung != RESIDENT and steps.accounted(at, rung)
     ]
     _whole(right, steps, bars)
     left.set_title(f"{at.text}: the resident step by stage, all layers")
@@ -54,7 +54,7 @@ def draw_lost(figure: Figure, steps: Steps, model: str) -> None:
 
 
 def _by_stage(axes: Axes, steps: Steps, place: Place) -> None:
-    cell = steps.cells[place][RESIDENT]
+    cell = steps.accounts[place][RESIDENT]
     names = [stage.name for stage in cell.stages]
     left: Any = np.zeros(len(names))
     least = [(stage.bytes or 0.0) / cell.ceiling.bytes_per_s for stage in cell.stages]
@@ -85,7 +85,7 @@ def _by_stage(axes: Axes, steps: Steps, place: Place) -> None:
 def _whole(axes: Axes, steps: Steps, bars: Sequence[tuple[str, Place, Rung]]) -> None:
     names, found = [], []
     for name, place, rung in bars:
-        mine = parts(steps.cells[place][rung])
+        mine = parts(steps.accounts[place][rung])
         if mine is not None:
             names.append(name)
             found.append(shown(mine))

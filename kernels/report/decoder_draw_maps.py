@@ -8,7 +8,7 @@ import numpy as np
 
 from .decoder_looks import colour, short, us
 from .decoder_steps import RESIDENT
-from .style import empty, handle
+from .style import GREY, empty, handle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,8 @@ def map_size(steps: Steps, model: str) -> tuple[float, float]:
     columns = sum(len({p.context for p in steps.places(model, sparse)}) for sparse in kinds)
     rows = max(len({p.batch for p in steps.places(model, sparse)}) for sparse in kinds)
     two = 2 if resident_cells(steps, model) else 1
-    return 3.4 + 0.72 * columns + 0.4 * len(kinds), 0.9 + two * (0.7 + 0.4 * rows)
+    width = max(6.8, 0.72 * columns + 0.4 * len(kinds))
+    return 3.4 + width, 0.9 + two * (0.7 + 0.4 * rows)
 
 
 def resident_cells(steps: Steps, model: str) -> list[Place]:
@@ -59,10 +60,10 @@ def draw_map(figure: Figure, steps: Steps, model: str) -> None:
         places = steps.places(model, sparse)
         _winners(grid[0][column], steps, places)
         word = _kind(places)
-        grid[0][column].set_title(f"{word}: who is fastest")
+        grid[0][column].set_title(word)
         if two:
             _against(grid[1][column], steps, places)
-            grid[1][column].set_title(f"{word}: resident against the best other (%)")
+            grid[1][column].set_title("resident against the best other (%)")
     for row in grid:
         row[0].set_ylabel("batch")
     for axes in grid[-1]:
@@ -96,11 +97,12 @@ def _winners(axes: Axes, steps: Steps, places: list[Place]) -> None:
     batches, contexts = _frame(axes, places)
     image = np.ones((len(batches), len(contexts), 3))
     for place in places:
+        i, j = batches.index(place.batch), contexts.index(place.context)
         found = steps.winner(place)
         if found is None:
+            axes.text(j, i, "one rung only", ha="center", va="center", fontsize=6.5, color=GREY)
             continue
         rung, margin = found
-        i, j = batches.index(place.batch), contexts.index(place.context)
         image[i, j] = to_rgb(_pale(colour(rung)))
         axes.text(j, i + 0.15, us(steps.cells[place][rung].wall), ha="center", va="center",
                   fontsize=7)  # fmt: skip

@@ -81,11 +81,7 @@ def shown(found: dict[str, float]) -> dict[str, float]:
 
 def resident_places(steps: Steps, model: str) -> list[Place]:
     """Places of resident steps with stage times, for the bars by batch: dense, at one context."""
-    mine = [
-        place
-        for place in steps.places(model, False)
-        if (cell := steps.cell(place, RESIDENT)) and cell.stages
-    ]
+    mine = [place for place in steps.places(model, False) if steps.accounted(place, RESIDENT)]
     contexts = {place.context for place in mine}
     if not contexts:
         return []

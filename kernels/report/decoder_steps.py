@@ -114,6 +114,9 @@ class Steps:
     def __init__(self, ceiling: Ceiling) -> None:
         self.ceiling = ceiling
         self.cells: dict[Place, dict[Rung, Account]] = {}
+        self.accounts: dict[Place, dict[Rung, Account]] = {}
+        """Steps with stage times, from any record; those that `decode` wrote say where time goes,
+        and stand for the step itself only where no other record does."""
         self.again: list[tuple[Place, Rung, float]] = []
         """Second measurements of one commit: median over the first's, less one."""
         self.headers: list[dict[str, Any]] = []
@@ -131,6 +134,10 @@ class Steps:
         elif kind == "step":
             place, rung = place_of(entry), Rung(str(entry["mode"]), str(entry["kernels"]))
             cell, mine = account(entry, self.ceiling), self.cells.setdefault(place, {})
+            if cell.stages:
+                self.accounts.setdefault(place, {})[rung] = cell
+            if "account" in entry and rung in mine:
+                return
             if rung in mine and mine[rung].record.get("sha") == entry.get("sha"):
                 self.again.append((place, rung, cell.wall / mine[rung].wall - 1.0))
             mine[rung] = cell
@@ -179,6 +186,10 @@ class Steps:
     def cell(self, place: Place | None, rung: Rung) -> Account | None:
         """A step, if it was measured."""
         return self.cells.get(place, {}).get(rung) if place else None
+
+    def accounted(self, place: Place | None, rung: Rung) -> Account | None:
+        """A step with stage times, if there is one."""
+        return self.accounts.get(place, {}).get(rung) if place else None
 
     def winner(self, place: Place) -> tuple[Rung, float] | None:
         """The fastest and how much longer the second takes, as a ratio less one."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from .decoder_steps import Place, Rung, Steps
 
+CLOSE = 0.01
+"""Margin below which two steps are as good as equal."""
+
 
 def ladder_table(steps: Steps, place: Place) -> list[str]:
     """Every rung at *place*."""
@@ -82,7 +85,9 @@ def map_answer(steps: Steps, model: str) -> str:
         if counts:
             word = "sparse" if sparse else "dense"
             won = ", ".join(f"{rung.name} in {count}" for rung, count in counts.items())
-            found.append(f"Of {sum(counts.values())} {word} cells the fastest is {won}.")
+            close = sum(steps.winner(p)[1] < CLOSE for p in places if steps.winner(p))  # type: ignore[index]
+            found.append(f"Of {sum(counts.values())} {word} cells the fastest is {won}; in {close} "
+                         f"the second is slower by less than {percent(CLOSE)}.")  # fmt: skip
     cells = resident_cells(steps, model)
     if cells:
         ratios = {place: against_best(steps, place) for place in cells}
@@ -148,7 +153,7 @@ def _floor(steps: Steps, place: Place) -> float:
 # ------------------------------------------------------------------------------ lost time
 def stage_table(steps: Steps, place: Place) -> list[str]:
     """The resident step by stage."""
-    cell = steps.cells[place][RESIDENT]
+    cell = steps.accounts[place][RESIDENT]
     rows = []
     for stage in cell.stages:
         least = (stage.bytes or 0.0) / cell.ceiling.bytes_per_s
@@ -182,9 +187,9 @@ def lost_table(steps: Steps, model: str) -> list[str]:
     bars += [(at, rung) for rung in (steps.rungs([at]) if at else []) if rung != RESIDENT and at]
     rows = []
     for place, rung in bars:
-        cell = steps.cells[place][rung]
-        found = parts(cell)
-        if found:
+        cell = steps.accounted(place, rung)
+        found = parts(cell) if cell else None
+        if cell and found:
             rows.append([f"{rung.name}, batch {place.batch}", fixed(cell.wall * 1e6, 1),
                          *(_part(name, found) for name in PARTS)])  # fmt: skip
     return table(("step", "us", *PARTS), rows, "l") if rows else []
@@ -198,7 +203,7 @@ def _part(name: str, found: Mapping[str, float]) -> str:
 def lost_answer(steps: Steps, model: str) -> str:
     """The largest losses of the resident step, in order."""
     at = stage_place(steps, model)
-    cell = steps.cell(at, RESIDENT)
+    cell = steps.accounted(at, RESIDENT)
     found = parts(cell) if cell else None
     if not at or not cell or not found:
         return ""
