@@ -74,7 +74,8 @@ def predict(profile: Profile, shape: DecodeShape, mode: str) -> Step:
     )
     pages = None if shape.budget is None else float(shape.pages)
     work = stages.work(shape.batch, shape.tokens, pages)
-    x = stages.attend(shape.batch, shape.tokens, float(shape.attended))
+    selected = shape.budget is not None
+    x = stages.attend(shape.batch, shape.tokens, float(shape.attended), selected)
     timing = modes.run(mode, work, shape.batch)
     if mode == "resident":
         return Step(timing.seconds(x), {})

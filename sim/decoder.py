@@ -62,19 +62,22 @@ class DecoderStages:
             return self._library(batch * tokens, cache, chosen)
         return self._fused(batch * tokens, cache, chosen)
 
-    def attend(self, batch: int, tokens: int, attended: float) -> float:
-        """Seconds of a layer's attention of *batch* requests over *attended* tokens each."""
-        form, shape = self.attention(tokens), self.shape
+    def attend(self, batch: int, tokens: int, attended: float, selected: bool = False) -> float:
+        """Seconds of a layer's attention of *batch* requests over *attended* tokens each.
+
+        *selected*: over a list of pages that were selected.
+        """
+        form, shape = self.attention(tokens, selected), self.shape
         # Queries of all new tokens share a request's keys: they count as more heads.
         heads, total = shape.heads * tokens, float(batch * attended)
         return form.seconds(batch, total, heads, shape.kv_heads, shape.head_dim) + self.shift
 
-    def attention(self, tokens: int = 1) -> SplitKv:
+    def attention(self, tokens: int = 1, selected: bool = False) -> SplitKv:
         """The form of attention with *tokens* new tokens a request."""
-        name = decode_kernel(self.kv_dtype)
-        inside = f"{name}.{self.place}" in self.profile.in_step
-        several = tokens > 1 and self.kv_dtype == "bf16" and not inside
-        form = self._form("verify_attention.bf16" if several else name)
+        name, chosen = decode_kernel(self.kv_dtype), "selected" if selected else ""
+        own = ".".join(filter(None, (name, chosen, self.place)))
+        several = tokens > 1 and self.kv_dtype == "bf16" and own not in self.profile.in_step
+        form = self._form("verify_attention.bf16" if several else name, chosen)
         assert isinstance(form, SplitKv)
         return form
 

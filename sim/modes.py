@@ -219,5 +219,5 @@ def _streamed(stream: Stream, work: Pass) -> Timing:
     # Of the steepest line, which attention alone decides, the GPU waits at its meetings only.
     const, slope = lines[-1]
     meetings = body.layers * (len(before) + 1 + len(after)) + len(tail)
-    waits = meetings * (stream.meet_s + stream.row_s * body.tokens) + stream.around_s
+    waits = meetings * stream.meeting(body.tokens) + stream.around_s
     return Timing("resident", lines, (max(0.0, const - waits), slope), 0, 0, None)

@@ -20,7 +20,7 @@ FORMS = {
     "queue": (*REPLAY, "submit_s", "latency_s"),
     "stream": (
         "around_s", "bytes_per_s", "consume_bytes_per_s", "ring_bytes", "meet_s", "row_s",
-        "latency_s",
+        "tile_s", "latency_s",
     ),
 }  # fmt: skip
 MODES = {

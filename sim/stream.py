@@ -8,7 +8,7 @@ neither begin before the stage before has ended nor be ahead of the stream.
 For each stage, with *begin* when its workers may start, *end* and *arrived*, when the stream has
 brought the last of its bytes:
 
-    begin   = end before + meet + row * rows
+    begin   = end before + meet + row * rows + tile * (tiles of 8 rows - 1)
     arrived = max(arrived before, begin - ring / rate) + bytes / rate
     end     = max(begin + bytes / consume rate, arrived)
 
@@ -20,6 +20,7 @@ up by that less their latency.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,8 +52,14 @@ class Stream:
     """Between two stages: the last worker's end, the barrier, activations."""
     row_s: float
     """More of that for each token row."""
+    tile_s: float
+    """And for every eight token rows beyond the first, the narrow side of a tensor-core product."""
     latency_s: float
     """Part of attention in which the stream goes on."""
+
+    def meeting(self, rows: int) -> float:
+        """Seconds between two stages of a step of *rows* token rows."""
+        return self.meet_s + self.row_s * rows + self.tile_s * (ceil(rows / 8) - 1)
 
     def lines(
         self,
@@ -67,7 +74,7 @@ class Stream:
         *before* and *after* attention are a layer's stages, *tail* those behind the layers.
         """
         ring = self.ring_bytes / self.bytes_per_s
-        meet = self.meet_s + self.row_s * rows
+        meet = self.meeting(rows)
         end = np.full(layers + 1, -np.inf)
         end[0] = self.around_s
         # While a step ends, the stream of the next one fills the ring.

@@ -209,9 +209,8 @@ def test_a_graph_is_charged_what_the_profile_says_of_launch_and_copy() -> None:
 def test_a_host_shows_the_submission_that_work_does_not_hide() -> None:
     costs = {"host_python_submit_s": 1e-5, "host_sync_s": 5e-6, "host_copyback_s": 4e-6}
     record = step("host-python", "library", 1, 1024, nodes=100, stages={"qkv": 6e-4})
-    slow, fast = (
-        account({**record, "submit_s": s}, Ceiling(READ, "", costs)) for s in (1e-3, 1e-4)
-    )
+    ceiling = Ceiling(READ, "", costs)
+    slow, fast = (account({**record, "submit_s": s}, ceiling) for s in (1e-3, 1e-4))
     assert slow.control[0] == ("submission of 100, not hidden", pytest.approx(4e-4), "measured")
     assert fast.control[0][1] == pytest.approx(1e-6)
     guessed = account(record, ceiling)

@@ -13,7 +13,7 @@ from sim.stream import Part, Stream
 RATE = 4e12
 PLAIN = Stream(
     around_s=5e-6, bytes_per_s=RATE, consume_bytes_per_s=3 * RATE, ring_bytes=1.6e7, meet_s=2e-6,
-    row_s=1e-7, latency_s=2e-6,
+    row_s=1e-7, tile_s=1e-6, latency_s=2e-6,
 )  # fmt: skip
 BEFORE: list[Part] = [(12.6e6, 0.0)]
 AFTER: list[Part] = [(8.4e6, 0.0), (67e6, 0.0), (33.5e6, 0.0)]
@@ -33,7 +33,7 @@ def walk(
     end = stream.around_s
     arrived = end - stream.ring_bytes / stream.bytes_per_s
     for weights, seconds in [*[*before, (0.0, x), *after] * layers, *tail]:
-        begin = end + stream.meet_s + rows * stream.row_s
+        begin = end + stream.meet_s + rows * stream.row_s + (rows > 8) * stream.tile_s
         if weights:
             free = begin - stream.ring_bytes / stream.bytes_per_s
             arrived = max(arrived, free) + weights / stream.bytes_per_s
@@ -59,7 +59,7 @@ PARTS = st.lists(
 STREAMS = st.builds(
     Stream, around_s=SECONDS, bytes_per_s=st.floats(1e12, 5e12),
     consume_bytes_per_s=st.floats(1e12, 5e13), ring_bytes=st.floats(1e4, 1e9), meet_s=SECONDS,
-    row_s=SECONDS, latency_s=SECONDS,
+    row_s=SECONDS, tile_s=SECONDS, latency_s=SECONDS,
 )  # fmt: skip
 
 

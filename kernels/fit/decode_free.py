@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..decoder.shape import SHAPES
-from .decode_model import PRODUCT
+from .decode_model import PRODUCT, SELECTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,8 +34,8 @@ KERNELS: dict[str, dict[str, float]] = {
     "elementwise.rope": {"t0_s": TIME},
     "elementwise.silu_mul": {"t0_s": TIME},
     "kv_append.bf16": {"t0_s": TIME},
-    "page_score": {"t0_s": LOOSE, "bytes_per_s": RATE},
-    "topk_select": {"t0_s": LOOSE, "entry_s": LOOSE},
+    "page_score": {"t0_s": LOOSE, "bytes_per_s": RATE, "row_s": LOOSE},
+    "topk_select": {"t0_s": LOOSE, "row_s": LOOSE, "entry_s": LOOSE},
     "verify_commit.greedy": {"t0_s": TIME},
     "decode_attention.bf16": ATTENTION,
     "decode_attention.int8": ATTENTION,
@@ -43,12 +43,17 @@ KERNELS: dict[str, dict[str, float]] = {
 """What is free in each kernel, with its width."""
 STREAM = {
     "around_s": 5e-6, "bytes_per_s": 4.5e12, "consume_bytes_per_s": 1.2e13,
-    "ring_bytes": 8 * 16384 * 131.0, "meet_s": 2e-6, "row_s": 5e-8, "latency_s": 2e-6,
+    "ring_bytes": 8 * 16384 * 131.0, "meet_s": 2e-6, "row_s": 5e-8, "tile_s": 2e-7,
+    "latency_s": 2e-6,
 }  # fmt: skip
-FIXED = ("ring_bytes",)
+FIXED: tuple[str, ...] = ()
 """Known from the design."""
 TIMER_S = 3e-6
 """What timing a stage alone adds, as a start: the way from one event over a graph to the other."""
+
+
+LEAST = {"cta_s": 2e-8, "row_s": 3e-8}
+"""What some parameters start from at least, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +137,17 @@ def _own(base: str, matrix: str, place: str) -> str:
 
 
 def _free(table: dict[str, float], key: str, width: float, kernel: str | None = None) -> Free:
-    start = max(table[key], 1e-12)
+    # In a sum of squares a small part has no slope: from nothing, a search would not get away.
+    start = max(table[key], LEAST.get(key, 1e-12))
     return Free(table, key, start, width, start * 0.02, start * 50.0, kernel)
 
 
 def _used(block: Block) -> Iterator[tuple[str, str, str]]:
     """(kernel, matrix, place) of what works in the steps of *block*."""
     point = block.first
-    names = {f"decode_attention.{point.cell['kv']}"}
-    if point.cell["budget_tokens"]:
-        names |= {"page_score", "topk_select"}
+    sparse = bool(point.cell["budget_tokens"])
+    names = {"page_score", "topk_select"} if sparse else set()
+    yield f"decode_attention.{point.cell['kv']}", SELECTED if sparse else "", point.place
     if point.place == "library":
         names |= {"kv_append.bf16", "verify_commit.greedy"}
         names |= {f"elementwise.{name}" for name in ("norm", "rope", "silu_mul")}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from .decode_points import StepPoint
 
+SELECTED = "selected"
+"""Of attention: over a list of selected pages."""
 WEIGHT_BITS = {"bf16": 16, "w4a16": 4}
 PRODUCT = {"bf16": "gemm.bf16", "w4a16": "gemm.int4"}
 KV_BITS = {"bf16": 16.0, "int8": 8.0}
@@ -140,7 +142,9 @@ class _Builder:
         chosen = [self.score(), self.select()] if self.sparse else []
         name = f"decode_attention.{self.kv}"
         several = self.tokens.max() > 1 and self.kv == "bf16"
-        if several and f"{name}.{self.place}" not in self.kernels:
+        self.chosen = SELECTED if self.sparse else ""
+        inside = f"{name}.{SELECTED}.{self.place}" if self.sparse else f"{name}.{self.place}"
+        if several and inside not in self.kernels:
             name = "verify_attention.bf16"
         if self.place != "library":
             return Layers(
@@ -213,7 +217,7 @@ class _Builder:
     def attention(self, kernel: str) -> FloatArray:
         shape = self.shape
         return self.seconds(
-            kernel, batch=self.batch, total_context=self.batch * self.attended,
+            kernel, self.chosen, batch=self.batch, total_context=self.batch * self.attended,
             heads=shape.q_heads * self.tokens, kv_heads=shape.kv_heads, head_dim=shape.head_dim,
         )  # fmt: skip
 
@@ -269,7 +273,7 @@ def streamed(parts: Layers, block: Block, loop: Mapping[str, float]) -> FloatArr
     """Seconds of resident steps: weights come ahead through a ring (see `sim/stream.py`)."""
     rows = block.axis("batch") * block.axis("tokens")
     rate, ring = loop["bytes_per_s"], loop["ring_bytes"] / loop["bytes_per_s"]
-    meet = loop["meet_s"] + loop["row_s"] * rows
+    meet = loop["meet_s"] + loop["row_s"] * rows + loop["tile_s"] * (np.ceil(rows / 8.0) - 1.0)
     end = np.full_like(rows, loop["around_s"])
     arrived = end - ring
 

@@ -13,8 +13,10 @@ namespace fused {
 
 using namespace attention;  // NOLINT: one vocabulary
 
-constexpr int kTileArea = kWarps * rs::kTileBytes, kPieceArea = attention::kTeams * kPieceBytes;
-constexpr int kAttendBytes = kTileArea > kPieceArea ? kTileArea : kPieceArea;
+// Tiles, later pieces, of attention's warps, of which there are WORKERS; columns of the products.
+constexpr int most(int a, int b) { return a > b ? a : b; }
+constexpr int kAttendBytes = most(kWarps * kColumnBytes, most(WORKERS * rs::kTileBytes,
+                                                              attention::kTeams * kPieceBytes));
 
 struct Attend {
   const FusedParams& p;
@@ -25,9 +27,14 @@ struct Attend {
 
   __device__ __forceinline__ Attend(const FusedParams& p, const PagedAttentionParams& a, Scene& s,
                                     unsigned char* shared, int index, int count)
-      : p(p), a(a), s(s), shared(shared), items(a.requests * a.kv_heads), index(index),
+      : p(p), a(a), s(s), shared(shared), items(p.requests * KV_HEADS), index(index),
         count(count) {}
 
+  __device__ __forceinline__ PagedAttentionParams with_heads() const {
+    PagedAttentionParams known = a;
+    known.kv_heads = KV_HEADS;
+    return known;
+  }
   __device__ __forceinline__ unsigned char* slot() const {
     return shared + warp_id() * rs::kTileBytes;
   }
@@ -36,13 +43,13 @@ struct Attend {
   }
 
   // ------------------------------------------------------------------------- who does what
-  // Equal parts of all tiles, item by item; so few workers that each warp has a tile. Unsigned 32
-  // bits suffice: 16 requests of 1 M tokens and 8 heads are 2^23 tiles.
-  __device__ __forceinline__ int begin_of(unsigned worker) const {
-    return worker * unsigned(s.units) / unsigned(s.workers);
-  }
-  __device__ __forceinline__ int worker_of(unsigned unit) const {
-    return ((unit + 1) * unsigned(s.workers) - 1) / unsigned(s.units);
+  // Workers of *item*. There are more workers than items, so that each has units of one item alone:
+  // every item has a worker, the others are shared out by length, and nobody has less than a tile for
+  // each warp if that can be.
+  __device__ __forceinline__ int workers_of(int item) const {
+    unsigned units = s.prefix[item + 1] - s.prefix[item], all = max(s.prefix[items], 1);
+    unsigned teams = attention::kTeams;
+    return units ? min(1 + units * unsigned(count - items) / all, (units + teams - 1) / teams) : 0;
   }
   // Where a tile is in a layer's cache, and the token it begins with.
   struct Place {
@@ -50,35 +57,37 @@ struct Attend {
     int token;
   };
   __device__ __forceinline__ Place place(int item, int unit) const {
-    int request = item / a.kv_heads, head = item - request * a.kv_heads;
+    int request = item / KV_HEADS, head = item - request * KV_HEADS;
     int page = unit / rs::kTilesPerPage, part = unit % rs::kTilesPerPage;
     if (a.selected) page = a.selected[(long long)item * a.k_max + page];
     long long physical = a.table[(long long)request * a.max_pages + page];
-    return {(physical * a.kv_heads + head) * rs::kPageBytes + part * rs::kTileBytes,
+    return {(physical * KV_HEADS + head) * rs::kPageBytes + part * rs::kTileBytes,
             page * PAGE_TOKENS + part * 16};
   }
 
   // Fills the scene's part on attention, from its prefix sums: once a step, or with selected pages
   // once a layer. By all threads.
   __device__ __forceinline__ void plan() const {
+    sum_up(s.cut, items, [&](int item) { return workers_of(item); });
     if (threadIdx.x == 0) {
-      s.units = s.prefix[items];
-      s.workers = max(1, min(count, s.units / attention::kTeams));
-      s.begin = index < s.workers ? begin_of(index) : 0;
-      s.end = index < s.workers ? begin_of(index + 1) : 0;
-      int low = 0, high = items;  // prefix[low] <= begin < prefix[high]
+      int low = 0, high = items;  // cut[low] <= index < cut[high]
 #pragma unroll 1
       while (high - low > 1) {
         int middle = (low + high) / 2;
-        (s.prefix[middle] <= s.begin ? low : high) = middle;
+        (s.cut[middle] <= index ? low : high) = middle;
       }
+      unsigned units = s.prefix[low + 1] - s.prefix[low], share = index - s.cut[low];
+      unsigned shares = max(s.cut[low + 1] - s.cut[low], 1);
+      bool any = index < s.cut[items];
       s.item = low;
+      s.begin = any ? units * share / shares : 0;
+      s.end = any ? units * (share + 1) / shares : 0;
     }
     __syncthreads();
     if (threadIdx.x < kWarps) {
       int team = threadIdx.x / kTeam, unit = s.begin + team;
-      bool any = team < attention::kTeams && unit < min(s.end, s.prefix[s.item + 1]);
-      Place tile = any ? place(s.item, unit - s.prefix[s.item]) : Place{-1, 0};
+      bool any = team < attention::kTeams && unit < s.end;
+      Place tile = any ? place(s.item, unit) : Place{-1, 0};
       s.tile[threadIdx.x] = tile.at;
       s.tile_token[threadIdx.x] = tile.token;
     }
@@ -98,38 +107,29 @@ struct Attend {
   // workers are still writing. Whether it did.
   __device__ __forceinline__ bool begin(int layer, bool early) const {
     if (s.end <= s.begin || s.tile[warp_id()] < 0) return false;
-    if (early && s.tile_token[warp_id()] + 16 > s.length[s.item / a.kv_heads]) return false;
+    if (early && s.tile_token[warp_id()] + 16 > s.length[s.item / KV_HEADS]) return false;
     load(layer, s.tile[warp_id()]);
     return true;
   }
 
   __device__ __forceinline__ void run(int layer, bool begun) const {
-    int item = s.item;
-#pragma unroll 1
-    for (int begin = s.begin; begin < s.end; ++item) {
-      int end = min(s.end, s.prefix[item + 1]);
-      if (end <= begin) continue;
-      segment(layer, item, begin - s.prefix[item], end - s.prefix[item], begin == s.begin, begun);
-      begin = end;
-    }
+    if (s.begin < s.end) attend(layer, begun);
     __syncthreads();
   }
 
-  // Units [from, to) of *item*; *first*: the worker begins with them, and may have begun.
-  __device__ __forceinline__ void segment(int layer, int item, int from, int to, bool first,
-                                          bool begun) const {
+  __device__ __forceinline__ void attend(int layer, bool begun) const {
     const int team = warp_id() / kTeam, row0 = warp_id() % kTeam * kColumns * 8;
     State state;
     state.clear();
     if (team < attention::kTeams) {
-      const int length = s.length[item / a.kv_heads];
-      Place tile = {first ? s.tile[warp_id()] : -1, s.tile_token[warp_id()]};
+      const int length = s.length[s.item / KV_HEADS];
+      Place tile = {s.tile[warp_id()], s.tile_token[warp_id()]};
       Query<ELEMENT> q;
-      q.template load<false>(a, item, row0);
+      q.template load<false>(with_heads(), s.item, row0);
 #pragma unroll 1
-      for (int unit = from + team; unit < to; unit += attention::kTeams) {
-        if (!(first && begun)) {
-          if (tile.at < 0) tile = place(item, unit);
+      for (int unit = s.begin + team; unit < s.end; unit += attention::kTeams) {
+        if (!begun) {
+          if (tile.at < 0) tile = place(s.item, unit);
           load(layer, tile.at);
         }
         rs::copy_wait<0>();
@@ -141,85 +141,95 @@ struct Attend {
         begun = false;
       }
       state.reduce_weights();
+      share_tops(state, team, row0);
     }
     __syncthreads();  // pieces take the tiles' place
-    if (team < attention::kTeams) write_piece(piece(team), row0, state);
+    if (team < attention::kTeams) {
+      level(state, row0);
+      write_piece(piece(team), row0, state);
+    }
     __syncthreads();
-    join(item, from, to);
+    join();
   }
 
   // ------------------------------------------------------------------------- joining
-  static constexpr int kPartners = 8;  // threads that share a quad, neighbours in a warp
-
-  // *count* pieces, the first at *pieces*, the others *stride* floats apart, become the output of
-  // *item*, or without one the piece *out*.
-  __device__ __forceinline__ void combine(const float* pieces, int count, int stride, int first,
-                                          int item, float* out) const {
-#pragma unroll 1
-    for (int quad = threadIdx.x / kPartners; quad < kQuads; quad += kThreads / kPartners) {
-      Sum total;
-      total.clear();
-#pragma unroll 1
-      for (int i = threadIdx.x % kPartners; i < count; i += 2 * kPartners) {
-        Sum read[2];
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          int at = min(i + j * kPartners, count - 1);
-          read[j] = quad_of(pieces + (long long)at * stride + (at == 0) * first, quad, false);
-        }
-        if (i + kPartners >= count) read[1].clear();
-        total.add(read);
+  // All teams' sums refer to the largest of their exponents, so that joining them is adding.
+  __device__ __forceinline__ void share_tops(const State& state, int team, int row0) const {
+    for (int c = 0; c < kColumns; ++c)
+      for (int i = 0; i < 2; ++i) {
+        int row = row0 + c * 8 + lane_id() % 4 * 2 + i;
+        if (lane_id() < 4 && row < attention::kRows) s.tops[team][row] = state.top[c][i];
       }
-#pragma unroll
-      for (int d = 1; d < kPartners; d *= 2) {
-        Sum other[1];
-        for (int i = 0; i < 4; ++i) other[0].v[i] = __shfl_xor_sync(0xffffffffu, total.v[i], d);
-        other[0].top = __shfl_xor_sync(0xffffffffu, total.top, d);
-        other[0].weight = __shfl_xor_sync(0xffffffffu, total.weight, d);
-        total.add(other);
+  }
+  __device__ __forceinline__ void level(State& state, int row0) const {
+    for (int c = 0; c < kColumns; ++c)
+      for (int i = 0; i < 2; ++i) {
+        int row = min(row0 + c * 8 + lane_id() % 4 * 2 + i, attention::kRows - 1);
+        float top = kLowest;
+#pragma unroll 4
+        for (int j = 0; j < attention::kTeams; ++j) top = fmaxf(top, s.tops[j][row]);
+        state.multiply(c, i, rs::exp2_fast(state.top[c][i] - top));
+        state.top[c][i] = top;
       }
-      if (threadIdx.x % kPartners) continue;
-      if (item >= 0) write_quad(a, item, quad, total);
-      else write_partial(out, quad, total);
-    }
   }
 
   // The pieces of the block's teams become the item's output, or this worker's piece of it; the last
   // worker to leave one puts all of them together.
-  __device__ __forceinline__ void join(int item, int from, int to) const {
-    const bool whole = from == 0 && to == s.prefix[item + 1] - s.prefix[item];
-    const float* pieces = piece(0);
-    int count = attention::kTeams, stride = kPieceBytes / 4, first = 0, output = whole ? item : -1;
+  __device__ __forceinline__ void join() const {
+    const int first = s.cut[s.item], workers = s.cut[s.item + 1] - first;
+    constexpr int kElements = attention::kRows * HEAD_DIM;
 #pragma unroll 1
-    for (;;) {
-      // A worker that begins inside an item leaves that piece in front, another one behind it.
-      float* mine = a.partial + (2LL * index + (from == 0)) * kPieceFloats;
-      combine(pieces, count, stride, first, output, mine);
-      __syncthreads();
-      if (output >= 0) return;
-      if (threadIdx.x == 0) {
-        int begin = worker_of(s.prefix[item]), last = worker_of(s.prefix[item + 1] - 1);
-        unsigned* ticket = a.tickets + item;
-        bool all = rs::add_acq_rel_gpu(ticket, 1u) == static_cast<unsigned>(last - begin);
-        if (all) *ticket = 0;
-        s.last = all ? begin : -1;
+    for (int i = threadIdx.x; i < kElements; i += kThreads) {
+      const int row = i / HEAD_DIM, pair = kElements + row * 2;
+      const float* from = piece(0);
+      float sum = 0, weight = 0;
+#pragma unroll 8
+      for (int j = 0; j < attention::kTeams; ++j, from += kPieceBytes / 4)
+        sum += from[i], weight += from[pair + 1];
+      if (workers == 1) {
+        put(i, sum, weight);
+      } else {
+        float* mine = a.partial + (long long)index * kPieceFloats;
+        mine[i] = sum;
+        if (i % HEAD_DIM == 0) mine[pair] = piece(0)[pair], mine[pair + 1] = weight;
       }
-      if (threadIdx.x == 32) s.joined = worker_of(s.prefix[item + 1] - 1);
-      __syncthreads();
-      if (s.last < 0) return;
-      pieces = a.partial + 2LL * s.last * kPieceFloats;
-      stride = 2 * kPieceFloats;
-      first = kPieceFloats;  // the item's first worker began it
-      count = s.joined - s.last + 1;
-      output = item;
     }
+    if (workers == 1) return;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      unsigned* ticket = a.tickets + s.item;
+      s.last = rs::add_acq_rel_gpu(ticket, 1u) + 1 == static_cast<unsigned>(workers);
+      if (s.last) *ticket = 0;
+    }
+    __syncthreads();
+    if (!s.last) return;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < kElements; i += kThreads) {
+      const int pair = kElements + i / HEAD_DIM * 2;
+      float top = kLowest, weight = 0, sum = 0;
+      const float* from = a.partial + (long long)first * kPieceFloats;
+#pragma unroll 8
+      for (int j = 0; j < workers; ++j, from += kPieceFloats) {
+        float other = from[pair], share = from[pair + 1], value = from[i];
+        float high = fmaxf(top, other);
+        float mine = rs::exp2_fast(top - high), theirs = rs::exp2_fast(other - high);
+        sum = sum * mine + value * theirs;
+        weight = weight * mine + share * theirs;
+        top = high;
+      }
+      put(i, sum, weight);
+    }
+  }
+  __device__ __forceinline__ void put(int i, float sum, float weight) const {
+    out_row(with_heads(), s.item, i / HEAD_DIM)[i % HEAD_DIM] =
+        rs::from_float<ELEMENT>(weight > 0 ? sum / weight : 0);
   }
 };
 
 // The tiles of each item once the pages are selected: counts differ from head to head.
 __device__ __forceinline__ void count_selected(const PagedAttentionParams& a, Scene& s) {
-  sum_up(s, a.requests * a.kv_heads, [&](int item) {
-    return s.length[item / a.kv_heads] < 0
+  sum_up(s.prefix, a.requests * KV_HEADS, [&](int item) {
+    return s.length[item / KV_HEADS] < 0
                ? 0
                : static_cast<const volatile int*>(a.counts)[item] * rs::kTilesPerPage;
   });

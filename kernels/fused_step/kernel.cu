@@ -42,41 +42,45 @@ struct Memory {
   __device__ unsigned char* barriers() const {
     return base + kRingBytes + kAttendBytes + kMeetBytes;
   }
-  __device__ Scene& scene() const { return *reinterpret_cast<Scene*>(barriers() + kBarrierBytes); }
+  __device__ unsigned char* gains() const { return barriers() + kBarrierBytes; }
+  __device__ Share* shares() const { return reinterpret_cast<Share*>(gains() + kGainBytes); }
+  __device__ Scene& scene() const { return *reinterpret_cast<Scene*>(gains() + kGainBytes + 64); }
 };
-constexpr int kSharedBytes =
-    kRingBytes + kAttendBytes + kMeetBytes + kBarrierBytes + (sizeof(Scene) + 127) / 128 * 128;
+static_assert(kProducts * sizeof(Share) <= 64, "the shares' place");
+constexpr int kSharedBytes = kRingBytes + kAttendBytes + kMeetBytes + kBarrierBytes + kGainBytes +
+                             64 + (sizeof(Scene) + 127) / 128 * 128;
 static_assert(kSharedBytes <= 227 * 1024, "shared memory of a block");
 
-// Where a worker's tape holds what, in units.
-struct Map {
-  int qkv, out, gate_up, down, head;
-  __device__ __forceinline__ Map(const FusedParams& p, int index, int count) {
-    auto units = [&](int tiles, int each) {
-      Share share(tiles, index, count);
-      return (share.end - share.begin) * each;
-    };
-    qkv = units(qkv_tiles(p), kHiddenBlocks / 2);
-    out = units(kHiddenTiles, kHeadsBlocks);
-    gate_up = units(kGateTiles, kHiddenBlocks);
-    down = units(kHiddenTiles, kFfnBlocks);
-    head = units(head_tiles(p), kHiddenBlocks);
-  }
-  __device__ __forceinline__ int layer() const { return qkv + out + gate_up + down; }
-};
+// Worker *index* of *count*, with its shares; all threads call.
+__device__ __forceinline__ Worker hire(const FusedParams& p, const Memory& m, int index, int count) {
+  if (threadIdx.x < kProducts)
+    m.shares()[threadIdx.x] = Share(tiles_of(p, threadIdx.x), index, count);
+  __syncthreads();
+  return {{}, {m.parts(), 0}, m.tiles(), m.gains(), m.shares(), index, count};
+}
+// Units of the worker's tape that *product* takes in one layer, or the head in a step.
+__device__ __forceinline__ int tape_units(const Worker& w, int product) {
+  return (w.shares[product].end - w.shares[product].begin) * units_of(product);
+}
+__device__ __forceinline__ int layer_units(const Worker& w) {
+  return tape_units(w, kQkv) + tape_units(w, kOut) + tape_units(w, kGateUp) + tape_units(w, kDown);
+}
 
-// A worker that runs one product: *units* of its tape, from *first* on.
-__device__ __forceinline__ Worker open_worker(const FusedParams& p, const Memory& m, int first,
-                                              int units) {
-  Worker w{{}, {m.parts(), 0}, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x)};
+// A worker that runs one product of *layer*, or the head.
+__device__ __forceinline__ Worker open_worker(const FusedParams& p, const Memory& m, int layer,
+                                              int product) {
+  Worker w = hire(p, m, blockIdx.x, gridDim.x);
+  int first = (product == kHead ? p.layers : layer) * layer_units(w);
+  if (product == kOut || product == kGateUp || product == kDown) first += tape_units(w, kQkv);
+  if (product == kGateUp || product == kDown) first += tape_units(w, kOut);
+  if (product == kDown) first += tape_units(w, kGateUp);
   const unsigned char* tape = p.tape + w.index * p.tape_bytes;
-  w.ring.open(m.ring(), m.barriers(), tape + (long long)first * kUnitBytes, units, false);
+  w.ring.open(m.ring(), m.barriers(), tape + (long long)first * kUnitBytes,
+              tape_units(w, product), false);
   return w;
 }
 
 }  // namespace fused
-
-
 
 // By one block, before the others: what they would all have to find out.
 extern "C" __global__ void __launch_bounds__(512, 1)
@@ -92,12 +96,11 @@ extern "C" __global__ void __launch_bounds__(512, 1)
     step_qkv(const __grid_constant__ fused::Params p, int layer) {
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
-  fused::Map map(p.step, blockIdx.x, gridDim.x);
-  fused::Worker w = fused::open_worker(p.step, m, layer * map.layer(), map.qkv);
-  fused::HiddenGains gains = fused::gains_of(p.step, layer, fused::kQkv);
+  fused::fetch_gains(m.gains(), fused::gains_of(p.step, layer, fused::kQkv));
+  fused::Worker w = fused::open_worker(p.step, m, layer, fused::kQkv);
   rs::wait_for_kernel_before();
   fused::copy_scene(p.step.scene, m.scene());
-  fused::normed_stage(p.step, w, m.scene(), layer, fused::kQkv, gains, nullptr);
+  fused::normed_stage(p.step, w, m.scene(), layer, fused::kQkv, nullptr);
 }
 extern "C" __global__ void __launch_bounds__(512, 1)
     step_attend(const __grid_constant__ fused::Params p, int layer) {
@@ -114,8 +117,7 @@ extern "C" __global__ void __launch_bounds__(512, 1)
     step_out(const __grid_constant__ fused::Params p, int layer) {
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
-  fused::Map map(p.step, blockIdx.x, gridDim.x);
-  fused::Worker w = fused::open_worker(p.step, m, layer * map.layer() + map.qkv, map.out);
+  fused::Worker w = fused::open_worker(p.step, m, layer, fused::kOut);
   rs::wait_for_kernel_before();
   if (layer == 0) fused::copy_scene(p.step.scene, m.scene());
   fused::added_stage(p.step, w, m.scene(), layer, fused::kOut);
@@ -124,20 +126,16 @@ extern "C" __global__ void __launch_bounds__(512, 1)
     step_gate_up(const __grid_constant__ fused::Params p, int layer) {
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
-  fused::Map map(p.step, blockIdx.x, gridDim.x);
-  fused::Worker w =
-      fused::open_worker(p.step, m, layer * map.layer() + map.qkv + map.out, map.gate_up);
-  fused::HiddenGains gains = fused::gains_of(p.step, layer, fused::kGateUp);
+  fused::fetch_gains(m.gains(), fused::gains_of(p.step, layer, fused::kGateUp));
+  fused::Worker w = fused::open_worker(p.step, m, layer, fused::kGateUp);
   rs::wait_for_kernel_before();
-  fused::normed_stage(p.step, w, m.scene(), layer, fused::kGateUp, gains, nullptr);
+  fused::normed_stage(p.step, w, m.scene(), layer, fused::kGateUp, nullptr);
 }
 extern "C" __global__ void __launch_bounds__(512, 1)
     step_down(const __grid_constant__ fused::Params p, int layer) {
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
-  fused::Map map(p.step, blockIdx.x, gridDim.x);
-  int first = layer * map.layer() + map.qkv + map.out + map.gate_up;
-  fused::Worker w = fused::open_worker(p.step, m, first, map.down);
+  fused::Worker w = fused::open_worker(p.step, m, layer, fused::kDown);
   rs::wait_for_kernel_before();
   fused::added_stage(p.step, w, m.scene(), layer, fused::kDown);
 }
@@ -145,11 +143,10 @@ extern "C" __global__ void __launch_bounds__(512, 1)
     step_head(const __grid_constant__ fused::Params p, int layer) {
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
-  fused::Map map(p.step, blockIdx.x, gridDim.x);
-  fused::Worker w = fused::open_worker(p.step, m, p.step.layers * map.layer(), map.head);
-  fused::HiddenGains gains = fused::gains_of(p.step, layer, fused::kHead);
+  fused::fetch_gains(m.gains(), fused::gains_of(p.step, layer, fused::kHead));
+  fused::Worker w = fused::open_worker(p.step, m, layer, fused::kHead);
   rs::wait_for_kernel_before();
-  fused::normed_stage(p.step, w, m.scene(), layer, fused::kHead, gains, p.logits);
+  fused::normed_stage(p.step, w, m.scene(), layer, fused::kHead, p.logits);
 }
 extern "C" __global__ void __launch_bounds__(512, 1)
     step_commit(const __grid_constant__ fused::Params p, int) {
@@ -230,51 +227,56 @@ __device__ __forceinline__ void serve(const ResidentParams& p, Office& o, unsign
   loop::close_desk(c, desk, reason);
 }
 
-#define RUN(stage)             \
-  stamp(stamps, event++);      \
-  stage;                       \
-  stamp(stamps, event++)
-
-// One step of a worker; false if a meeting failed. Half a layer at a time: a product after a norm,
-// attention in the first half, a product that is added.
+// One step of a worker, stage after stage; false if a meeting failed. What the next stage needs that
+// is no work of others is fetched before the meeting.
 __device__ __forceinline__ bool work(const ResidentParams& p, Worker& w, Office& o,
                                      const Memory& m, long long* stamps) {
   const FusedParams& step = p.common.step;
+  enum Stage { kStageQkv, kStageScore, kStageSelect, kStageAttend, kStageOut, kStageGateUp,
+               kStageDown, kStages };
   Scene& s = m.scene();
-  int event = 0;
-  HiddenGains gains = gains_of(step, 0, kQkv);
-  load_scene(step, p.common.attend, s);
   Attend attend(step, p.common.attend, s, m.tiles(), w.index, w.count);
+  fetch_gains(w.gains, gains_of(step, 0, kQkv));
+  load_scene(step, p.common.attend, s);
   if (!SPARSE) attend.plan();
+  int stage = kStageQkv, event = 0;
+  bool begun = false;
 #pragma unroll 1
-  for (int half = 0;; ++half) {
-    const int layer = half / 2;
-    const Normed what = half == 2 * step.layers ? kHead : half % 2 ? kGateUp : kQkv;
-    if (half && !rs::meet(o.inside)) return false;
-    RUN(normed_stage(step, w, s, layer, what, gains, p.common.logits));
-    if (what == kHead) break;
-    if (what == kQkv) {
+  for (int layer = 0;;) {
+    const bool head = layer == step.layers;
+    if (event && !rs::meet(o.inside)) return false;
+    stamp(stamps, event++);
+    if (stage == kStageQkv || stage == kStageGateUp) {
+      int product = head ? kHead : stage == kStageQkv ? kQkv : kGateUp;
+      normed_stage(step, w, s, layer, product, p.common.logits);
+    }
 #if SPARSE
-      if (!rs::meet(o.inside)) return false;
+    if (stage == kStageScore) {
       PageScoreParams score = p.score;
       score.minmax += layer * step.minmax_count;
-      RUN(page_score_stage(score, w.index, w.count, m.tiles()));
-      if (!rs::meet(o.inside)) return false;
-      RUN(topk_select_stage(p.select, w.index, w.count, m.tiles()));
-      if (!rs::meet(o.inside)) return false;
-      count_selected(p.common.attend, s);
-      attend.plan();
-      bool begun = attend.begin(layer, false);
-#else
-      bool begun = attend.begin(layer, true);
-      if (!rs::meet(o.inside)) return false;
-#endif
-      RUN(attend.run(layer, begun));
+      page_score_stage(score, w.index, w.count, m.tiles());
     }
-    if (!rs::meet(o.inside)) return false;
-    RUN(added_stage(step, w, s, layer, what == kQkv ? kOut : kDown));
-    gains = what == kQkv ? gains_of(step, layer, kGateUp)
-                         : gains_of(step, layer + 1, layer + 1 < step.layers ? kQkv : kHead);
+    if (stage == kStageSelect) topk_select_stage(p.select, w.index, w.count, m.tiles());
+#endif
+    if (stage == kStageAttend) {
+      if (SPARSE) {
+        count_selected(p.common.attend, s);
+        attend.plan();
+        begun = attend.begin(layer, false);
+      }
+      attend.run(layer, begun);
+    }
+    if (stage == kStageOut || stage == kStageDown)
+      added_stage(step, w, s, layer, stage == kStageOut ? kOut : kDown);
+    stamp(stamps, event++);
+    if (head) break;
+    if (++stage == kStages) stage = kStageQkv, ++layer;
+    if (stage == kStageScore && !SPARSE) stage = kStageAttend;
+    if (stage == kStageAttend && !SPARSE) begun = attend.begin(layer, true);
+    if (stage == kStageQkv || stage == kStageGateUp) {
+      int product = layer == step.layers ? kHead : stage == kStageQkv ? kQkv : kGateUp;
+      fetch_gains(w.gains, gains_of(step, layer, product));
+    }
   }
   if (threadIdx.x == 0) rs::arrive_release_gpu(p.control.gates + kDone);
   return true;
@@ -299,11 +301,10 @@ extern "C" __global__ void __launch_bounds__(512, 1)
   } else {
     fused::Memory m{shared};
     const FusedParams& step = p.common.step;
-    fused::Worker w{{}, {m.parts(), 0}, static_cast<int>(blockIdx.x) - 1,
-                    static_cast<int>(gridDim.x) - 1};
-    fused::Map map(step, w.index, w.count);
-    w.ring.open(m.ring(), m.barriers(), step.tape + w.index * step.tape_bytes,
-                step.layers * map.layer() + map.head, true);
+    fused::Worker w =
+        fused::hire(step, m, static_cast<int>(blockIdx.x) - 1, static_cast<int>(gridDim.x) - 1);
+    int units = step.layers * fused::layer_units(w) + fused::tape_units(w, fused::kHead);
+    w.ring.open(m.ring(), m.barriers(), step.tape + w.index * step.tape_bytes, units, true);
     long long* stamps = p.stamps ? p.stamps + (long long)w.index * p.stamp_words : nullptr;
     loop::Desk* none = nullptr;
     loop::Unsent unsent{nullptr, nullptr};

@@ -34,9 +34,7 @@ STEP = layout(
     *((name, "u8") for name in ("hidden", "q", "attended", "gated", "best", "draft")),
     ("scene", "u8"),
     *((name, "i8") for name in ("tape_bytes", "cache_bytes", "minmax_count")),
-    *((name, "i4") for name in ("layers", "requests", "kv_heads", "q_heads", "vocabulary")),
-    ("text_size", "i4"),
-    ("workers", "i4"),
+    *((name, "i4") for name in ("layers", "requests", "vocabulary", "text_size")),
     ("epsilon", "f4"),
 )
 PARAMS = np.dtype(
@@ -46,6 +44,8 @@ THREADS = 512
 STAGES = ("qkv", "attend", "out", "gate_up", "down")
 SPARSE_STAGES = ("qkv", "score", "select", "attend", "out", "gate_up", "down")
 MOST_ROWS = 16
+ATTEND_WARPS = {1: 8, 2: 16}
+"""Warps of a block that attend, by column tiles: few leave more shared memory to the weights."""
 
 
 def _resident_layout(sparse: bool) -> np.dtype[Any]:
@@ -95,6 +95,11 @@ class FusedStep:
         keep_logits: bool = False,
     ) -> None:
         shape, rows = model.shape, state.batch * state.tokens
+        if state.batch * shape.kv_heads > model.workers:
+            raise ValueError(
+                f"fused_step: {state.batch} requests of {shape.kv_heads} heads, "
+                f"{model.workers} workers"
+            )
         if rows > MOST_ROWS or state.kv_bits != 16:
             raise ValueError(
                 f"fused_step: {rows} rows of {state.kv_bits} bits; at most {MOST_ROWS} of 16"
@@ -112,7 +117,7 @@ class FusedStep:
         self.logits: Array = xp.zeros((rows, shape.vocabulary), np.float32) if keep_logits else None
         items = (state.batch, shape.kv_heads)
         piece = -(-shape.group * state.tokens * (shape.head_dim + 2) // 4) * 4
-        self.partial: Array = xp.zeros((model.workers, 2, piece), np.float32)
+        self.partial: Array = xp.zeros((model.workers, piece), np.float32)
         self.tickets: Array = xp.zeros(items, np.uint32)
         self.scores: Array = xp.full((*items, state.slots.max_pages), np.nan, np.float32)
         self.selected: Array = xp.zeros((*items, max(1, budget_pages)), np.int32)
@@ -190,10 +195,9 @@ class FusedStep:
         step["tape_bytes"] = model.tape.nbytes // model.workers
         step["cache_bytes"] = state.cache[0].nbytes
         step["minmax_count"] = state.minmax[0].size
-        for name in ("layers", "kv_heads", "q_heads", "vocabulary", "epsilon"):
+        for name in ("layers", "vocabulary", "epsilon"):
             step[name] = getattr(shape, name)
         step["requests"], step["text_size"] = state.batch, state.text_size
-        step["workers"] = model.workers
         for name, array in (
             ("q", self.q), ("cache", state.cache), ("table", slots.table),
             ("lengths", slots.lengths), ("out", self.attended), ("partial", self.partial),
@@ -223,16 +227,18 @@ class FusedStep:
 
 def defines(shape: Shape, state: DecoderState) -> tuple[str, ...]:
     """Macros of the build for *shape* and the rows of *state*."""
+    columns = 1 if state.batch * state.tokens <= 8 else 2
     return (
         f"HEAD_DIM={shape.head_dim}",
         f"GROUP={shape.group}",
+        f"KV_HEADS={shape.kv_heads}",
         f"TOKENS={state.tokens}",
         f"PAGE_TOKENS={state.page_tokens}",
         f"HIDDEN={shape.hidden}",
         f"HEADS_WIDTH={shape.q_width}",
         f"FFN={shape.ffn}",
-        f"COLUMN_TILES={1 if state.batch * state.tokens <= 8 else 2}",
-        "WORKERS=16",
+        f"COLUMN_TILES={columns}",
+        f"WORKERS={ATTEND_WARPS[columns]}",
     )
 
 

@@ -18,6 +18,9 @@
 #ifndef FFN
 #define FFN 8192
 #endif
+#ifndef KV_HEADS
+#define KV_HEADS 8
+#endif
 // Token rows in units of eight, the narrow side of an mma: 1 or 2.
 #ifndef COLUMN_TILES
 #define COLUMN_TILES 1
@@ -28,6 +31,7 @@ namespace fused {
 constexpr int kWarps = 16, kThreads = 512;
 constexpr int kRows = 8 * COLUMN_TILES;  // token rows at most
 constexpr int kMostRequests = 16;
+constexpr int kQueryHeads = KV_HEADS * GROUP;
 
 // Units of a weight tape: one is 1 KB a warp, 16 KB a worker (see ring.cuh).
 constexpr int kUnitBytes = 1024 * kWarps;
@@ -59,6 +63,6 @@ struct FusedParams {
   unsigned* scene;                 // what `step_begin` found (scene.cuh)
   long long tape_bytes;            // of a worker; a multiple of kUnitBytes
   long long cache_bytes, minmax_count;  // of a layer
-  int layers, requests, kv_heads, q_heads, vocabulary, text_size, workers;
+  int layers, requests, vocabulary, text_size;
   float epsilon;
 };

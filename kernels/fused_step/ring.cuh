@@ -15,7 +15,7 @@
 namespace fused {
 
 #ifndef RING_UNITS
-#define RING_UNITS (COLUMN_TILES == 2 ? 6 : 8)
+#define RING_UNITS (COLUMN_TILES == 2 ? 6 : WORKERS == 8 ? 10 : 8)
 #endif
 constexpr int kChunkUnits = kHiddenBlocks % 4 == 0 ? 2 : 1;
 constexpr int kChunkBytes = 1024 * kChunkUnits;  // of a warp
@@ -34,33 +34,27 @@ __device__ __forceinline__ void copy16_plain(unsigned char* shared, const unsign
 #endif
 }
 
-struct Unit {
-  uint4 low, high;
-};
-
 // A warp's ring; all lanes call everything together.
 struct Ring {
-  unsigned char* base;  // slot 0
-  rs::Barrier* full;    // [kSlots]
+  unsigned char* base;        // slot 0, this lane's place
+  rs::Barrier* full;          // [kSlots]
   const unsigned char* next;  // the warp's part of the next chunk to be fetched
-  int left, period;     // chunks until the end; those from where it begins again then, or 0
-  int slot, unit;       // of the next unit to be taken
-  int read;             // the slot to be filled again, or -1
+  int left, period;           // chunks until the end; those from where it begins again then, or 0
+  int slot;                   // of the next chunk to be taken
   unsigned phase;
 
   // Starts reading *units* units of every warp from *tape*, once or, *endless*, again and again.
   __device__ __forceinline__ void open(unsigned char* shared, unsigned char* barriers,
                                        const unsigned char* tape, int units, bool endless) {
-    const int warp = threadIdx.x / 32;
-    base = shared + warp * kSlots * kChunkBytes;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    base = shared + warp * kSlots * kChunkBytes + lane * 16;
     full = reinterpret_cast<rs::Barrier*>(barriers) + warp * kSlots;
     next = tape + warp * kChunkBytes;
     left = units / kChunkUnits;
     period = endless ? left : 0;
-    slot = unit = 0;
-    read = -1;
+    slot = 0;
     phase = 0;
-    if (threadIdx.x % 32 == 0) {
+    if (lane == 0) {
 #pragma unroll 1
       for (int i = 0; i < kSlots; ++i) rs::barrier_init(full + i, 1);
       rs::barrier_init_fence();
@@ -72,7 +66,7 @@ struct Ring {
   __device__ __forceinline__ void fetch(int to) {
     if (left == 0) return;
     rs::fill_begin(full + to, kChunkBytes);
-    rs::fill_piece(base + to * kChunkBytes, next, kChunkBytes, full + to);
+    rs::fill_piece(base - threadIdx.x % 32 * 16 + to * kChunkBytes, next, kChunkBytes, full + to);
     rs::fill_end(full + to);
     next += kChunkBytes * kWarps;
     if (--left == 0) {
@@ -80,32 +74,20 @@ struct Ring {
       next -= (long long)period * kChunkBytes * kWarps;
     }
   }
-  // Fills the slot that was read last. Not before its units have been multiplied: a lane's own loads
-  // from shared memory may wait behind others for longer than a copy takes.
-  __device__ __forceinline__ void release() {
-    if (read < 0) return;
-    __syncwarp();
-    fetch(read);
-    read = -1;
+  // This lane's part of the next chunk: two uint4 a unit, 512 bytes apart.
+  __device__ __forceinline__ const unsigned char* take() const {
+    rs::barrier_wait(full + slot, phase);
+    return base + slot * kChunkBytes;
   }
-  __device__ __forceinline__ Unit take() {
-    if (unit == 0) {
-      release();
-      rs::barrier_wait(full + slot, phase);
-    }
-    const unsigned char* at =
-        base + slot * kChunkBytes + unit * 1024 + threadIdx.x % 32 * 16;
-    Unit found = {*reinterpret_cast<const uint4*>(at), *reinterpret_cast<const uint4*>(at + 512)};
-    if (++unit == kChunkUnits) {
-      read = slot;
-      unit = 0;
-      if (++slot == kSlots) slot = 0, phase ^= 1;
-    }
-    return found;
+  // Fills the slot again. Only once its units have been multiplied: a lane's own loads from shared
+  // memory may wait behind others for longer than a copy takes.
+  __device__ __forceinline__ void release() {
+    __syncwarp();
+    fetch(slot);
+    if (++slot == kSlots) slot = 0, phase ^= 1;
   }
   // Waits for what is still on its way, before the shared memory goes.
   __device__ __forceinline__ void close() {
-    release();
 #pragma unroll 1
     for (int i = 0; i < kSlots && period; ++i) {
       rs::barrier_wait(full + slot, phase);

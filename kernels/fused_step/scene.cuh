@@ -7,7 +7,7 @@
 
 namespace fused {
 
-constexpr int kMostItems = 129;  // (request, KV head) pairs, and one
+constexpr int kMostItems = kMostRequests * KV_HEADS + 1;  // (request, KV head) pairs, and one
 
 // In shared memory, the same in every worker.
 struct Scene {
@@ -18,12 +18,15 @@ struct Scene {
   int prefix[kMostItems];            // tiles of 16 tokens that the items before have
   // Not part of what `step_begin` keeps:
   float sums[kWarps * kRows];  // squares of each token row, by warp
-  int last, joined;            // the workers whose pieces this one joins; or -1
-  // A worker's part of attention (attend.cuh): its units, the item of the first, and where each
-  // warp's first tile is, in bytes of a layer's cache (negative: none), with its first token.
-  int units, workers, begin, end, item;
+  float keys[2][4][4][kRows];  // of tiles, for the bounds of their pages
+  int last;                    // whether this worker is the last of its item
+  // A worker's part of attention (attend.cuh): its units, their item, and where each warp's
+  // first tile is, in bytes of a layer's cache (negative: none), with its first token.
+  int cut[kMostItems];  // workers that the items before have
+  int begin, end, item;
   long long tile[kWarps];
   int tile_token[kWarps];
+  float tops[kWarps][attention::kRows];  // reference exponents of its teams
 
   __device__ __forceinline__ int position(int row) const {
     return length[row / TOKENS] + row % TOKENS;
@@ -31,9 +34,9 @@ struct Scene {
   __device__ __forceinline__ bool idle(int row) const { return length[row / TOKENS] < 0; }
 };
 
-// Exclusive prefix sums of count(item) for *items* by the first warp.
+// Exclusive prefix sums of count(item) for *items* by the first warp, in *sums* [items + 1].
 template <class Count>
-__device__ __forceinline__ void sum_up(Scene& s, int items, Count&& count) {
+__device__ __forceinline__ void sum_up(int* sums, int items, Count&& count) {
   if (threadIdx.x < 32) {
     int sum = 0;
 #pragma unroll 1
@@ -43,10 +46,10 @@ __device__ __forceinline__ void sum_up(Scene& s, int items, Count&& count) {
         int below = __shfl_up_sync(0xffffffffu, v, d);
         if (static_cast<int>(threadIdx.x) >= d) v += below;
       }
-      if (i < items) s.prefix[i + 1] = sum + v;
+      if (i < items) sums[i + 1] = sum + v;
       sum += __shfl_sync(0xffffffffu, v, 31);
     }
-    if (threadIdx.x == 0) s.prefix[0] = 0;
+    if (threadIdx.x == 0) sums[0] = 0;
   }
   __syncthreads();
 }
@@ -76,8 +79,8 @@ __device__ __forceinline__ void load_scene(const FusedParams& p, const PagedAtte
     rs::sincos_turns(whole - rintf(whole) + fmaf(turn.y, position, rest), sine, cosine);
     s.turn[row][pair] = make_float2(cosine, sine);
   }
-  sum_up(s, p.requests * p.kv_heads, [&](int item) {
-    int length = s.length[item / p.kv_heads];
+  sum_up(s.prefix, p.requests * KV_HEADS, [&](int item) {
+    int length = s.length[item / KV_HEADS];
     return length < 0 ? 0 : (length + TOKENS + 15) / 16;
   });
 }
@@ -88,13 +91,6 @@ __device__ __forceinline__ void copy_scene(const unsigned* from, Scene& s) {
   for (int i = static_cast<int>(threadIdx.x); i < kSceneWords; i += kThreads)
     to[i] = static_cast<const volatile unsigned*>(from)[i];
   __syncthreads();
-}
-
-// A token row of the residual stream as *layer* finds it: the first layer reads the embedding.
-__device__ __forceinline__ const ELEMENT* hidden_row(const FusedParams& p, const Scene& s,
-                                                     int layer, int row) {
-  return layer == 0 ? p.embedding + (long long)s.token[row] * HIDDEN
-                    : p.hidden + (long long)row * HIDDEN;
 }
 
 }  // namespace fused

@@ -16,54 +16,54 @@
 
 namespace fused {
 
-using HiddenGains = Gains<kHiddenBlocks>;
+// The products that follow a norm, and those that are added to the residual stream.
+enum Product { kQkv, kGateUp, kHead, kOut, kDown, kProducts };
 
 struct Worker {
   Ring ring;
   Meet meet;
-  int index, count;  // among the workers
+  unsigned char* columns;  // of the products, in the place of attention's tiles
+  unsigned char* gains;
+  const Share* shares;  // [kProducts], this worker's tiles
+  int index, count;     // among the workers
 };
 
-__device__ __forceinline__ int qkv_tiles(const FusedParams& p) {
-  return (p.q_heads + 2 * p.kv_heads) * HEAD_DIM / 8;
+__device__ __forceinline__ int tiles_of(const FusedParams& p, int product) {
+  return product == kQkv      ? (kQueryHeads + 2 * KV_HEADS) * HEAD_DIM / 8
+         : product == kGateUp ? FFN / 8
+         : product == kHead   ? p.vocabulary / 16
+                              : HIDDEN / 16;
 }
-constexpr int kGateTiles = FFN / 8, kHiddenTiles = HIDDEN / 16;
-__device__ __forceinline__ int head_tiles(const FusedParams& p) { return p.vocabulary / 16; }
-
-// The products that follow a norm.
-enum Normed { kQkv, kGateUp, kHead };
-// The products that are added to the residual stream.
-enum Added { kOut, kDown };
-
-__device__ __forceinline__ int tiles_of(const FusedParams& p, Normed what) {
-  return what == kQkv ? qkv_tiles(p) : what == kGateUp ? kGateTiles : head_tiles(p);
+// Units of a tile.
+__device__ __forceinline__ int units_of(int product) {
+  return product == kQkv   ? kHiddenBlocks / 2
+         : product == kOut ? kHeadsBlocks
+         : product == kDown ? kFfnBlocks
+                            : kHiddenBlocks;
 }
-__device__ __forceinline__ HiddenGains gains_of(const FusedParams& p, int layer, Normed what) {
-  int norm = what == kHead ? 2 * p.layers : 2 * layer + what;
-  return HiddenGains(p.gains + (long long)norm * HIDDEN);
+
+__device__ __forceinline__ const ELEMENT* gains_of(const FusedParams& p, int layer, int product) {
+  int norm = product == kHead ? 2 * p.layers : 2 * layer + product;
+  return p.gains + (long long)norm * HIDDEN;
 }
 
 // ---------------------------------------------------------------------------- ends of tiles
-// Bounds of a page's keys in one channel; *value* of this lane's token row, whose request's other
-// rows are the next lanes. By the lanes of a request's first row.
+// Extends the bounds of a request's pages in one channel by the keys of its token rows, *keys* [TOKENS].
 __device__ __forceinline__ void extend_bounds(const FusedParams& p, const Scene& s, ELEMENT* minmax,
-                                              int row, int head, int channel, float value) {
-  bool first = row % TOKENS == 0;
-  int length = row < p.requests * TOKENS ? s.length[row / TOKENS] : -1;
+                                              int request, int head, int channel,
+                                              const float* keys) {
   float low = 0, high = 0;
-#pragma unroll
+#pragma unroll 1
   for (int t = 0; t < TOKENS; ++t) {
-    float v = t ? __shfl_down_sync(0xffffffffu, value, t) : value;
-    if (!first || length < 0) continue;
-    int at = length + t;
-    long long physical = s.page[row + t];
-    ELEMENT* bounds = minmax + ((physical * p.kv_heads + head) * 2) * HEAD_DIM + channel;
+    int at = s.length[request] + t;
+    long long physical = s.page[request * TOKENS + t];
+    ELEMENT* bounds = minmax + ((physical * KV_HEADS + head) * 2) * HEAD_DIM + channel;
     if (at % PAGE_TOKENS == 0) {
-      low = high = v;
+      low = high = keys[t];
     } else {
       if (t == 0) low = rs::to_float(bounds[0]), high = rs::to_float(bounds[HEAD_DIM]);
-      low = fminf(low, v);
-      high = fmaxf(high, v);
+      low = fminf(low, keys[t]);
+      high = fmaxf(high, keys[t]);
     }
     if (t == TOKENS - 1 || (at + 1) % PAGE_TOKENS == 0) {
       bounds[0] = rs::from_float<ELEMENT>(low);
@@ -72,53 +72,64 @@ __device__ __forceinline__ void extend_bounds(const FusedParams& p, const Scene&
   }
 }
 
-// Four channels of a head and their rotary partners, by 4 * kRows threads.
-__device__ __forceinline__ void end_qkv(const FusedParams& p, const Scene& s, int layer, int tile,
-                                        int i, const float* parts) {
+// Four channels of a head and their rotary partners, of up to kFlat tiles, the last of them *last*.
+constexpr int kFlat = 4;
+__device__ __forceinline__ void end_qkv(const FusedParams& p, Scene& s, int layer, int first,
+                                        int last, float inverse, const float* parts) {
   constexpr int kTilesOfHead = HEAD_DIM / 8;
-  const int rows = p.requests * TOKENS, pair = i / kRows, row = i % kRows;
+  Ending<kFlat * 4 * kRows> end;
+  const int rows = p.requests * TOKENS, row = end.item % kRows, pair = end.item / kRows % 4;
+  const int nth = end.item / (4 * kRows), tile = min(first + nth, last);
   int head = tile / kTilesOfHead, channel = tile % kTilesOfHead * 4 + pair;
-  bool mine = row < rows && !s.idle(row);
-  float inverse = inverse_rms(s.sums, row, p.epsilon);
-  float low = joined(parts, pair, row) * inverse, high = joined(parts, pair + 4, row) * inverse;
-  if (head < p.q_heads + p.kv_heads) {
+  bool mine = end.leads && row < rows && first + nth <= last && !s.idle(row);
+  const int at = nth / 2 * (kWarps * kPartFloats) + nth % 2 * 8 * kRows + pair * kRows + row;
+  float low = end.add(parts, kPartFloats, at) * inverse;
+  float high = end.add(parts, kPartFloats, at + 4 * kRows) * inverse;
+  if (head < kQueryHeads + KV_HEADS) {
     float2 turn = s.turn[min(row, rows - 1)][channel];
     float turned = low * turn.x - high * turn.y;
     high = high * turn.x + low * turn.y;
     low = turned;
   }
-  ELEMENT first = rs::from_float<ELEMENT>(low), second = rs::from_float<ELEMENT>(high);
-  bool query = head < p.q_heads, value = head >= p.q_heads + p.kv_heads;
+  ELEMENT low_key = rs::from_float<ELEMENT>(low), high_key = rs::from_float<ELEMENT>(high);
+  bool query = head < kQueryHeads, value = head >= kQueryHeads + KV_HEADS;
   ELEMENT *to = nullptr, *partner = nullptr;
   if (query) {
-    to = p.q + ((long long)row * p.q_heads + head) * HEAD_DIM + channel;
+    to = p.q + ((long long)row * kQueryHeads + head) * HEAD_DIM + channel;
     partner = to + HEAD_DIM / 2;
   } else {
-    head -= value ? p.q_heads + p.kv_heads : p.q_heads;
+    head -= value ? kQueryHeads + KV_HEADS : kQueryHeads;
     if (mine) {
       unsigned char* page = p.cache + layer * p.cache_bytes +
-                            ((long long)s.page[row] * p.kv_heads + head) * rs::kPageBytes;
+                            ((long long)s.page[row] * KV_HEADS + head) * rs::kPageBytes;
       int token = s.position(row) % PAGE_TOKENS, offset = value ? 16 * HEAD_DIM : 0;
       to = reinterpret_cast<ELEMENT*>(page) + offset + rs::k16_at(token, channel);
       partner = reinterpret_cast<ELEMENT*>(page) + offset +
                 rs::k16_at(token, channel + HEAD_DIM / 2);
     }
   }
-  if (mine) *to = first, *partner = second;
-  if (query || value || p.minmax == nullptr) return;
-  ELEMENT* minmax = p.minmax + layer * p.minmax_count;
-  extend_bounds(p, s, minmax, row, head, channel, rs::to_float(first));
-  extend_bounds(p, s, minmax, row, head, channel + HEAD_DIM / 2, rs::to_float(second));
+  if (mine) *to = low_key, *partner = high_key;
+  if (p.minmax == nullptr) return;
+  if (end.leads) {
+    s.keys[0][nth][pair][row] = rs::to_float(low_key);
+    s.keys[1][nth][pair][row] = rs::to_float(high_key);
+  }
+  if (TOKENS > 1) __syncthreads();  // other rows of the request
+  if (mine && !query && !value && row % TOKENS == 0)
+    for (int half = 0; half < 2; ++half)
+      extend_bounds(p, s, p.minmax + layer * p.minmax_count, row / TOKENS, head,
+                    channel + half * HEAD_DIM / 2, &s.keys[half][nth][pair][row]);
 }
 
-// Eight gates and the ups that belong to them, by 8 * kRows threads.
-__device__ __forceinline__ void end_gate_up(const FusedParams& p, const Scene& s, int tile, int i,
+// Eight gates and the ups that belong to them.
+__device__ __forceinline__ void end_gate_up(const FusedParams& p, int tile, float inverse,
                                             const float* parts) {
-  int row = i % kRows, at = i / kRows;
-  float inverse = inverse_rms(s.sums, row, p.epsilon);
-  float gate = joined(parts, at, row) * inverse, up = joined(parts, at + 8, row) * inverse;
+  Ending<8 * kRows> end;
+  int row = end.item % kRows, at = end.item / kRows;
+  float gate = end.add(parts, kPartFloats, at * kRows + row) * inverse;
+  float up = end.add(parts, kPartFloats, (at + 8) * kRows + row) * inverse;
   float silu = __fdividef(gate, 1 + rs::exp2_fast(gate * -1.44269504f));
-  if (row < p.requests * TOKENS)
+  if (end.leads && row < p.requests * TOKENS)
     p.gated[(long long)row * FFN + tile * 8 + at] = rs::from_float<ELEMENT>(silu * up);
 }
 
@@ -131,24 +142,16 @@ struct Best {
 
 // Of the block's threads, by token row, into the row's word.
 __device__ __forceinline__ void keep_best(const FusedParams& p, const Worker& w, Best best) {
-  // Lanes of one token row differ by multiples of kRows.
-#pragma unroll 1
-  for (int d = kRows; d < 32; d *= 2) {
-    float logit = __shfl_xor_sync(0xffffffffu, best.logit, d);
-    int token = __shfl_xor_sync(0xffffffffu, best.token, d);
-    if (logit > best.logit || (logit == best.logit && token < best.token))
-      best.logit = logit, best.token = token;
-  }
+  Ending<16 * kRows> end;
   __syncthreads();  // the last tile's parts have been read
-  auto* words = reinterpret_cast<unsigned long long*>(w.meet.parts);  // [kWarps][kRows]
-  if (lane_id() < kRows)
-    words[warp_id() * kRows + lane_id()] =
-        best.token == 0x7fffffff ? 0 : verify::pack_best(best.logit, best.token);
+  auto* words = reinterpret_cast<unsigned long long*>(w.meet.parts);  // [16][kRows]
+  if (end.leads)
+    words[end.item] = best.token == 0x7fffffff ? 0 : verify::pack_best(best.logit, best.token);
   __syncthreads();
   if (threadIdx.x < p.requests * TOKENS) {
     unsigned long long most = 0;
 #pragma unroll 4
-    for (int i = 0; i < kWarps; ++i) {
+    for (int i = 0; i < 16; ++i) {
       unsigned long long word = words[i * kRows + threadIdx.x];
       most = word > most ? word : most;
     }
@@ -158,52 +161,68 @@ __device__ __forceinline__ void keep_best(const FusedParams& p, const Worker& w,
 }
 
 // ---------------------------------------------------------------------------- norm and product
-// *logits* [rows][vocabulary] fp32 receives the head's, unless it is null.
+// *logits* [rows][vocabulary] fp32 receives the head's, unless it is null. The gains must be on their
+// way.
 __device__ __forceinline__ void normed_stage(const FusedParams& p, Worker& w, Scene& s, int layer,
-                                             Normed what, const HiddenGains& gains,
-                                             float* logits) {
+                                             int product, float* logits) {
   const int rows = p.requests * TOKENS;
-  const bool embedded = layer == 0 && what == kQkv;
-  Columns<kHiddenBlocks> x;
-  load_columns(x, rows, warp_id() * kHiddenBlocks * 32, [&](int row) {
-    return embedded ? p.embedding + (long long)s.token[row] * HIDDEN
-                    : p.hidden + (long long)row * HIDDEN;
-  });
-  normalise(x, gains, s.sums);
-  Share share(tiles_of(p, what), w.index, w.count);
-  Best best;
+  const bool embedded = layer == 0 && product == kQkv;
+  Columns x(w.columns);
 #pragma unroll 1
-  for (int tile = share.begin; tile < share.end; ++tile) {
-    Tile16 sum;
-    sum.clear();
-    if (what == kQkv) {
-#pragma unroll
-      for (int b = 0; b < kHiddenBlocks; b += 2) {
-        Unit unit = w.ring.take();
-        sum.add8(unit.low, x.x[b]);
-        sum.add8(unit.high, x.x[b + 1]);
-      }
-    } else {
-#pragma unroll
-      for (int b = 0; b < kHiddenBlocks; ++b) sum.add(w.ring.take(), x.x[b]);
-    }
-    const int threads = what == kQkv ? 4 * kRows : what == kGateUp ? 8 * kRows : 16 * kRows;
-    float* parts = w.meet.join(sum);
-    w.ring.release();
-    const int i = w.meet.place(threads);
-    if (i >= 0) {
-      if (what == kQkv) end_qkv(p, s, layer, tile, i, parts);
-      if (what == kGateUp) end_gate_up(p, s, tile, i, parts);
-      if (what == kHead) {
-        int row = i % kRows, token = tile * 16 + i / kRows;
-        float logit = joined(parts, i / kRows, row) * inverse_rms(s.sums, row, p.epsilon);
-        if (logits && row < rows) logits[(long long)row * p.vocabulary + token] = logit;
-        if (logit > best.logit) best.logit = logit, best.token = token;
-      }
-    }
-    w.meet.next();
+  for (int b = 0; b < kHiddenBlocks; b += kPass) {
+    Blocks some;
+    some.load(rows, (warp_id() * kHiddenBlocks + b) * 32, kHiddenBlocks - b, [&](int row) {
+      return embedded ? p.embedding + (long long)s.token[row] * HIDDEN
+                      : p.hidden + (long long)row * HIDDEN;
+    });
+    some.store(x, b);
   }
-  if (what == kHead) keep_best(p, w, best);
+  normalise(x, w.gains, s.sums);
+  const int units = units_of(product);
+  const Share share = w.shares[product];
+  Best best;
+  float inverse = 0;  // 1 / rms of the token row that this thread ends
+  const int together = product == kQkv ? kFlat : 1;
+#pragma unroll 1
+  for (int tile = share.begin; tile < share.end; tile += together) {
+    const int last = min(tile + together, share.end) - 1;
+    if (product == kQkv) {
+      if (tile != share.begin) __syncthreads();  // the parts before have been read
+#pragma unroll 1
+      for (int i = 0; i <= last - tile; ++i) {
+        Tile16 sum;
+        sum.clear();
+        sum.multiply(w.ring, x, units, 0, true);
+        sum.leave(w.meet.parts + i / 2 * (kWarps * kPartFloats) + i % 2 * 8 * kRows, true);
+      }
+      __syncthreads();
+    }
+    const float* parts = w.meet.parts;
+    if (product != kQkv) {
+      Tile16 sum;
+      sum.clear();
+      sum.multiply(w.ring, x, units, 0, false);
+      parts = w.meet.join(sum);
+    }
+    if (tile == share.begin) {
+      int items = (product == kGateUp ? 8 : 16) * kRows;  // of qkv too: four tiles of 4 kRows
+      int row = threadIdx.x / (kThreads / items) % kRows;
+      float squares = 0;
+#pragma unroll 4
+      for (int i = 0; i < kWarps; ++i) squares += s.sums[i * kRows + row];
+      inverse = rsqrtf(squares / HIDDEN + p.epsilon);
+    }
+    if (product == kQkv) end_qkv(p, s, layer, tile, last, inverse, parts);
+    if (product == kGateUp) end_gate_up(p, tile, inverse, parts);
+    if (product == kHead) {
+      Ending<16 * kRows> end;
+      int row = end.item % kRows, token = tile * 16 + end.item / kRows;
+      float logit = end.add(parts, kPartFloats, end.item) * inverse;
+      if (logits && end.leads && row < rows) logits[(long long)row * p.vocabulary + token] = logit;
+      if (logit > best.logit) best.logit = logit, best.token = token;
+    }
+  }
+  if (product == kHead) keep_best(p, w, best);
 }
 
 // ---------------------------------------------------------------------------- product and sum
@@ -220,27 +239,22 @@ __device__ __forceinline__ float load_element(const ELEMENT* from) {
 #endif
 }
 
-// Blocks of the inner dimension that are in registers at a time.
-constexpr int blocks_of_pass(int blocks) { return blocks % 4 == 0 ? 4 : blocks % 2 == 0 ? 2 : 1; }
-constexpr int kPass = blocks_of_pass(kHeadsBlocks) < blocks_of_pass(kFfnBlocks)
-                          ? blocks_of_pass(kHeadsBlocks)
-                          : blocks_of_pass(kFfnBlocks);
-
 __device__ __forceinline__ void added_stage(const FusedParams& p, Worker& w, Scene& s, int layer,
-                                            Added what) {
-  const int rows = p.requests * TOKENS, width = what == kOut ? HEADS_WIDTH : FFN;
-  const int passes = (what == kOut ? kHeadsBlocks : kFfnBlocks) / kPass;
-  const ELEMENT* from = what == kOut ? p.attended : p.gated;
-  const bool embedded = layer == 0 && what == kOut;
+                                            int which) {
+  const int rows = p.requests * TOKENS, width = which == kOut ? HEADS_WIDTH : FFN;
+  const int blocks = units_of(which), offset = warp_id() * blocks * 32;
+  const ELEMENT* from = which == kOut ? p.attended : p.gated;
+  const bool embedded = layer == 0 && which == kOut;
   auto at = [&](int row) { return from + (long long)row * width; };
-  Share share(kHiddenTiles, w.index, w.count);
+  Columns x(w.columns);
+  const Share share = w.shares[which];
 #pragma unroll 1
   for (int tile = share.begin; tile < share.end; ++tile) {
-    const int offset = warp_id() * passes * kPass * 32;
-    const int i = w.meet.place(16 * kRows), row = i % kRows, channel = tile * 16 + i / kRows;
-    const bool mine = i >= 0 && row < rows;
-    Columns<kPass> x, next;
-    load_columns(x, rows, offset, at);
+    Ending<16 * kRows> end;
+    const int row = end.item % kRows, channel = tile * 16 + end.item / kRows;
+    const bool mine = end.leads && row < rows;
+    Blocks some;
+    some.load(rows, offset, blocks, at);
     float before = 0;
     if (mine)
       before = load_element((embedded ? p.embedding + (long long)s.token[row] * HIDDEN
@@ -248,19 +262,14 @@ __device__ __forceinline__ void added_stage(const FusedParams& p, Worker& w, Sce
     Tile16 sum;
     sum.clear();
 #pragma unroll 1
-    for (int pass = 1;; ++pass) {
-      if (pass < passes) load_columns(next, rows, offset + pass * kPass * 32, at);
-#pragma unroll
-      for (int b = 0; b < kPass; ++b) sum.add(w.ring.take(), x.x[b]);
-      if (pass >= passes) break;
-      x = next;
+    for (int b = 0; b < blocks; b += kPass) {
+      some.store(x, 0);
+      if (b + kPass < blocks) some.load(rows, offset + (b + kPass) * 32, blocks - b - kPass, at);
+      sum.multiply(w.ring, x, min(kPass, blocks - b), 0, false);
     }
     const float* parts = w.meet.join(sum);
-    w.ring.release();
-    if (mine)
-      p.hidden[(long long)row * HIDDEN + channel] =
-          rs::from_float<ELEMENT>(before + joined(parts, i / kRows, row));
-    w.meet.next();
+    float product = end.add(parts, kPartFloats, end.item);
+    if (mine) p.hidden[(long long)row * HIDDEN + channel] = rs::from_float<ELEMENT>(before + product);
   }
 }
 

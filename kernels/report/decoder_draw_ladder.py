@@ -67,7 +67,7 @@ def _rungs(axes: Axes, steps: Steps, place: Place) -> None:
         )  # fmt: skip
     axes.text(floor * 1e6 + 0.012 * max(walls), len(rungs), f"{us(floor)} us", va="center",
               fontsize=8)  # fmt: skip
-    axes.set_xlim(0.0, 1.25 * max(walls))
+    axes.set_xlim(0.0, 1.25 * max(cell.high * 1e6 for cell in cells))
     axes.set_xlabel("us a step")
     axes.set_title(place.text)
     axes.grid(visible=False, axis="y")

@@ -99,7 +99,7 @@ def map_answer(steps: Steps, model: str) -> str:
         text += f"{100.0 * ratios[best]:+.1f} % ({_cell(best)}) to {100.0 * ratios[worst]:+.1f} % "
         text += f"({_cell(worst)})."
         if wins:
-            text += f" It wins at {_where(wins)}."
+            text += f" It wins at {_where(wins, cells)}."
         found.append(text)
     return " ".join(found)
 
@@ -109,16 +109,20 @@ def _cell(place: Place) -> str:
     return f"batch {place.batch}, context {short(place.context)}{kind}"
 
 
-def _where(places: Sequence[Place]) -> str:
-    """The cells by batch: "batch 1 to 8k, batch 4 at 1k and 2k"."""
+def _where(places: Sequence[Place], of: Sequence[Place]) -> str:
+    """The cells by batch: "batch 1 everywhere, batch 4 at 1k and 2k"."""
     words = []
     for sparse in (False, True):
         by_batch: dict[int, list[int]] = {}
         for place in places:
             if (place.budget > 0) == sparse:
                 by_batch.setdefault(place.batch, []).append(place.context)
-        kinds = [f"batch {b} at {listed([short(c) for c in sorted(by_batch[b])])}"
-                 for b in sorted(by_batch)]  # fmt: skip
+        kinds = []
+        for batch in sorted(by_batch):
+            every = [p for p in of if p.batch == batch and (p.budget > 0) == sparse]
+            contexts = listed([short(context) for context in sorted(by_batch[batch])])
+            where = "everywhere" if len(every) == len(by_batch[batch]) else f"at {contexts}"
+            kinds.append(f"batch {batch} {where}")
         if kinds:
             words.append(f"{'sparse' if sparse else 'dense'}: {', '.join(kinds)}")
     return "; ".join(words)
