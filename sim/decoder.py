@@ -67,17 +67,20 @@ class DecoderStages:
 
         *selected*: over a list of pages that were selected.
         """
-        form, shape = self.attention(tokens, selected), self.shape
+        form, shape = self.attention(batch, tokens, selected), self.shape
         # Queries of all new tokens share a request's keys: they count as more heads.
         heads, total = shape.heads * tokens, float(batch * attended)
         return form.seconds(batch, total, heads, shape.kv_heads, shape.head_dim) + self.shift
 
-    def attention(self, tokens: int = 1, selected: bool = False) -> SplitKv:
-        """The form of attention with *tokens* new tokens a request."""
-        name, chosen = decode_kernel(self.kv_dtype), "selected" if selected else ""
-        own = ".".join(filter(None, (name, chosen, self.place)))
+    def attention(self, batch: int, tokens: int = 1, selected: bool = False) -> SplitKv:
+        """The form of attention of *batch* requests with *tokens* new tokens each."""
+        # Up to 8 token rows and up to 16 are two builds of the fused kernels.
+        wide = self.place != "library" and batch * tokens > 8
+        kind = "selected" if selected else "rows16" if wide else ""
+        name = decode_kernel(self.kv_dtype)
+        own = ".".join(filter(None, (name, kind, self.place)))
         several = tokens > 1 and self.kv_dtype == "bf16" and own not in self.profile.in_step
-        form = self._form("verify_attention.bf16" if several else name, chosen)
+        form = self._form("verify_attention.bf16" if several else name, kind)
         assert isinstance(form, SplitKv)
         return form
 

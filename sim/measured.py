@@ -127,7 +127,7 @@ class MeasuredLoops:
             scenario.model.weights, scenario.kv.dtype, modes.node, scenario.kv.block_tokens, "bf16",
         )  # fmt: skip
         timing = modes.run(mode, stages.work(padded), batch)
-        return timing, attention_of(stages.attention(), self.shape, padded, stages.shift)
+        return timing, attention_of(stages.attention(padded), self.shape, padded, stages.shift)
 
     def extrapolated(self) -> list[str]:
         """Where the run left what a loop was measured on, one phrase each."""

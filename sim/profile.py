@@ -128,8 +128,8 @@ class Profile:
     def inside(self, name: str, place: str, matrix: str = "") -> Form:
         """The form of kernel *name* inside a decode step of *place* (see `sim/decoder.py`).
 
-        That of its *matrix* ("2048x8192", n and k; "selected" of attention) where the profile has
-        one of its own.
+        That of its *matrix* ("2048x8192", n and k) or kind ("selected") where the profile has one
+        of its own.
         """
         for own in (f"{name}.{matrix}.{place}", f"{name}.{matrix}", f"{name}.{place}"):
             if own in self.in_step:

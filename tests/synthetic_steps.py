@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from kernels.fit.decode_blocks import blocks
 from kernels.fit.decode_free import start_of
-from kernels.fit.decode_model import blocks, layers, seconds
+from kernels.fit.decode_model import layers, seconds
 from kernels.fit.decode_points import MODES, StepPoint
 
 ROOT = Path(__file__).parent.parent

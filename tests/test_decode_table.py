@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import synthetic_steps as synthetic
 
-from kernels.fit.decode_model import blocks, seconds
+from kernels.fit.decode_blocks import blocks
+from kernels.fit.decode_model import seconds
 from kernels.fit.decode_points import CELL, is_train, read_steps
 from kernels.fit.decoder import leaving
 from kernels.fit.decoder import main as fit_main

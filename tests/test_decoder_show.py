@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from kernels.__main__ import main
+from kernels.checking import CheckError
 from kernels.decoder.account import Ceiling, account, read_ceiling, stage_bytes
 from kernels.decoder.account_text import plain, text
+from kernels.decoder.evidence import HARM, agreements, comparisons, soaked
 from kernels.decoder.shape import SHAPES
+from kernels.decoder.soak import SoakError
 from kernels.decoder.timeline import (
     ENDING,
     STAGES,
@@ -104,7 +107,7 @@ def made(batches: tuple[int, ...] = (1, 2, 8, 16, 64), contexts: tuple[int, ...]
     yield step("graph", "library", 1, 1024, kv="int8", tokens=4)
     yield {"kind": "soak", "mode": "resident", "model": "1b", "steps": 10_000, "hangs": 0,
            "lost_tokens": 0, "leaked_pages": 0}  # fmt: skip
-    yield {"kind": "agreement", "steps": 256, "loops": "graph, resident", "equal": True, "ties": 3}
+    yield {"kind": "agreement", "steps": 256, "loops": "graph, resident", "equal": True}
     yield {"kind": "odd", "value": 1}
 
 
@@ -472,3 +475,45 @@ def test_constants_of_the_loops_are_shown(tmp_path: Path) -> None:
         "| `exit` | R2 resident kernel, fused | 1B | 1 | 1k | 2.00 | 1.20 to 2.80 | 3 |" in document
     )
     assert "| R2 resident kernel, fused | fitted | around 8 us, ring_bytes 27 MB | n |" in document
+
+
+# ------------------------------------------------------------------------------ the evidence
+def test_comparisons_and_soaks_become_records() -> None:
+    def check(folder: str, case: dict[str, Any]) -> float:
+        if case["op"] == "library":
+            raise CheckError("token 3 of row 0")
+        return 0.0
+
+    found = list(agreements(check))
+    assert [record["equal"] for record in found] == [True, True, True, False]
+    assert {record["steps"] for record in found} == {256}
+    assert found[-1]["why"] == "token 3 of row 0"
+    good = soaked(lambda given: f"{given.steps} steps", "resident", 10_000)
+    assert (good["hangs"], good["lost_tokens"], good["leaked_pages"]) == (0, 0, 0)
+    assert good["said"] == "10000 steps"
+
+
+@pytest.mark.parametrize(
+    ("words", "harm"),
+    [
+        ("nothing for 5.0 s after step 7", "hangs"),
+        ("399 pages of 400, lost [3]", "leaked_pages"),
+        ("request 4: 11 tokens of 12", "lost_tokens"),
+    ],
+)
+def test_a_soak_that_fails_says_what_was_lost(words: str, harm: str) -> None:
+    def soak(_: Any) -> str:
+        raise SoakError(words)
+
+    record = soaked(soak, "resident", 10_000)
+    assert {name for name in HARM if record[name]} == {harm}
+
+
+def test_every_comparison_is_a_case_that_its_check_takes() -> None:
+    from kernels.decoder import check as decoder_check
+    from kernels.fused_step import check as fused_check
+
+    for _, folder, case in comparisons():
+        module = {"decoder": decoder_check, "fused_step": fused_check}[folder]
+        like = [one for one in module.cases(False) if one["op"] == case["op"]]
+        assert any(set(one) == set(case) for one in like), case

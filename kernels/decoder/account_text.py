@@ -65,7 +65,7 @@ def text(found: Account) -> str:
 def _notes(found: Account) -> list[str]:
     """How the stages were timed, and why one may be faster than its bytes."""
     if found.record["mode"] != "resident":
-        return ["Stages are timed one by one, each as a graph of its own with cold caches."]
+        return ["Stages are timed one by one as graphs of their own; in a step they may overlap."]
     notes = ["Stages are timed by the kernel's own clocks, the mean over its SMs."]
     ceiling = found.ceiling.bytes_per_s
     if any(stage.bytes and stage.bytes > ceiling * stage.seconds for stage in found.stages):

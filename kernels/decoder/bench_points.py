@@ -65,7 +65,8 @@ class Point:
         if self.kernels == "torch":
             return plain and not self.budget_tokens and bytes_ <= MOST_TORCH_BYTES
         if self.kernels == "fused":
-            return plain and self.rows <= MOST_FUSED_ROWS and self.page_tokens == 16
+            most = MOST_FUSED_ROWS if SHAPES[self.model].hidden <= 2048 else 8
+            return plain and self.rows <= most and self.page_tokens == 16
         return self.budget_tokens < self.context
 
     @staticmethod

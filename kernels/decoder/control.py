@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..graph_control.launch import Control
 from ..loop_control.host_c import HostError, read_outputs
 from ..loop_control.mailbox import Mailbox
-from .modes import new_stream, on_stream, warm
+from .modes import launch_of, new_stream, on_stream, warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ class ResidentControl:
             warm(step)
         self.control: Control | None = Control(
             step.backend,
-            launch or step.launch,
+            launch or launch_of(step, self.stream),
             slots,
             self.mailbox,
             way=way,

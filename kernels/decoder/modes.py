@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..loop_control.host_c import LaunchList, read_outputs
 from ..loop_control.mailbox import Mailbox, pinned
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..backend import Array, Backend
     from .state import DecoderState
@@ -132,7 +133,16 @@ def capture_step(step: Step, stream: Any) -> Any:
     step.backend.synchronize()
     with stream:
         warm(step)
-    return capture(stream, [step.launch])
+    return capture(stream, [launch_of(step, stream)])
+
+
+def launch_of(step: Step, stream: Any) -> Callable[[], None]:
+    """How a step is launched where no Python stands between its kernels.
+
+    A step that can let its kernels start early (`FusedStep`) does so, on *stream*.
+    """
+    early = getattr(step, "launch_early", None)
+    return step.launch if early is None or stream is None else partial(early, stream)
 
 
 def graph_nodes(graph: Any) -> list[int]:

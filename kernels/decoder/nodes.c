@@ -234,9 +234,9 @@ int submit_nodes(const List* list, CUstream stream, double* seconds) {
 }
 
 // ---------------------------------------------------------------------------- early starts
-// Launches *count* kernels, or captures them if the stream is being captured. If *early*, each may
-// start as soon as every block of the one before it has said launch_dependents or ended.
-int launch_early(const Launch* list, int count, int early, CUstream stream) {
+// Launches *count* kernels, or captures them if the stream is being captured. Where *early* is 1, one
+// may start as soon as every block of the one before it has said launch_dependents or ended.
+int launch_early(const Launch* list, int count, const int* early, CUstream stream) {
   CUlaunchAttribute attribute;
   memset(&attribute, 0, sizeof attribute);
   attribute.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
@@ -247,7 +247,7 @@ int launch_early(const Launch* list, int count, int early, CUstream stream) {
         .gridDimX = l->grid[0], .gridDimY = l->grid[1], .gridDimZ = l->grid[2],
         .blockDimX = l->block[0], .blockDimY = l->block[1], .blockDimZ = l->block[2],
         .sharedMemBytes = l->shared, .hStream = stream,
-        .attrs = &attribute, .numAttrs = early && i > 0};
+        .attrs = &attribute, .numAttrs = early[i] && i > 0};
     TRY(drv.cuLaunchKernelEx_(&config, (CUfunction)l->function, l->params, NULL));
   }
   return 0;

@@ -142,26 +142,37 @@ class NodeList(LaunchList):
 
 
 class EarlyLaunches:
-    """Launches that may start before their predecessors have ended, on *stream* at each call.
+    """Launches that may start before their predecessors have ended, on CuPy's current stream.
 
-    Every kernel must wait by griddepcontrol.wait before it reads what another wrote or writes what
-    another reads: also one that needs its own predecessor only, lest the order break for its
-    successor. The first waits for whatever the stream holds. *early* False drops the permission.
+    A kernel that may must wait by griddepcontrol.wait before it reads what another wrote or writes
+    what another reads: also if it needs its own predecessor only, lest the order break for its
+    successor. *early* says which kernels do, all or none or one by one; the first waits for
+    whatever the stream holds. *stream* is one in the current one's place.
     """
 
-    def __init__(self, launches: Sequence[Launch], stream: Any, early: bool = True) -> None:
-        self.stream, self.early = stream, early
-        self._flat, self._count = LaunchList([launches], stream), len(launches)
+    def __init__(
+        self, launches: Sequence[Launch], stream: Any = None, early: bool | Sequence[bool] = True
+    ) -> None:
+        self.stream, self._count = stream, len(launches)
+        self._flat = LaunchList([launches], stream)
+        self._early = np.zeros(len(launches), np.int32)
+        self._early[:] = early
 
     def __call__(self) -> None:
         """Launches all, or adds them to the graph that is being captured on the stream."""
-        arguments = (self._flat.launches, self._count, int(self.early), self.stream)
-        driver(SOURCE)("launch_early", *arguments)
+        stream = self.stream
+        if stream is None:
+            import cupy
+
+            stream = cupy.cuda.get_current_stream()
+        driver(SOURCE)("launch_early", self._flat.launches, self._count, self._early, stream)
 
 
-def programmatic_graph(launches: Sequence[Launch], stream: Any, early: bool = True) -> Any:
+def programmatic_graph(
+    launches: Sequence[Launch], stream: Any, early: bool | Sequence[bool] = True
+) -> Any:
     """The CuPy graph of `EarlyLaunches`: good for `LaunchList.replay` and for `NodeList`."""
-    return capture(stream, [EarlyLaunches(launches, stream, early)])
+    return capture(stream, [EarlyLaunches(launches, early=early)])
 
 
 class HostC:

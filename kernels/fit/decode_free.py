@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..decoder.shape import SHAPES
-from .decode_model import PRODUCT, SELECTED
+from .decode_blocks import attention_kind
+from .decode_model import PRODUCT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from .decode_model import Block
+    from .decode_blocks import Block
 
 RATE, TIME, LOOSE = 0.05, 0.3, 1.0
 """Widths: a rate, a fixed cost, what nobody has measured before."""
 ATTENTION = {
-    "t0_s": LOOSE, "bytes_per_s": RATE, "ramp_s": LOOSE, "cta_s": LOOSE, "column_s": LOOSE,
+    "t0_s": LOOSE, "bytes_per_s": 0.1, "ramp_s": LOOSE, "cta_s": LOOSE, "column_s": LOOSE,
 }  # fmt: skip
 COLUMN_S = 2e-6
 """Of eight more query rows of a KV head, as a start."""
@@ -34,8 +35,8 @@ KERNELS: dict[str, dict[str, float]] = {
     "elementwise.rope": {"t0_s": TIME},
     "elementwise.silu_mul": {"t0_s": TIME},
     "kv_append.bf16": {"t0_s": TIME},
-    "page_score": {"t0_s": LOOSE, "bytes_per_s": RATE, "row_s": LOOSE},
-    "topk_select": {"t0_s": LOOSE, "row_s": LOOSE, "entry_s": LOOSE},
+    "page_score": {"t0_s": LOOSE, "bytes_per_s": TIME, "row_s": LOOSE},
+    "topk_select": {"t0_s": LOOSE, "row_s": LOOSE, "entry_s": TIME},
     "verify_commit.greedy": {"t0_s": TIME},
     "decode_attention.bf16": ATTENTION,
     "decode_attention.int8": ATTENTION,
@@ -147,7 +148,7 @@ def _used(block: Block) -> Iterator[tuple[str, str, str]]:
     point = block.first
     sparse = bool(point.cell["budget_tokens"])
     names = {"page_score", "topk_select"} if sparse else set()
-    yield f"decode_attention.{point.cell['kv']}", SELECTED if sparse else "", point.place
+    yield f"decode_attention.{point.cell['kv']}", attention_kind(point), point.place
     if point.place == "library":
         names |= {"kv_append.bf16", "verify_commit.greedy"}
         names |= {f"elementwise.{name}" for name in ("norm", "rope", "silu_mul")}

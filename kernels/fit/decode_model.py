@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..decoder.shape import SHAPES
+from .decode_blocks import attention_kind
 from .forms import FORMS, FloatArray
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .decode_points import StepPoint
+    from .decode_blocks import Block
 
-SELECTED = "selected"
-"""Of attention: over a list of selected pages."""
 WEIGHT_BITS = {"bf16": 16, "w4a16": 4}
 PRODUCT = {"bf16": "gemm.bf16", "w4a16": "gemm.int4"}
 KV_BITS = {"bf16": 16.0, "int8": 8.0}
@@ -33,44 +32,6 @@ GROUPS = {
 """The stage that a kernel's time is counted under in a record."""
 Part = tuple[str, FloatArray, float]
 """A kernel: name, seconds in each cell, bytes of weights."""
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Steps of one model, kernel set, mode and formats, all dense or all sparse."""
-
-    points: Sequence[StepPoint]
-
-    @property
-    def first(self) -> StepPoint:
-        """Any of them."""
-        return self.points[0]
-
-    def axis(self, name: str) -> FloatArray:
-        """The cells' values of *name*."""
-        return np.array([point.cell[name] for point in self.points], np.float64)
-
-    @property
-    def measured(self) -> FloatArray:
-        """Seconds of each step."""
-        return np.array([point.seconds for point in self.points], np.float64)
-
-    def stage(self, name: str) -> FloatArray:
-        """Measured GPU seconds of a stage, NaN where nobody took them."""
-        found = np.array([(p.stages or {}).get(name, np.nan) for p in self.points], np.float64)
-        found[found <= 0.0] = np.nan
-        return found
-
-
-def blocks(points: Sequence[StepPoint]) -> list[Block]:
-    """*points* sorted into blocks."""
-    found: dict[tuple[Any, ...], list[StepPoint]] = {}
-    for point in points:
-        cell = point.cell
-        sparse = cell["budget_tokens"] > 0
-        key = (point.kernels, point.mode, cell["model"], cell["weights"], cell["kv"], sparse)
-        found.setdefault((*key, cell["page_tokens"], cell["tokens"] > 1), []).append(point)
-    return [Block(found[key]) for key in sorted(found)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +84,7 @@ class _Builder:
         self, block: Block, kernels: Mapping[str, Mapping[str, Any]], shift: float
     ) -> None:
         cell = block.first.cell
+        self.first = block.first
         self.kernels, self.shift = kernels, shift
         self.shape = SHAPES[cell["model"]]
         self.weights, self.kv = cell["weights"], cell["kv"]
@@ -142,9 +104,9 @@ class _Builder:
         chosen = [self.score(), self.select()] if self.sparse else []
         name = f"decode_attention.{self.kv}"
         several = self.tokens.max() > 1 and self.kv == "bf16"
-        self.chosen = SELECTED if self.sparse else ""
-        inside = f"{name}.{SELECTED}.{self.place}" if self.sparse else f"{name}.{self.place}"
-        if several and inside not in self.kernels:
+        self.kind = attention_kind(self.first)
+        own = ".".join(filter(None, (name, self.kind, self.place)))
+        if several and own not in self.kernels:
             name = "verify_attention.bf16"
         if self.place != "library":
             return Layers(
@@ -217,7 +179,7 @@ class _Builder:
     def attention(self, kernel: str) -> FloatArray:
         shape = self.shape
         return self.seconds(
-            kernel, self.chosen, batch=self.batch, total_context=self.batch * self.attended,
+            kernel, self.kind, batch=self.batch, total_context=self.batch * self.attended,
             heads=shape.q_heads * self.tokens, kv_heads=shape.kv_heads, head_dim=shape.head_dim,
         )  # fmt: skip
 

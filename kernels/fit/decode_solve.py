@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import least_squares
 
+from .decode_blocks import Block, blocks
 from .decode_free import TIMER_S, Free, free_of, kernels_of, start_of
-from .decode_model import Block, blocks, layers, seconds
+from .decode_model import layers, seconds
 from .solve import six
 
 if TYPE_CHECKING:
@@ -116,12 +117,10 @@ class Fit:
     def stages(self, block: Block) -> Iterator[tuple[str, FloatArray, FloatArray]]:
         """Predicted and measured seconds of each stage of *block* that was timed."""
         point = block.first
-        if point.mode == "resident":
-            return
-        # Alone, selection finds page tables and scores in the cache, and fused attention what its
-        # own last replay has left: not as in a step.
-        sparse = bool(point.cell["budget_tokens"])
-        left_out = ("score", "select", "attend") if sparse or point.kernels == "fused" else ()
+        if point.kernels == "fused":
+            return  # in a step, a kernel fetches weights before the one ahead of it has ended
+        # Alone, selection finds page tables and scores in the cache: not as in a step.
+        left_out = ("score", "select", "attend") if point.cell["budget_tokens"] else ()
         loop = self.constants[point.loop]
         for name, predicted in (
             layers(block, self.kernels, loop["node_s"] - self.gap).stages().items()

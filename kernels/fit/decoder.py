@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .decode_blocks import blocks
 from .decode_free import start_of
-from .decode_model import blocks, seconds
+from .decode_model import seconds
 from .decode_points import SETS, read_steps
 from .decode_solve import Fit
 from .judge import residuals

@@ -16,6 +16,11 @@
 #if SPARSE
 #include "page_score/stage.cuh"
 #include "topk_select/stage.cuh"
+#else
+struct PageScoreParams {};
+struct TopkSelectParams {};
+__device__ void page_score_stage(const PageScoreParams&, int, int, unsigned char*) {}
+__device__ void topk_select_stage(const TopkSelectParams&, int, int, unsigned char*) {}
 #endif
 #ifdef RS_CPU
 #undef __grid_constant__
@@ -87,6 +92,7 @@ extern "C" __global__ void __launch_bounds__(512, 1)
     step_begin(const __grid_constant__ fused::Params p, int) {
   RS_DYNAMIC_SHARED(shared);
   fused::Scene& s = *reinterpret_cast<fused::Scene*>(shared);
+  rs::let_next_start();
   rs::wait_for_kernel_before();
   fused::load_scene(p.step, p.attend, s);
   for (int i = static_cast<int>(threadIdx.x); i < fused::kSceneWords; i += fused::kThreads)
@@ -98,6 +104,7 @@ extern "C" __global__ void __launch_bounds__(512, 1)
   fused::Memory m{shared};
   fused::fetch_gains(m.gains(), fused::gains_of(p.step, layer, fused::kQkv));
   fused::Worker w = fused::open_worker(p.step, m, layer, fused::kQkv);
+  rs::let_next_start();
   rs::wait_for_kernel_before();
   fused::copy_scene(p.step.scene, m.scene());
   fused::normed_stage(p.step, w, m.scene(), layer, fused::kQkv, nullptr);
@@ -106,6 +113,7 @@ extern "C" __global__ void __launch_bounds__(512, 1)
     step_attend(const __grid_constant__ fused::Params p, int layer) {
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
+  rs::let_next_start();
   rs::wait_for_kernel_before();
   fused::copy_scene(p.step.scene, m.scene());
   if (p.attend.selected) fused::count_selected(p.attend, m.scene());
@@ -118,6 +126,7 @@ extern "C" __global__ void __launch_bounds__(512, 1)
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
   fused::Worker w = fused::open_worker(p.step, m, layer, fused::kOut);
+  rs::let_next_start();
   rs::wait_for_kernel_before();
   if (layer == 0) fused::copy_scene(p.step.scene, m.scene());
   fused::added_stage(p.step, w, m.scene(), layer, fused::kOut);
@@ -128,6 +137,7 @@ extern "C" __global__ void __launch_bounds__(512, 1)
   fused::Memory m{shared};
   fused::fetch_gains(m.gains(), fused::gains_of(p.step, layer, fused::kGateUp));
   fused::Worker w = fused::open_worker(p.step, m, layer, fused::kGateUp);
+  rs::let_next_start();
   rs::wait_for_kernel_before();
   fused::normed_stage(p.step, w, m.scene(), layer, fused::kGateUp, nullptr);
 }
@@ -136,6 +146,7 @@ extern "C" __global__ void __launch_bounds__(512, 1)
   RS_DYNAMIC_SHARED(shared);
   fused::Memory m{shared};
   fused::Worker w = fused::open_worker(p.step, m, layer, fused::kDown);
+  rs::let_next_start();
   rs::wait_for_kernel_before();
   fused::added_stage(p.step, w, m.scene(), layer, fused::kDown);
 }
@@ -145,14 +156,30 @@ extern "C" __global__ void __launch_bounds__(512, 1)
   fused::Memory m{shared};
   fused::fetch_gains(m.gains(), fused::gains_of(p.step, layer, fused::kHead));
   fused::Worker w = fused::open_worker(p.step, m, layer, fused::kHead);
+  rs::let_next_start();
   rs::wait_for_kernel_before();
   fused::normed_stage(p.step, w, m.scene(), layer, fused::kHead, p.logits);
 }
 extern "C" __global__ void __launch_bounds__(512, 1)
     step_commit(const __grid_constant__ fused::Params p, int) {
   RS_DYNAMIC_SHARED(shared);
+  rs::let_next_start();
   rs::wait_for_kernel_before();
   fused::commit_stage(p.step, p.commit, shared);
+}
+extern "C" __global__ void __launch_bounds__(512, 1)
+    step_score(const __grid_constant__ PageScoreParams p, int) {
+  RS_DYNAMIC_SHARED(shared);
+  rs::let_next_start();
+  rs::wait_for_kernel_before();
+  page_score_stage(p, blockIdx.x, gridDim.x, shared);
+}
+extern "C" __global__ void __launch_bounds__(512, 1)
+    step_select(const __grid_constant__ TopkSelectParams p, int) {
+  RS_DYNAMIC_SHARED(shared);
+  rs::let_next_start();
+  rs::wait_for_kernel_before();
+  topk_select_stage(p, blockIdx.x, gridDim.x, shared);
 }
 // sizes [3]: dynamic shared memory of the products and of the commit; bytes of a scene.
 extern "C" __global__ void shared_sizes(int* sizes) {

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..backend import layout
 from ..checking import on_host
+from ..decoder.nodes import EarlyLaunches
 from ..loop_control.launch import Packed
 from ..loop_control.mailbox import CONTROL, GATE_WORDS
 from ..loop_control.record import Launch, Recorder
@@ -57,7 +58,12 @@ def _resident_layout(sparse: bool) -> np.dtype[Any]:
 class Model:
     """Weights as the fused stages read them: tapes for *workers*, gains and rotary turns."""
 
-    def __init__(self, backend: Backend, weights: Weights, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        weights: Weights,
+        workers: int | None = None,
+    ) -> None:
         shape = weights.shape
         if shape.hidden % 1024 or shape.q_width % 512 or shape.ffn % 512 or shape.vocabulary % 16:
             raise ValueError(f"fused_step: {shape.name}: hidden % 1024, heads and ffn % 512")
@@ -95,6 +101,8 @@ class FusedStep:
         keep_logits: bool = False,
     ) -> None:
         shape, rows = model.shape, state.batch * state.tokens
+        if rows > 8 and shape.hidden > 2048:
+            raise ValueError(f"fused_step: {rows} rows of {shape.hidden} values; at most 8")
         if state.batch * shape.kv_heads > model.workers:
             raise ValueError(
                 f"fused_step: {state.batch} requests of {shape.kv_heads} heads, "
@@ -122,13 +130,14 @@ class FusedStep:
         self.scores: Array = xp.full((*items, state.slots.max_pages), np.nan, np.float32)
         self.selected: Array = xp.zeros((*items, max(1, budget_pages)), np.int32)
         self.counts: Array = xp.zeros(items, np.int32)
-        self.defines = defines(shape, state)
+        self.defines = (*defines(shape, state), f"SPARSE={int(budget_pages > 0)}")
         sizes: Array = xp.zeros(3, np.int32)
         backend.function("fused_step", "shared_sizes", self.defines)(1, 32, (sizes,))
         self.shared, self.commit_shared, scene = (int(size) for size in on_host(backend, sizes))
         self.scene: Array = xp.zeros(scene, np.uint8)
         self.params = Packed(self._params(), (model, state, self))
         self.launches = self._record()
+        self._early: EarlyLaunches | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -148,6 +157,12 @@ class FusedStep:
         for one in self.launches:
             one()
 
+    def launch_early(self, stream: Any) -> None:
+        """The same on *stream* from C: each kernel may start while the one before it ends."""
+        if self._early is None or self._early.stream is not stream:
+            self._early = EarlyLaunches(self.launches, stream)
+        self._early()
+
     def _record(self) -> list[Launch]:
         recorder, workers = Recorder(self.backend), self.model.workers
 
@@ -159,15 +174,18 @@ class FusedStep:
         for layer in range(self.model.shape.layers):
             for name in self.stages:
                 if name in ("score", "select"):
-                    self._record_selection(recorder, name, layer)
+                    own = self.selection(name, layer)
+                    kernel = recorder.function("fused_step", f"step_{name}", self.defines)
+                    kernel(workers, THREADS, (*own.args, np.int32(layer)), self.shared)
                 else:
                     stage(name, layer)
         stage("head", 0)
         stage("commit", 0, 1, self.commit_shared)
         return recorder.launches
 
-    def _record_selection(self, recorder: Recorder, name: str, layer: int) -> None:
-        state = self.state
+    def selection(self, name: str, layer: int) -> Launch:
+        """What the folder's own launcher would do, for its parameters."""
+        recorder, state = Recorder(self.backend), self.state
         tables = (state.slots.table, state.slots.lengths)
         if name == "score":
             q = self.q[: self.rows].reshape(state.batch, state.tokens, *self.q.shape[1:])
@@ -180,6 +198,7 @@ class FusedStep:
                 recorder, self.scores, state.slots.lengths, self.selected, self.counts,
                 new_tokens=state.tokens, budget=self.budget_pages, page_tokens=state.page_tokens,
             )  # fmt: skip
+        return recorder.launches[0]
 
     def _params(self) -> np.ndarray[Any, Any]:
         at, state, model, shape = self.backend.address, self.state, self.model, self.model.shape
@@ -288,13 +307,10 @@ class Resident:
         value["sets"], value["stamp_words"] = state.slots.sets, events
         value["stamps"] = at(self.stamps) if stamps else 0
         if step.budget_pages:
-            recorder = Recorder(backend)
             for name in ("score", "select"):
-                step._record_selection(recorder, name, 0)
-                value[name] = recorder.launches[-1].struct
+                value[name] = step.selection(name, 0).struct
         self.params = Packed(value, (step, mailbox, self))
-        self.defines = (*step.defines, f"SPARSE={int(bool(step.budget_pages))}")
-        self._kernel = backend.function("fused_step", "resident", self.defines)
+        self._kernel = backend.function("fused_step", "resident", step.defines)
 
     def launch(self, max_steps: int) -> None:
         """Starts the loop on the current stream for *max_steps* steps at most."""

@@ -3,6 +3,9 @@
 // A step computes `rows` = requests * TOKENS token rows at once, row r = request * TOKENS + token.
 // Weights lie as one tape a worker (see ring.cuh); a worker is a block of 16 warps.
 #pragma once
+#ifndef WORKERS  // warps of a block that attend
+#define WORKERS 8
+#endif
 #include "common/cache.cuh"
 #include "common/cuda.cuh"
 #include "paged_attention/shape.cuh"

@@ -15,7 +15,7 @@
 namespace fused {
 
 #ifndef RING_UNITS
-#define RING_UNITS (COLUMN_TILES == 2 ? 6 : WORKERS == 8 ? 10 : 8)
+#define RING_UNITS (HIDDEN > 2048 || COLUMN_TILES == 2 ? 6 : WORKERS == 8 ? 10 : 8)
 #endif
 constexpr int kChunkUnits = kHiddenBlocks % 4 == 0 ? 2 : 1;
 constexpr int kChunkBytes = 1024 * kChunkUnits;  // of a warp
@@ -100,6 +100,12 @@ struct Ring {
 
 namespace rs {
 
+// Lets the next kernel in the stream start as soon as there is room for its blocks.
+__device__ __forceinline__ void let_next_start() {
+#if !defined(RS_CPU) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 // Waits until the kernel before this one in the stream has ended, if it let this one start early.
 __device__ __forceinline__ void wait_for_kernel_before() {
 #if !defined(RS_CPU) && __CUDA_ARCH__ >= 900

@@ -3,6 +3,10 @@
 Two ways: the step and the control as the body of a WHILE node, or as a graph that launches itself.
 On the CPU, which has neither, the host runs step and control in turn. Mailbox, outputs and reasons
 to leave are those of the resident loop.
+
+Seen on an H200 with driver 580: a process has two speeds for all its graphs, 0.55 and 0.73 us an
+empty node at the same clocks. A graph that was uploaded and not yet launched by the host brings the
+slow one, so `tail` always does, and so do other captures for good; nothing found brings it back.
 """
 
 from __future__ import annotations

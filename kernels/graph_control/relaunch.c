@@ -20,8 +20,7 @@ int open_while(CUgraph* graph, CUgraphConditionalHandle* handle) {
 }
 
 // *graph* becomes: *enter*, then *inside* as long as the condition holds. What the stream is given
-// until finish_while goes to *inside*: the step and its control. (A child graph in its place runs
-// slower: 0.73 us an empty node instead of 0.55.)
+// until finish_while goes to *inside*: the step and its control.
 int begin_while(CUgraph graph, CUgraphConditionalHandle handle, const Launch* enter,
                 CUstream stream) {
   CUgraphNode first, loop;

@@ -42,7 +42,8 @@ together they are the step. *Lost* is all of it over the stage's bytes at the ce
 where its weights were streamed ahead. In whole steps the tails of attention, head and commit count
 with them, for there many SMs have nothing to do; *commit, boundary* of R2 is what the stages leave
 of the wall time: commit, messages and the way to the next step. Other rungs have stages timed one
-by one, node gaps included, and *in no stage* holds their host."""
+by one, node gaps included, and *in no stage* holds their host, negative where stages overlap in the
+step; the picture shortens losses in proportion for that, the table does not."""
 
 PREDICTED = """|simulated / measured - 1|. *Held out*: cells drawn by hash before anything was
 measured, which no fit has seen in any mode. *Fitted on*: the other cells. *Blind*: all steps, by a

@@ -1,8 +1,8 @@
 """Where a step's time is lost: its stages, waits and tails against the floor.
 
-One rule: the parts of a step add up to its wall time. Products may come out faster than their
-bytes at the ceiling, for weights are streamed ahead while others wait; then the floor's part is
-shown shorter by what was hidden so, and the table says by how much.
+One rule: the parts of a step add up to its wall time. A part may be negative: products are faster
+than their bytes at the ceiling where weights were streamed ahead while others waited, and stages
+timed one by one overlap in a step. A table has it as it is, a picture shortens the other losses.
 """
 
 from __future__ import annotations
@@ -73,10 +73,11 @@ def parts(cell: Account) -> dict[str, float] | None:
 
 
 def shown(found: dict[str, float]) -> dict[str, float]:
-    """*found* for stacked bars: a negative part is taken out of the floor's."""
-    hidden = sum(min(0.0, seconds) for name, seconds in found.items() if name != FLOOR)
-    bars = {name: max(0.0, seconds) for name, seconds in found.items()}
-    return {**bars, FLOOR: found[FLOOR] + hidden}
+    """*found* for stacked bars: the floor whole, what is lost in proportion where parts overlap."""
+    lost = {name: max(0.0, seconds) for name, seconds in found.items() if name != FLOOR}
+    whole = sum(lost.values())
+    scale = (sum(found.values()) - found[FLOOR]) / whole if whole > 0.0 else 0.0
+    return {FLOOR: found[FLOOR], **{name: scale * seconds for name, seconds in lost.items()}}
 
 
 def resident_places(steps: Steps, model: str) -> list[Place]:

@@ -10,7 +10,7 @@ import numpy as np
 from .decoder_draw_ladder import ladder_places
 from .decoder_looks import short
 from .decoder_steps import Rung, spread
-from .words import fixed, listed, percent, table
+from .words import NONE, fixed, listed, percent, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,8 +38,10 @@ def constants(steps: Steps) -> list[str]:
             continue
         low, middle, high = np.percentile(samples, (10, 50, 90))
         rung = Rung(str(entry.get("mode")), str(entry.get("kernels")))
-        rows.append([f"`{entry.get('name')}`", rung.name, str(entry.get("model", "")).upper(),
-                     f"{entry.get('batch', '')}", short(int(entry.get("context") or 0)),
+        nodes = f", {entry['nodes']} nodes" if entry.get("nodes") else ""
+        rows.append([f"`{entry.get('name')}`{nodes}", rung.name,
+                     str(entry.get("model", "")).upper(), f"{entry.get('batch') or NONE}",
+                     short(int(entry["context"])) if entry.get("context") else NONE,
                      fixed(float(middle), 2), f"{low:.2f} to {high:.2f}",
                      f"{len(samples)}"])  # fmt: skip
     head = ("constant", "rung", "model", "batch", "context", "us", "p10 to p90", "samples")
