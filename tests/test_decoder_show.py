@@ -14,7 +14,7 @@ from kernels.__main__ import main
 from kernels.checking import CheckError
 from kernels.decoder.account import Ceiling, account, read_ceiling, stage_bytes
 from kernels.decoder.account_text import plain, text
-from kernels.decoder.evidence import HARM, agreements, comparisons, soaked
+from kernels.decoder.evidence import HARM, agreements, comparisons, soaked, verdict
 from kernels.decoder.shape import SHAPES
 from kernels.decoder.soak import SoakError
 from kernels.decoder.timeline import (
@@ -488,6 +488,7 @@ def test_comparisons_and_soaks_become_records() -> None:
     assert [record["equal"] for record in found] == [True, True, True, False]
     assert {record["steps"] for record in found} == {256}
     assert found[-1]["why"] == "token 3 of row 0"
+    assert verdict("9 of 200 tokens are ties") == {"equal": True, "ties": 9, "of": 200}
     good = soaked(lambda given: f"{given.steps} steps", "resident", 10_000)
     assert (good["hangs"], good["lost_tokens"], good["leaked_pages"]) == (0, 0, 0)
     assert good["said"] == "10000 steps"

@@ -23,15 +23,16 @@ from kernels.fused_step.launch import FusedStep, Model, Resident, defines
 from kernels.fused_step.reference import Reference
 from kernels.graph_control.check import StandIn
 from kernels.graph_control.launch import Control
-from kernels.loop_control.mailbox import Mailbox
+from kernels.loop_control.mailbox import Mailbox, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CPU = Cpu()
 PAIRS = {"same": 0, "stages": 1, "wide": 2}
-RESIDENT_SPILLS = 64
-"""Bytes that a thread of the persistent kernel may store and load, of the dense 1B build."""
+RESIDENT_SPILLS = {0: 64, 1: 1500}
+"""Bytes that a thread of the persistent kernel may store and load, of the 1B build, dense and with
+selected pages, whose scoring holds 64 registers of pages on their way. Measured: 0 and 1052."""
 
 
 @pytest.mark.parametrize("index", PAIRS.values(), ids=PAIRS)
@@ -172,6 +173,9 @@ def test_wrong_inputs_are_named() -> None:
         FusedStep(CPU, model, state_of(1, kv_bits=8))
     with pytest.raises(ValueError, match="3 requests of 2 heads, 4 workers"):
         FusedStep(CPU, model, state_of(3))
+    large = SimpleNamespace(shape=LLAMA_8B, workers=132)
+    with pytest.raises(ValueError, match="9 rows of 4096 values"):
+        FusedStep(CPU, large, state_of(9))  # type: ignore[arg-type]
     for wrong in ({"hidden": 1536}, {"ffn": 768}, {"vocabulary": 264}, {"q_heads": 4}):
         shape = replace(check.SMALL, name="odd", **wrong)
         with pytest.raises(ValueError, match="odd: hidden"):
@@ -186,13 +190,27 @@ def test_the_control_block_needs_an_sm() -> None:
         Resident(step, Mailbox(CPU, 1, 1))  # type: ignore[arg-type]
 
 
+def test_the_watchdog_ends_a_hang() -> None:
+    case = next(iter(check.cases(True)))
+    step = check.step_of(CPU, case, np.random.default_rng(2))
+    box = Mailbox(CPU, case["batch"], case["tokens"])
+    loop = Resident(step, box, watchdog_s=0.2)
+    loop.gates[0] = 0xFFFF0000  # arrivals that never suffice
+    loop.launch(3)
+    assert box.reason() is Reason.ABORTED
+    assert box.read_all() == []
+    assert not loop.gates.any()
+
+
 # ------------------------------------------------------------------------------- budgets
-def test_the_persistent_kernel_fits() -> None:
+@pytest.mark.parametrize("sparse", RESIDENT_SPILLS)
+def test_the_persistent_kernel_fits(sparse: int) -> None:
     state: Any = SimpleNamespace(batch=1, tokens=1, page_tokens=16)
-    macros = (*defines(LLAMA_1B, state), "SPARSE=0")
+    macros = (*defines(LLAMA_1B, state), f"SPARSE={sparse}")
     for name, used in build.resources("fused_step", "sm_90", macros).items():
         assert used.registers <= 128, f"{name}: 512 threads"
-        assert used.spill_bytes <= RESIDENT_SPILLS * (name == "resident"), f"{name} spills"
+        most = RESIDENT_SPILLS[sparse] if name == "resident" else 64
+        assert used.spill_bytes <= most, f"{name} spills"
         assert used.shared_bytes <= 4096, f"{name}: static shared memory beside the ring's"
 
 

@@ -371,7 +371,8 @@ def rebuilt():
 
 def test_shipped_profile_is_what_the_program_writes(rebuilt):
     """Parameters that say the same may differ between SciPy's versions, predictions may not."""
-    assert rebuilt.keys() == SHIPPED.keys()
+    from_steps = {"in_step", "loops"}  # of kernels.fit.decoder: tests/test_shipped_loops.py
+    assert rebuilt.keys() == SHIPPED.keys() - from_steps
     assert rebuilt["kernels"].keys() == SHIPPED["kernels"].keys()
     for name, entry in rebuilt["constants"].items():
         assert entry["value"] == pytest.approx(SHIPPED["constants"][name]["value"], rel=1e-3)

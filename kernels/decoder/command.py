@@ -61,6 +61,7 @@ def add_decode(commands: Any) -> None:
     parser.add_argument("--weights", choices=("bf16", "w4a16"), default="bf16")
     parser.add_argument("--kv", choices=("bf16", "int8"), default="bf16")
     parser.add_argument("--steps", type=int, default=60, metavar="N", help="steps to time")
+    parser.add_argument("--commit", help="of the code, for the record; default: git's")
     parser.add_argument("--seed", type=int, default=1, help="of weights, caches and tokens")
     parser.add_argument("--profile", type=Path, default=PROFILE, metavar="FILE",
                         help="for the read ceiling and the costs of control")  # fmt: skip
@@ -79,6 +80,7 @@ def run_decode(arguments: argparse.Namespace) -> int:
     gpu = a_gpu()
     try:
         record, whole = measure(gpu, point, arguments.steps, arguments.seed)
+        record["sha"] = arguments.commit or record["sha"]
     except ValueError as error:
         raise SamplesError(f"decode: {str(error)[:200]}") from None
     found = account(record, ceiling)

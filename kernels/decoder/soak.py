@@ -245,7 +245,7 @@ def soak_decoder(backend: Backend, options: argparse.Namespace) -> str:
         options.batch,
         options.tokens,
         text_size=room,
-        pages=options.pages or options.batch * 50,
+        pages=options.pages or max(50 * options.batch, room // 16),
         sets=4 if options.mode == "resident" else 1,
     )
     state.fill([-1] * options.batch, [0] * options.batch, rng)
@@ -274,7 +274,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=8, help="slots")
     parser.add_argument("--tokens", type=int, default=1, help="of a request in a step, 1 + drafts")
     parser.add_argument("--budget-pages", type=int, default=0, help="0: dense attention")
-    parser.add_argument("--pages", type=int, default=0, help="default: 50 a slot, a tight pool")
+    parser.add_argument("--pages", type=int, default=0, help="default: 50 a slot, few")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     try:

@@ -30,6 +30,8 @@ LEAST = 4
 TINY = 1e-9
 """Seconds: a search may pass by gaps so short that a stage would take less than nothing."""
 STEPS = 80
+ENOUGH = 1e-5
+"""Of the sum of squares, or of the parameters: a smaller gain ends a search."""
 STEP = 1e-6
 """Of a parameter's logarithm, for a slope."""
 REPEATED = {"embed": 8, "commit": 8}
@@ -63,7 +65,8 @@ class Fit:
         low = np.log([free.low for free in self.free])
         high = np.log([free.high for free in self.free])
         found = least_squares(
-            self._error, first, self._slopes, bounds=(low, high), loss="soft_l1", max_nfev=STEPS,
+            self._error, first, self._slopes, bounds=(low, high), loss="soft_l1",
+            max_nfev=STEPS, ftol=ENOUGH, xtol=ENOUGH,
             x_scale=np.array([free.width for free in self.free]),
         )  # fmt: skip
         self._put(found.x)

@@ -41,12 +41,14 @@ LEAVING = ("relaunch", "exit", "exit_to_idle")
 Pair = tuple["FloatArray", "FloatArray"]
 
 
-def add_decoder(document: Document, steps: Steps, samples: Samples) -> Document:
-    """*document* with the loops of *steps*; raises `SamplesError` if there are too few."""
+def add_decoder(
+    document: Document, steps: Steps, samples: Samples, sets: Sequence[str] = SETS
+) -> Document:
+    """*document* with the loops of *steps* over *sets*; `SamplesError` if there are too few."""
     base = {**document, "in_step": products(samples, document["kernels"])}
     in_step = dict(base["in_step"])
     loops: dict[str, Any] = {}
-    for name in SETS:
+    for name in sets:
         fit = Fit(base, [point for point in steps.points if point.kernels == name])
         fit.solve()
         in_step |= _kernels(fit)

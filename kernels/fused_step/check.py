@@ -11,6 +11,7 @@ index wins.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..checking import CheckError, close, equal, on_host
 from ..decoder import check as decoder_check
 from ..decoder.library import LibraryStep
 from ..decoder.modes import Graph, new_stream, on_stream
-from ..decoder.shape import Shape
+from ..decoder.shape import LLAMA_8B, Shape
 from ..decoder.state import DecoderState, Pool
 from ..decoder.weights import Weights
 from ..loop_control.mailbox import Mailbox, Reason
@@ -37,7 +38,9 @@ Case = dict[str, Any]
 SMALL = Shape("small", 2, 1024, 8, 2, 64, 512, 256)
 WIDE = Shape("wide", 1, 2048, 16, 2, 64, 1024, 256)
 """Two units of a tape in a chunk, eight query heads of a KV head."""
-CPU_SHAPES = {shape.name: shape for shape in (SMALL, WIDE)}
+SHORT = replace(LLAMA_8B, name="8b-short", layers=2, vocabulary=8192)
+"""The 8B model's build."""
+OWN_SHAPES = {shape.name: shape for shape in (SMALL, WIDE, SHORT)}
 CPU_WORKERS = 4
 CPU_WATCHDOG_S, WATCHDOG_S = 100.0, 2.0
 LOOKS = 16
@@ -68,8 +71,12 @@ def cases(small: bool) -> Iterator[Case]:
     sparse = {**plain, "budget": 128, "context": 4096}
     three = {"batch": 3, "idle": 1}
     rows = (three, {"batch": 2, "tokens": 4}, {"batch": 1, "tokens": 8}, {"batch": 16})
-    for one, base in zip(rows, (plain, sparse, plain, sparse), strict=True):
+    for one, base in zip(rows, (plain, sparse, plain, plain), strict=True):
         yield {"op": "stages", **base, **one}
+    short = {**plain, "model": SHORT.name, "batch": 4, "tokens": 2}
+    for budget in (0, 32):
+        yield {"op": "stages", **short, "budget": budget}
+        yield {"op": "same", **short, "budget": budget, "steps": 64}
     for one in ({}, {"batch": 8}, *rows):
         yield {"op": "same", **plain, **one, "steps": 64}
         if one is not three:
@@ -78,7 +85,7 @@ def cases(small: bool) -> Iterator[Case]:
         for guesses in ("true", "random"):
             yield {"op": "drafts", **plain, **one, "steps": 64, "guesses": guesses}
     yield {"op": "library", **plain, "steps": 256}
-    yield {"op": "library", **plain, "batch": 8, "steps": 32}
+    yield {"op": "library", **plain, "batch": 8, "steps": 4}
 
 
 def check(backend: Backend, case: Case, rng: np.random.Generator) -> float:
@@ -98,13 +105,10 @@ def parts_of(backend: Backend, name: str) -> tuple[Weights, Model, Pool | None]:
     """Weights with seed 1, their tapes, and on a GPU a pool of pages; made once."""
     key = (backend.name, name)
     if key not in _kept:
-        if backend.name == "cpu":
-            weights = Weights(backend, CPU_SHAPES[name])
-            _kept[key] = weights, Model(backend, weights, CPU_WORKERS), None
-        else:
-            weights = decoder_check.weights_of(backend, name)
-            pool = Pool(backend, weights.shape, POOL_PAGES, PAGE)
-            _kept[key] = weights, Model(backend, weights), pool
+        own, cpu = OWN_SHAPES.get(name), backend.name == "cpu"
+        weights = Weights(backend, own) if own else decoder_check.weights_of(backend, name)
+        pool = None if cpu else Pool(backend, weights.shape, POOL_PAGES, PAGE)
+        _kept[key] = weights, Model(backend, weights, CPU_WORKERS if cpu else None), pool
     return _kept[key]
 
 
@@ -156,6 +160,8 @@ def _check_same(backend: Backend, case: Case, rng: np.random.Generator) -> float
     """Launches, the same once more, a graph and the persistent kernel leave equal bytes behind.
 
     With drafts there is a second round on a GPU, whose guesses are what the first one emitted.
+    Where pages are selected they need not come true: all rows of a request share its pages, so
+    that what a row computes hangs on the guesses beside it.
     """
     step, steps, batch = step_of(backend, case, rng), case["steps"], case["batch"]
     state = step.state
@@ -168,7 +174,7 @@ def _check_same(backend: Backend, case: Case, rng: np.random.Generator) -> float
         steps //= state.tokens
         after = _all_ways(step, steps, saved)
         grown = int((after["lengths"] - on_host(backend, saved["slab"])[:batch]).sum())
-        if grown <= steps * batch:
+        if not step.budget_pages and grown <= steps * batch:
             raise CheckError(f"{grown} tokens in {steps} steps of {batch} with true guesses")
     return 0.0
 
@@ -292,6 +298,6 @@ def _check_library(backend: Backend, case: Case, rng: np.random.Generator) -> fl
 
 
 def _few(apart: int, tokens: int) -> None:
-    """Ties must stay rare."""
-    if apart > max(2, tokens // 16):
+    """Ties stay rare: of 128,256 logits the best two are near at one step in eight."""
+    if apart > max(2, tokens // 4):
         raise CheckError(f"{apart} of {tokens} tokens are ties")

@@ -3,6 +3,9 @@
 // A step computes `rows` = requests * TOKENS token rows at once, row r = request * TOKENS + token.
 // Weights lie as one tape a worker (see ring.cuh); a worker is a block of 16 warps.
 #pragma once
+#ifndef HEAD_DIM  // with the sizes below, a model of 1 billion parameters
+#define HEAD_DIM 64
+#endif
 #ifndef WORKERS  // warps of a block that attend
 #define WORKERS 8
 #endif

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .decoder_goals import BATCH, BATCH_PERCENT
+from .decoder_goals import BATCH, BATCH_PERCENT, TARGET_MODEL
 from .decoder_looks import FLOOR_COLOUR, colour, mark, us
 from .style import handle, log_axes
 
@@ -111,11 +111,14 @@ def draw_scaling(figure: Figure, steps: Steps, model: str) -> None:
         axes.minorticks_off()
         axes.set_xlabel("batch")
     right.axhline(0.0, color="#9a9a9a", linewidth=0.8)
-    right.plot([BATCH], [BATCH_PERCENT], marker="_", markersize=26, color="black", linestyle="",
-               markeredgewidth=2.0)  # fmt: skip
+    title = "against batch 1"
+    if model == TARGET_MODEL:
+        right.plot([BATCH], [BATCH_PERCENT], marker="_", markersize=26, color="black",
+                   linestyle="", markeredgewidth=2.0)  # fmt: skip
+        title += f"; bar: {BATCH_PERCENT:.0f} % at batch {BATCH}, the target"
     right.set_ylabel("longer than batch 1 (%)")
     left.set_title("step")
-    right.set_title(f"against batch 1; bar: {BATCH_PERCENT:.0f} % at batch {BATCH}, the target")
+    right.set_title(title)
     figure.legend(
         handles=[*(_entry(rung) for rung in rungs), handle("floor", **look)],
         loc="outside right center",

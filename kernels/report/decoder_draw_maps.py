@@ -106,8 +106,9 @@ def _winners(axes: Axes, steps: Steps, places: list[Place]) -> None:
         image[i, j] = to_rgb(_pale(colour(rung)))
         axes.text(j, i + 0.15, us(steps.cells[place][rung].wall), ha="center", va="center",
                   fontsize=7)  # fmt: skip
-        axes.text(j, i - 0.22, f"+{100.0 * margin:.0f} %", ha="center", va="center", fontsize=6.5,
-                  color="#303030")  # fmt: skip
+        digits = 1 if margin < 0.0095 else 0
+        text = f"+{100.0 * margin:.{digits}f} %"
+        axes.text(j, i - 0.22, text, ha="center", va="center", fontsize=6.5, color="#303030")
     axes.imshow(image, aspect="auto", origin="lower")
 
 

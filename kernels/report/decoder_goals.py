@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .decoder_steps import Steps
 
 FUSED_GRAPH_US, RESIDENT_US, RESIDENT_STRETCH_US = 820.0, 720.0, 640.0
-BATCH, BATCH_PERCENT = 8, 10.0
+TARGET_MODEL, BATCH, BATCH_PERCENT = "1b", 8, 10.0
 SOAK_STEPS, EQUAL_STEPS = 10_000, 256
 MEDIAN_PERCENT, P90_PERCENT = 3.0, 7.0
 HARM = ("hangs", "lost_tokens", "leaked_pages")
@@ -65,7 +65,7 @@ def goals(steps: Steps) -> list[Goal]:
 
 
 def _place(batch: int = 1) -> Place:
-    return Place("1b", "bf16", "bf16", 1, 16, batch, LADDER_CONTEXT, 0)
+    return Place(TARGET_MODEL, "bf16", "bf16", 1, 16, batch, LADDER_CONTEXT, 0)
 
 
 def _time(steps: Steps, what: str, rung: Rung, bar: float, stretch: float | None) -> Goal:
@@ -136,6 +136,10 @@ def _equal(steps: Steps) -> Goal:
     wrong = [entry for entry in mine if not entry.get("equal")]
     least = min(int(entry.get("steps", 0)) for entry in mine)
     note = f"{len(mine)} comparisons of at least {least} steps"
+    for entry in mine:
+        if entry.get("ties"):
+            ties = f"{entry['ties']} of {entry.get('of')} tokens are ties"
+            note += f"; {entry.get('kernels')}: {ties}"
     return Goal(what, "in all", 0.0, float(len(wrong)), note=note, broken=bool(short))
 
 

@@ -73,10 +73,15 @@ def _quantity(name: str, value: Any) -> str:
 def others(steps: Steps) -> list[str]:
     """Soaks and comparisons of tokens, a line each."""
     lines = []
-    for kind in ("soak", "agreement"):
-        for entry in steps.others.get(kind, []):
-            fields = ", ".join(f"{name} {value}" for name, value in entry.items() if name != "kind")
-            lines.append(f"- {kind}: {fields}")
+    for entry in steps.others.get("soak", []):
+        said = entry.get("said") or f"{entry.get('steps')} steps"
+        lines.append(f"- Soak of `{entry.get('mode')}`, {_what(entry)}: {said}.")
+    for entry in steps.others.get("agreement", []):
+        result = "equal" if entry.get("equal") else f"**not equal**: {entry.get('why')}"
+        if entry.get("ties"):
+            result += f", {entry['ties']} of {entry.get('of')} tokens by the tie rule"
+        lines.append(f"- {entry.get('steps')} greedy steps, {_what(entry)}, {entry.get('loops')}: "
+                     f"{result}.")  # fmt: skip
     same = [
         bool(cell.record["same_tokens"])
         for mine in steps.cells.values()
@@ -87,6 +92,11 @@ def others(steps: Steps) -> list[str]:
         lines.append(f"- Of {len(same):,} timed steps' modes {sum(same):,} gave the tokens of the "
                      "first mode timed with the same kernels in that cell.")  # fmt: skip
     return ["## Soaks and equal tokens", "", *lines, ""] if lines else []
+
+
+def _what(entry: Mapping[str, Any]) -> str:
+    model = str(entry.get("model", "")).upper()
+    return f"{entry.get('kernels')} kernels, {model}, batch {entry.get('batch')}"
 
 
 def missing(steps: Steps, timeline: Mapping[str, Any] | None, found: list[Goal]) -> list[str]:
@@ -121,8 +131,10 @@ def method(steps: Steps) -> list[str]:
     text += f"{percent(statistics.median(scatter), 1)} in the median of the steps, "
     lines.append(text + f"{percent(max(scatter), 1)} at most.")
     if steps.again:
-        moved = spread([value for *_, value in steps.again])
-        text = f"- {len(steps.again)} steps were measured twice; their medians differ by "
+        moved = spread([value for _, _, value, _ in steps.again])
+        far = sum(other for *_, other in steps.again)
+        text = f"- {len(steps.again)} steps were measured twice, {far} of them on another machine "
+        text += "the second time, which is the one shown; their medians differ by "
         lines.append(f"{text}{percent(moved[0], 1)} in the median, {percent(moved[2], 1)} at most.")
     shas = sorted({str(c.record.get("sha")) for m in steps.cells.values() for c in m.values()})
     lines.append(f"- Steps of commit {listed(shas)}.")

@@ -117,8 +117,11 @@ class Steps:
         self.accounts: dict[Place, dict[Rung, Account]] = {}
         """Steps with stage times, from any record; those that `decode` wrote say where time goes,
         and stand for the step itself only where no other record does."""
-        self.again: list[tuple[Place, Rung, float]] = []
-        """Second measurements of one commit: median over the first's, less one."""
+        self.again: list[tuple[Place, Rung, float, bool]] = []
+        """Second measurements of one commit: median over the first's, less one, and whether
+        another machine took them."""
+        self._machine = ""
+        self._taken: dict[tuple[Place, Rung], str] = {}
         self.headers: list[dict[str, Any]] = []
         self.others: dict[str, list[dict[str, Any]]] = {}
         """Lines of other kinds: `soak`, `agreement`, and whatever else there is."""
@@ -131,6 +134,7 @@ class Steps:
         kind = str(entry["kind"])
         if kind == "header":
             self.headers.append(dict(entry))
+            self._machine = str((entry.get("facts") or {}).get("id", ""))
         elif kind == "step":
             place, rung = place_of(entry), Rung(str(entry["mode"]), str(entry["kernels"]))
             cell, mine = account(entry, self.ceiling), self.cells.setdefault(place, {})
@@ -139,8 +143,10 @@ class Steps:
             if "account" in entry and rung in mine:
                 return
             if rung in mine and mine[rung].record.get("sha") == entry.get("sha"):
-                self.again.append((place, rung, cell.wall / mine[rung].wall - 1.0))
+                other = self._taken[place, rung] != self._machine
+                self.again.append((place, rung, cell.wall / mine[rung].wall - 1.0, other))
             mine[rung] = cell
+            self._taken[place, rung] = self._machine
         else:
             self.others.setdefault(kind, []).append(dict(entry))
 

@@ -89,19 +89,23 @@ def map_answer(steps: Steps, model: str) -> str:
             found.append(f"Of {sum(counts.values())} {word} cells the fastest is {won}; in {close} "
                          f"the second is slower by less than {percent(CLOSE)}.")  # fmt: skip
     cells = resident_cells(steps, model)
-    if cells:
-        ratios = {place: against_best(steps, place) for place in cells}
-        wins = [place for place, ratio in ratios.items() if ratio < 0.0]
-        best, worst = min(ratios, key=lambda p: ratios[p]), max(ratios, key=lambda p: ratios[p])
-        text = f"The resident kernel was measured in {len(cells)} cells beside others and is the "
-        text += f"fastest in {len(wins)}; against the best of the others it takes "
-        text += f"{100.0 * statistics.median(ratios.values()):+.1f} % in the median, from "
-        text += f"{100.0 * ratios[best]:+.1f} % ({_cell(best)}) to {100.0 * ratios[worst]:+.1f} % "
-        text += f"({_cell(worst)})."
-        if wins:
-            text += f" It wins at {_where(wins, cells)}."
-        found.append(text)
+    for sparse in (False, True):
+        mine = [place for place in cells if (place.budget > 0) == sparse]
+        if mine:
+            found.append(_resident_answer(steps, mine, "sparse" if sparse else "dense"))
     return " ".join(found)
+
+
+def _resident_answer(steps: Steps, cells: Sequence[Place], word: str) -> str:
+    """Where the resident kernel wins among *cells*, and by how much."""
+    ratios = {place: against_best(steps, place) for place in cells}
+    wins = [place for place, ratio in ratios.items() if ratio < 0.0]
+    best, worst = min(ratios, key=lambda p: ratios[p]), max(ratios, key=lambda p: ratios[p])
+    text = f"Of the {len(cells)} {word} cells that the resident kernel ran beside others it wins "
+    text += f"{len(wins)}{f' ({_where(wins, cells)})' if wins else ''}; against the best of the "
+    text += f"others it takes {100.0 * statistics.median(ratios.values()):+.1f} % in the median, "
+    text += f"{100.0 * ratios[best]:+.1f} % ({_cell(best)}) to {100.0 * ratios[worst]:+.1f} % "
+    return text + f"({_cell(worst)})."
 
 
 def _cell(place: Place) -> str:
@@ -112,20 +116,12 @@ def _cell(place: Place) -> str:
 def _where(places: Sequence[Place], of: Sequence[Place]) -> str:
     """The cells by batch: "batch 1 everywhere, batch 4 at 1k and 2k"."""
     words = []
-    for sparse in (False, True):
-        by_batch: dict[int, list[int]] = {}
-        for place in places:
-            if (place.budget > 0) == sparse:
-                by_batch.setdefault(place.batch, []).append(place.context)
-        kinds = []
-        for batch in sorted(by_batch):
-            every = [p for p in of if p.batch == batch and (p.budget > 0) == sparse]
-            contexts = listed([short(context) for context in sorted(by_batch[batch])])
-            where = "everywhere" if len(every) == len(by_batch[batch]) else f"at {contexts}"
-            kinds.append(f"batch {batch} {where}")
-        if kinds:
-            words.append(f"{'sparse' if sparse else 'dense'}: {', '.join(kinds)}")
-    return "; ".join(words)
+    for batch in sorted({place.batch for place in places}):
+        mine = sorted(place.context for place in places if place.batch == batch)
+        every = sum(place.batch == batch for place in of)
+        at = f"at {listed([short(context) for context in mine])}"
+        words.append(f"batch {batch} {'everywhere' if len(mine) == every else at}")
+    return ", ".join(words)
 
 
 # ------------------------------------------------------------------------------ batch
