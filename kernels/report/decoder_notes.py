@@ -133,8 +133,10 @@ def method(steps: Steps) -> list[str]:
     if steps.again:
         moved = spread([value for _, _, value, _ in steps.again])
         far = sum(other for *_, other in steps.again)
-        text = f"- {len(steps.again)} steps were measured twice, {far} of them on another machine "
-        text += "the second time, which is the one shown; their medians differ by "
+        text = (
+            f"- {len(steps.again)} steps were measured twice, {far} of them on two machines; the "
+        )
+        text += "last file's time is shown; their medians differ by "
         lines.append(f"{text}{percent(moved[0], 1)} in the median, {percent(moved[2], 1)} at most.")
     shas = sorted({str(c.record.get("sha")) for m in steps.cells.values() for c in m.values()})
     lines.append(f"- Steps of commit {listed(shas)}.")

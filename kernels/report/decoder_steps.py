@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..decoder.account import KV_BITS, WEIGHT_BITS, Account, Ceiling, account
+from ..decoder.evidence import verdict
 from ..decoder.shape import SHAPES
 from ..fit.samples import SamplesError, entries
 from .inputs import read_json
@@ -148,7 +149,8 @@ class Steps:
             mine[rung] = cell
             self._taken[place, rung] = self._machine
         else:
-            self.others.setdefault(kind, []).append(dict(entry))
+            why = verdict(str(entry["why"])) if kind == "agreement" and "why" in entry else {}
+            self.others.setdefault(kind, []).append({**entry, **why})
 
     def predict(self, row: Mapping[str, Any]) -> None:
         """One predicted step; raises as `add` does."""
