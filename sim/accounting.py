@@ -35,15 +35,14 @@ def account(charges: Sequence[Charge], node: float) -> Accounts:
     """
     busy, tklqt = np.zeros(len(charges)), np.zeros(len(charges))
     launches, syncs = np.zeros(len(charges), np.int64), np.zeros(len(charges), np.int64)
-    alike: dict[tuple[int, bool, str], list[int]] = {}
+    alike: dict[tuple[object, ...], list[int]] = {}
     for row, charge in enumerate(charges):
-        queue = charge.queue
-        alike.setdefault((len(queue.tail.kernels), queue.attends, charge.path), []).append(row)
-    for (_, attends, path), members in alike.items():
+        alike.setdefault((*_shape(charge.queue), charge.path), []).append(row)
+    for (*_, path), members in alike.items():
         rows = np.array(members)
         x = np.array([charges[row].attention for row in members])
         queue = _stacked([charges[row].queue for row in members])
-        attention = queue.layers * x if attends else 0.0
+        attention = queue.layers * x if queue.attends else 0.0
         busy[rows] = queue.kernel_seconds() + attention - queue.launches * node
         if path == "host":
             tklqt[rows] = queue.total(x, np.maximum)
@@ -51,8 +50,15 @@ def account(charges: Sequence[Charge], node: float) -> Accounts:
     return Accounts(busy, tklqt, launches, syncs)
 
 
+def _shape(queue: LaunchQueue) -> tuple[object, ...]:
+    """What iterations must have in common to be worked out together: all but kernel times."""
+    segments = (queue.head, queue.before, queue.after, queue.tail)
+    lengths = (len(segment.kernels) for segment in segments)
+    return (*lengths, queue.submit, queue.latency, queue.attends, queue.prefill is None)
+
+
 def _stacked(queues: list[LaunchQueue]) -> LaunchQueue:
-    """One queue whose kernel times are arrays over *queues*, which have the same stages."""
+    """One queue whose kernel times are arrays over *queues*, which have the same `_shape`."""
     first = queues[0]
 
     def stack(segments: list[Segment]) -> Segment:
@@ -66,7 +72,7 @@ def _stacked(queues: list[LaunchQueue]) -> LaunchQueue:
         stack([queue.head for queue in queues]),
         stack([queue.before for queue in queues]),
         first.attends,
-        np.array([queue.prefill for queue in queues]),  # type: ignore[arg-type]
+        None if first.prefill is None else np.array([queue.prefill for queue in queues]),  # type: ignore[arg-type]
         stack([queue.after for queue in queues]),
         stack([queue.tail for queue in queues]),
         first.layers,
