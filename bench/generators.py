@@ -80,7 +80,7 @@ def _figures(chunks: Iterable[Chunk], arrival_s: np.ndarray | None) -> dict[str,
         if arrival_s is not None:
             moved = arrival_s[at : at + len(chunk)] - arrival_s[0]
             at += len(chunk)
-            chunk = type(chunk)(moved, chunk.prompt_tokens, chunk.output_tokens, chunk.block_ids)
+            chunk = chunk.at(moved)
         inspection.add(chunk)
     dispersion = inspection.dispersion()
     figures = {

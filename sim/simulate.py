@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import inf
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .admission import Admission
 from .arrival import Arrivals
@@ -23,13 +22,15 @@ from .metrics import LoopStats, RequestStats
 from .profile import Profile, load_profile
 from .replica import Replica
 from .request_log import RequestLog
-from .trace.chunk import Chunk, Tally
+from .trace.chunk import Tally
 from .units import bytes_text
+from .workload import chunks
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .quantiles import Summary
     from .scenario import Scenario
-    from .trace.lengths import Length
 
 Progress = Callable[[float, int, int], None]
 """Called now and then with the simulated time in seconds, requests arrived and requests ended."""
@@ -153,36 +154,6 @@ def hbm_blocks(scenario: Scenario, profile: Profile) -> int:
             f"smaller model, or more memory"
         )
     return blocks
-
-
-def chunks(scenario: Scenario, tally: Tally) -> Iterator[Chunk]:
-    """The requests of the scenario's trace, read or generated."""
-    trace = scenario.trace
-    if trace.file is not None:
-        from .trace.read import read
-
-        return read(
-            Path(trace.file), trace.format, limit=trace.requests, sort=trace.sort,
-            bad_rows=trace.bad_rows, tally=tally,
-        )  # fmt: skip
-    from .trace.generate import generate
-
-    assert trace.source is not None
-    assert trace.requests is not None
-    if trace.source != "synthetic":
-        return generate(trace.source, trace.requests, scenario.seed)
-    return generate(
-        trace.source, trace.requests, scenario.seed, rate_per_s=trace.rate,
-        arrivals=trace.arrivals, burstiness=trace.burstiness,
-        prompt=_length(trace.prompt_tokens), output=_length(trace.output_tokens),
-    )  # fmt: skip
-
-
-def _length(length: Any) -> Length:
-    from .trace.lengths import Length
-
-    names = Length.__dataclass_fields__
-    return Length(**{name: getattr(length, name) for name in names})
 
 
 def _both(

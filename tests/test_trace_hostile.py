@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.errors import InputError
-from sim.trace.chunk import FORMATS, Chunk, Tally
+from sim.trace.chunk import Chunk, Tally
+from sim.trace.formats import lines_of
 from sim.trace.read import read
 from sim.trace.write import write
 
@@ -182,7 +183,7 @@ def test_columns_missing_for_the_named_format(tmp_path: Path) -> None:
         read(put(tmp_path, MO), "xml")
     with pytest.raises(InputError, match=r"t:1: columns are separated by ';'; convert to commas"):
         list(read(put(tmp_path, VI.replace(b",", b";")), "vidur"))
-    for format in FORMATS:
+    for format in lines_of:
         with pytest.raises(InputError, match="t: compressed with xz; unpack it first: xz -d FILE"):
             list(read(put(tmp_path, b"\xfd7zXZ\0\0"), format))
 
@@ -361,7 +362,7 @@ def valid_or_input_error(data: bytes, format: str) -> None:
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.binary(max_size=200), st.sampled_from(["auto", *FORMATS]))
+@given(st.binary(max_size=200), st.sampled_from(["auto", *lines_of]))
 def test_random_bytes(data: bytes, format: str) -> None:
     valid_or_input_error(data, format)
 

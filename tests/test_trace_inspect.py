@@ -18,6 +18,7 @@ from sim.trace.generate import generate
 from sim.trace.inspect import Inspection
 from sim.trace.measure import Gaps, Lengths, Timeline, Windows
 from sim.trace.picture import draw
+from sim.trace.ragged import Ragged
 from sim.trace.read import read
 from sim.trace.reuse import Reuse
 from sim.trace.write import write
@@ -99,12 +100,12 @@ def test_the_time_line_widens_its_bins() -> None:
 
 def test_reuse_by_hand() -> None:
     reuse = Reuse(512)
-    rows = [(0, 1), (0, 1, 2), (0, 7, 2)]
+    rows = Ragged.of([(0, 1), (0, 1, 2), (0, 7, 2)])
     prompts = np.array([1000, 1500, 1200])
-    blocks, hits = reuse.add(rows[:2], prompts[:2])
+    blocks, hits = reuse.add(rows.part(0, 2), prompts[:2])
     assert blocks.tolist() == [2, 3]
     assert hits.tolist() == [0, 2]
-    _, hits = reuse.add(rows[2:], prompts[2:])
+    _, hits = reuse.add(rows.part(2, 3), prompts[2:])
     assert hits.tolist() == [2]  # by membership, but only the first is a prefix
     assert (reuse.blocks, reuse.distinct) == (8, 4)
     assert reuse.hit_rate == 0.5
@@ -114,7 +115,7 @@ def test_reuse_by_hand() -> None:
 
 def test_reuse_of_a_full_hit_saves_no_more_than_the_prompt() -> None:
     reuse = Reuse(512)
-    reuse.add([(0, 1), (0, 1), ()], np.array([600, 600, 5]))
+    reuse.add(Ragged.of([(0, 1), (0, 1), ()]), np.array([600, 600, 5]))
     assert reuse.saved_tokens == 600
     assert reuse.odd_rows == 1
 
@@ -122,7 +123,7 @@ def test_reuse_of_a_full_hit_saves_no_more_than_the_prompt() -> None:
 def test_reuse_of_huge_ids_needs_no_huge_memory() -> None:
     reuse = Reuse(1)
     for _ in range(2):
-        reuse.add([(2**62, 5), (2**62 + 1,)], np.array([2, 1]))
+        reuse.add(Ragged.of([(2**62, 5), (2**62 + 1,)]), np.array([2, 1]))
     assert (reuse.blocks, reuse.distinct) == (6, 3)
 
 

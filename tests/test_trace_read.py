@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from sim.errors import InputError
 from sim.trace.chunk import Chunk, Tally
 from sim.trace.detect import detect, explain
+from sim.trace.formats.table import AZURE, VIDUR, Table
 from sim.trace.lines import Block
+from sim.trace.ragged import Ragged
 from sim.trace.read import careful, read
 from sim.trace.rows import Findings
-from sim.trace.table import AZURE, VIDUR, Table
 
 TRACES = Path(__file__).parents[1].parent / "shared" / "traces"
 AZURE_CONV = TRACES / "azure-2023" / "AzureLLMInferenceTrace_conv.csv"
@@ -113,7 +114,7 @@ def test_mooncake_times_are_milliseconds_and_ids_are_kept(tmp_path: Path) -> Non
     )
     (chunk,) = read(path)
     assert chunk.arrival_s.tolist() == [0.0, 1.2505]
-    assert chunk.block_ids == [(0, 3), ()]
+    assert chunk.block_ids == Ragged.of([(0, 3), ()])
 
 
 def test_mooncake_without_ids_has_none(tmp_path: Path) -> None:
@@ -233,7 +234,7 @@ def _agree(table: Table, lines: list[str]) -> None:
     if fast is None:
         return
     slow = careful(table, Block(1, data), Findings(Path("x"), "error", Tally()))
-    for ours, theirs in zip(fast, (slow.time, slow.prompt, slow.output), strict=True):
+    for ours, theirs in zip(fast[:3], (slow.time, slow.prompt, slow.output), strict=True):
         assert ours.dtype == theirs.dtype
         assert np.array_equal(ours, theirs)
 

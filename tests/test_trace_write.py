@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from sim.errors import InputError
 from sim.trace.chunk import Chunk
-from sim.trace.columns import block_tokens
+from sim.trace.formats.columns import block_tokens
 from sim.trace.generate import generate
+from sim.trace.ragged import Ragged
 from sim.trace.read import read
 from sim.trace.write import write
 
@@ -28,7 +29,7 @@ def chunk_of(times_ms: list[int], ids: bool) -> Chunk:
     n = len(times_ms)
     start = np.sort(np.array(times_ms, dtype=np.int64))
     prompt = 1 + 700 * np.arange(n, dtype=np.int64)
-    rows = [tuple(range(-(-p // 512))) for p in prompt.tolist()] if ids else None
+    rows = Ragged.of(range(-(-p // 512)) for p in prompt.tolist()) if ids else None
     return Chunk((start - start[0]) / 1e3, prompt, 5 + np.arange(n, dtype=np.int64), rows)
 
 

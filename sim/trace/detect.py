@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from sim.errors import InputError, shown
 
+from .formats.mooncake import KEYS
+from .formats.table import AZURE, VIDUR, not_commas, separator
 from .lines import head
-from .mooncake import KEYS
 from .naming import said
-from .table import AZURE, VIDUR, not_commas, separator
 
 if TYPE_CHECKING:
     from pathlib import Path

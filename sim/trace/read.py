@@ -13,13 +13,17 @@ import numpy as np
 
 from sim.errors import InputError, shown
 
-from . import columns, mooncake, table
+from . import turns
 from .bounds import MAX_SECONDS
-from .chunk import FORMATS, Chunk, Tally
-from .detect import detect
-from .lines import Block, blocks, check_file
+from .chunk import Chunk, Tally
+from .detect import explain
+from .formats import columns, lines_of, turns_of
+from .lines import Block, check_file
+from .names import FORMATS
 from .naming import said
+from .ragged import Ragged
 from .rows import Adapter, BadRowError, Findings, OnBadRow, Row, Rows, stack
+from .turns import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,13 +40,17 @@ def read(
     bad_rows: OnBadRow = "error",
     tally: Tally | None = None,
     chunk_rows: int = 16384,
+    block_tokens: int | None = None,
+    replay: Replay | None = None,
 ) -> Iterator[Chunk]:
     """The requests of the trace at *path*, as chunks of at most *chunk_rows*.
 
     *format* is one of `FORMATS`, or "auto" to look at the file. *limit* ends after so many
-    requests. *sort* puts the requests in order of time (ties in order of the file) and is the one
-    option that loads the whole trace. *bad_rows* "skip" leaves rows out that are no requests and
-    counts them in *tally*, which is filled while reading.
+    requests. *sort* puts the requests in order of time (ties in order of the file) and loads the
+    whole trace, as formats with sessions do in any case. *bad_rows* "skip" leaves rows out that
+    are no requests and counts them in *tally*, which is filled while reading. *block_tokens* are
+    the prompt tokens of a prefix block id; None finds them out by the ids. *replay* says what
+    becomes of sessions.
 
     Raises `InputError` at once for a file that cannot be used, and while reading for bad rows
     (up to ten of the same block together) and for times that go back.
@@ -55,9 +63,14 @@ def read(
         raise InputError(
             f"format: {shown(format)} is unknown; write auto or one of {', '.join(FORMATS)}"
         )
-    chosen = detect(path) if format == "auto" else format
     tally = Tally() if tally is None else tally
-    return _chunks(path, chosen, limit, sort, bad_rows, tally, chunk_rows)
+    tally.format, tally.told_by = explain(path) if format == "auto" else (format, "--format")
+    if tally.format in turns_of:
+        findings = Findings(path, bad_rows, tally)
+        how = Replay() if replay is None else replay
+        found = turns_of[tally.format](path, findings, tally, how)
+        return turns.chunks(found, path, findings, tally, how, limit=limit, chunk_rows=chunk_rows)
+    return _chunks(path, tally.format, limit, sort, bad_rows, tally, chunk_rows)
 
 
 def _chunks(
@@ -76,7 +89,7 @@ def _chunks(
         parts = columns.parquet_rows(path, findings, chunk_rows)
     else:
         findings = Findings(path, bad_rows, tally)
-        first, stream = _open_text(path, format)
+        first, stream = lines_of[format](path, tally)
         key, ticks_per_s = first.time_key, first.ticks_per_s
         parts = _text_rows(first, stream, findings, None if sort else limit)
     if sort:
@@ -100,25 +113,6 @@ def _chunks(
         raise InputError(f"{said(path)}: no requests in the file{why}; fetch or write it again")
 
 
-def _open_text(path: Path, format: str) -> tuple[Adapter, Iterator[Block]]:
-    """The adapter of *format* and the blocks of lines after its header."""
-    if format == "mooncake":
-        return mooncake.Mooncake(), blocks(path, mooncake.LINE_LIMIT)
-    names = table.AZURE if format == "azure" else table.VIDUR
-    stream = blocks(path, table.LINE_LIMIT)
-    for block in stream:
-        at, rest = table.after_header(path, block, names)
-        if at is not None:
-            return table.Table.of(names, at), _chain(rest, stream)
-    raise InputError(f"{said(path)}: nothing but blank lines; fetch or write the file again")
-
-
-def _chain(first: Block, others: Iterator[Block]) -> Iterator[Block]:
-    if first.data:
-        yield first
-    yield from others
-
-
 def _text_rows(
     adapter: Adapter, stream: Iterator[Block], findings: Findings, limit: int | None
 ) -> Iterator[Rows]:
@@ -127,7 +121,8 @@ def _text_rows(
         clean = adapter.clean(block.data)
         if clean is not None:
             lines = np.arange(block.first, block.first + len(clean[0]), dtype=np.int64)
-            rows = Rows(*clean, lines)
+            time, prompt, output, ids = clean
+            rows = Rows(time, prompt, output, lines, ids)
         else:
             rows = careful(adapter, block, findings, None if limit is None else limit - got)
         got += len(rows)
@@ -162,7 +157,8 @@ def _sorted(parts: Iterator[Rows]) -> Iterator[Rows]:
         return
     ids = None
     if any(rows.ids is not None for rows in held):
-        ids = [row for rows in held for row in (rows.ids or [()] * len(rows))]
+        known = (Ragged.empty(len(rows)) if rows.ids is None else rows.ids for rows in held)
+        ids = Ragged.joined(list(known))
     joined = Rows(
         np.concatenate([rows.time for rows in held]),
         np.concatenate([rows.prompt for rows in held]),

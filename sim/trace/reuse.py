@@ -13,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .ragged import Ragged
+
 _DENSE = 2**26  # ids below are remembered in a bitmap, ids above in a set
 
 
@@ -29,12 +31,12 @@ class Reuse:
         self._sparse: set[int] = set()
 
     def add(
-        self, ids: list[tuple[int, ...]], prompt_tokens: NDArray[np.int64]
+        self, ids: Ragged, prompt_tokens: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Take the next requests; their blocks and hits, [n] each."""
-        lengths = np.array([len(row) for row in ids], dtype=np.int64)
+        lengths = ids.lengths
         self.odd_rows += int((lengths != -(-prompt_tokens // self.block_tokens)).sum())
-        flat = np.fromiter((i for row in ids for i in row), dtype=np.int64, count=lengths.sum())
+        flat = ids.values
         if not len(flat):
             return lengths, np.zeros_like(lengths)
         distinct, first = np.unique(flat, return_index=True)

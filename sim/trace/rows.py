@@ -17,6 +17,7 @@ from sim.errors import InputError, shown
 
 from .bounds import MAX_TOKENS
 from .naming import said
+from .ragged import Ragged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +30,8 @@ OnBadRow = Literal["error", "skip"]
 
 # time in the format's ticks, prompt tokens, output tokens, prefix block ids
 Row = tuple[int | float, int, int, tuple[int, ...] | None]
-# the first three of them as arrays
-Columns = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]
+# the same as columns
+Columns = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64], Ragged | None]
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 
@@ -53,18 +54,21 @@ class Rows:
     prompt: NDArray[np.int64]
     output: NDArray[np.int64]
     lines: NDArray[np.int64]
-    ids: list[tuple[int, ...]] | None = None
+    ids: Ragged | None = None
 
     def __len__(self) -> int:
         return len(self.time)
 
     def take(self, which: slice | NDArray[np.intp]) -> Rows:
         """The rows *which* names, in its order."""
-        ids = self.ids
-        if ids is not None:
-            ids = ids[which] if isinstance(which, slice) else [ids[i] for i in which.tolist()]
+        if isinstance(which, slice):
+            which = np.arange(len(self), dtype=np.intp)[which]
         return Rows(
-            self.time[which], self.prompt[which], self.output[which], self.lines[which], ids
+            self.time[which],
+            self.prompt[which],
+            self.output[which],
+            self.lines[which],
+            None if self.ids is None else self.ids.take(which),
         )
 
 
@@ -119,7 +123,7 @@ def stack(rows: Sequence[Row], lines: Sequence[int], time_type: type[np.generic]
     """*rows* as columns; a row without ids gets an empty tuple if another row has some."""
     ids = None
     if any(row[3] is not None for row in rows):
-        ids = [row[3] or () for row in rows]
+        ids = Ragged.of(row[3] or () for row in rows)
     return Rows(
         np.array([row[0] for row in rows], dtype=time_type),
         np.array([row[1] for row in rows], dtype=np.int64),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .ragged import Ragged
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,7 +49,7 @@ class Sessions:
         arrival_s: NDArray[np.float64],
         prompt_tokens: NDArray[np.int64],
         draws: NDArray[np.float64],
-    ) -> list[tuple[int, ...]]:
+    ) -> Ragged:
         """The ids of requests in order of arrival; *draws* is uniform in [0, 1), shape [n, 3]."""
         blocks = -(-prompt_tokens // BLOCK_TOKENS)
         edges, shares = zip(*_CONTINUES, strict=True)
@@ -56,7 +58,7 @@ class Sessions:
         wanted = np.where(continues & (blocks > 2), blocks - added + 1, 0)
         since = arrival_s - np.interp(draws[:, 2], _GAP_SHARE, _GAP_S)
         columns = (arrival_s.tolist(), blocks.tolist(), wanted.tolist(), since.tolist())
-        return [self._request(*row) for row in zip(*columns, strict=True)]
+        return Ragged.of(self._request(*row) for row in zip(*columns, strict=True))
 
     def _request(self, now: float, blocks: int, wanted: int, since: float) -> tuple[int, ...]:
         prefix = self._parent(now, wanted, since) if wanted else ()

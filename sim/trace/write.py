@@ -11,19 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from sim.errors import InputError, shown
 
 from .bounds import MAX_BLOCK_TOKENS
-from .columns import BLOCK_KEY, IDS, NAMES
+from .formats.columns import BLOCK_KEY, IDS, NAMES
+from .formats.table import VIDUR
+from .names import WRITABLE
 from .naming import said
-from .table import VIDUR
+from .ragged import Ragged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from .chunk import Chunk
 
-WRITABLE = ("mooncake", "vidur", "parquet")
 _GROUP_ROWS = 65536  # rows a Parquet row group
 
 
@@ -114,7 +117,8 @@ def _mooncake(chunks: Iterable[Chunk], file: IO[bytes], block_tokens: int) -> in
         lines = []
         columns = (chunk.arrival_s * 1e3, chunk.prompt_tokens, chunk.output_tokens)
         times = columns[0].round().astype("int64").tolist()
-        known: Sequence[tuple[int, ...] | None] = chunk.block_ids or [None] * len(chunk)
+        known: Iterable[tuple[int, ...] | None]
+        known = [None] * len(chunk) if chunk.block_ids is None else chunk.block_ids
         for at, prompt, output, ids in zip(
             times, columns[1].tolist(), columns[2].tolist(), known, strict=True
         ):
@@ -164,8 +168,9 @@ def _parquet(chunks: Iterable[Chunk], file: IO[bytes], block_tokens: int) -> int
             columns = [chunk.arrival_s, chunk.prompt_tokens, chunk.output_tokens]
             arrays = [pa.array(column) for column in columns]
             if with_ids:
-                ids = chunk.block_ids or [()] * len(chunk)
-                arrays.append(pa.array(ids, pa.list_(pa.int64())))
+                ids = chunk.block_ids or Ragged.empty(len(chunk))
+                offsets = pa.array(ids.offsets.astype(np.int32))
+                arrays.append(pa.ListArray.from_arrays(offsets, pa.array(ids.values)))
             writer.write_table(
                 pa.Table.from_arrays(arrays, schema=writer.schema), row_group_size=_GROUP_ROWS
             )

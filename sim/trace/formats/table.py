@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.errors import InputError, shown
-
-from .bounds import MAX_STAMP_S, MAX_TOKENS
-from .lines import Block, text_of
-from .naming import said
-from .rows import BadRowError, Columns, Row, tokens, whole
+from sim.trace.bounds import MAX_STAMP_S, MAX_TOKENS
+from sim.trace.lines import Block, text_of
+from sim.trace.naming import said
+from sim.trace.rows import BadRowError, Columns, Row, tokens, whole
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -227,7 +226,7 @@ class Table:
         for column in (prompts, outputs):
             if column.min() < 1 or column.max() > MAX_TOKENS:
                 return None
-        return times, prompts, outputs
+        return times, prompts, outputs, None
 
     def _times(self, cells: Sequence[bytes]) -> np.ndarray:
         if self.names == AZURE:

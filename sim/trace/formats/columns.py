@@ -5,18 +5,18 @@ Read batch by batch; what Arrow raises about a damaged file becomes an `InputErr
 
 from __future__ import annotations
 
-import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sim.errors import InputError, shown
+from sim.trace.bounds import MAX_BLOCK_TOKENS, MAX_STAMP_S, MAX_TOKENS
+from sim.trace.lines import GZIP_MAGIC, check_file, first_bytes, unreadable
+from sim.trace.naming import said
+from sim.trace.ragged import Ragged
+from sim.trace.rows import BadRowError, Findings, Rows, tokens
 
-from .bounds import MAX_BLOCK_TOKENS, MAX_STAMP_S, MAX_TOKENS
-from .lines import GZIP_MAGIC, check_file, first_bytes, unreadable
-from .naming import said
-from .rows import BadRowError, Findings, Rows, tokens
 from .table import check_time
 
 if TYPE_CHECKING:
@@ -134,9 +134,10 @@ def _columns(batch: Any, first: int) -> tuple[Rows, NDArray[np.bool_]]:
     if IDS in batch.schema.names:
         lists = batch.column(IDS)
         values = pc.fill_null(lists.values, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        offsets = lists.offsets.to_numpy().tolist()
-        ids = [tuple(values[start:stop].tolist()) for start, stop in itertools.pairwise(offsets)]
-        bad |= np.array([bool(row) and min(row) < 0 for row in ids], dtype=bool)
+        offsets = lists.offsets.to_numpy().astype(np.int64)
+        ids = Ragged(values[offsets[0] : offsets[-1]], offsets - offsets[0])
+        negative = np.concatenate([[0], np.cumsum(ids.values < 0)])
+        bad |= negative[ids.offsets[1:]] > negative[ids.offsets[:-1]]
     lines = np.arange(first, first + len(time), dtype=np.int64)
     return Rows(time, prompt, output, lines, ids), bad
 

@@ -9,9 +9,9 @@ import json
 from typing import Any, NoReturn
 
 from sim.errors import shown
+from sim.trace.lines import text_of
+from sim.trace.rows import BadRowError, Columns, Row, tokens
 
-from .lines import text_of
-from .rows import BadRowError, Columns, Row, tokens
 from .table import check_time
 
 LINE_LIMIT = 16 * 2**20
