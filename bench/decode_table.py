@@ -77,14 +77,14 @@ def _row(point: StepPoint, profile: Profile, blind: Profile) -> Row:
     cell = point.cell
     shape = DecodeShape(
         PRESETS[MODELS[cell["model"]]],
-        cell["batch"],
-        point.context,
-        cell["budget_tokens"] or None,
-        cell["tokens"],
         point.kernels,
         WEIGHTS[cell["weights"]],
         cell["kv"],
-        cell["page_tokens"],
+        batch=cell["batch"],
+        context=point.context,
+        budget=cell["budget_tokens"] or None,
+        tokens=cell["tokens"],
+        page_tokens=cell["page_tokens"],
     )
     step = predict(profile, shape, point.mode)
     before = predict(blind, shape, point.mode).seconds

@@ -53,7 +53,7 @@ def compare(samples: Path, profile_name: str) -> list[dict[str, Any]]:
         if record.get("mode") not in MODES or "samples_s" not in record:
             continue
         budget = 2048 if record["sparse"] else None
-        shape = LoopShape(record["slots"], record["context"], budget)
+        shape = LoopShape(batch=record["slots"], context=record["context"], budget=budget)
         step = predict(profile, shape, record["mode"])
         found.append(
             {

@@ -7,10 +7,10 @@ serving engine, its scheduling on the CPU, is left out, because the measured loo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .decoder import GROUPS, DecoderStages
-from .modes import Modes
+from .measured_step import Step, StepShape, modes_of
 
 if TYPE_CHECKING:
     from .models import ModelShape
@@ -21,51 +21,23 @@ MODES = ("host-python", "host-c", "graph", "control", "resident")
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeShape:
-    """A step of *batch* requests with *tokens* new tokens each behind *context* committed ones.
-
-    *budget* is how many tokens a sparse step attends to, None for a dense one.
-    """
+class DecodeShape(StepShape):
+    """A step of *model* on *kernels*, with *weights* and *kv* of these kinds."""
 
     model: ModelShape
-    batch: int
-    context: int
-    budget: int | None = None
-    tokens: int = 1
     kernels: str = "library"
     weights: str = "bf16"
     kv: str = "bf16"
-    page_tokens: int = 16
-
-    @property
-    def pages(self) -> int:
-        """Pages of a request, those of the step's tokens included."""
-        return -(-(self.context + self.tokens) // self.page_tokens)
-
-    @property
-    def attended(self) -> int:
-        """Tokens that a request attends to."""
-        seen = self.context + self.tokens
-        return seen if self.budget is None else min(seen, self.budget)
-
-
-class Step(NamedTuple):
-    """A predicted step: its length and where it goes, in seconds."""
-
-    seconds: float
-    stages: dict[str, float]
-    """GPU time of each stage over all layers, gaps included; empty for a resident step."""
 
 
 def predict(profile: Profile, shape: DecodeShape, mode: str) -> Step:
     """The step of *shape* in *mode*, one of `MODES`.
 
     Where the profile has no such loop, from kernels timed one by one and constants of empty ones;
-    `InputError` if it lacks a kernel.
+    `InputError` if it lacks a kernel. The stages are over all layers, none for a resident step.
     """
     found = profile.loops.get(f"{mode}/{shape.kernels}")
-    modes = Modes(profile, "python" if mode == "host-python" else "c")
-    modes.schedule_base = modes.schedule_each = 0.0
+    modes = modes_of(profile, mode)
     if found is not None:
         modes = modes.measured(found.parameters)
     place = "resident" if mode == "resident" else shape.kernels

@@ -8,77 +8,41 @@ the GPU measured of this small loop tests them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .cache_stages import CacheStages
-from .modes import Modes
+from .measured_step import Step, StepShape, modes_of
 from .stages import Body, Pass, Stage
 
 if TYPE_CHECKING:
     from .profile import Profile
-    from .timing import Timing
 
 MODES = ("host-python", "host-c", "graph", "resident")
 
 
-@dataclass(frozen=True, slots=True)
-class LoopShape:
-    """One cell of the table: *batch* requests of *context* committed tokens each.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopShape(StepShape):
+    """One cell of the table; a step brings a request its token and three drafts."""
 
-    A step brings *drafts* + 1 new tokens a request. *budget* is how many tokens a sparse step
-    attends to, None for a dense one.
-    """
-
-    batch: int
-    context: int
-    budget: int | None
-    drafts: int = 3
+    tokens: int = 4
     heads: int = 32
     kv_heads: int = 8
     head_dim: int = 128
-    page_tokens: int = 16
     vocabulary: int = 32_000
-
-    @property
-    def tokens(self) -> int:
-        """New tokens of a request in a step."""
-        return self.drafts + 1
-
-    @property
-    def pages(self) -> int:
-        """Pages of a request, those of the step's tokens included."""
-        return -(-(self.context + self.tokens) // self.page_tokens)
-
-    @property
-    def attended(self) -> int:
-        """Tokens that a request attends to."""
-        seen = self.context + self.tokens
-        return seen if self.budget is None else min(seen, self.budget)
-
-
-class Step(NamedTuple):
-    """A predicted step: its length and where it goes, in seconds."""
-
-    seconds: float
-    stages: dict[str, float]
-    """GPU time of each stage in graph replay, the gap between nodes included."""
 
 
 def predict(profile: Profile, shape: LoopShape, mode: str) -> Step:
-    """The step of *shape* in *mode*, one of `MODES`; `InputError` if the profile lacks a kernel."""
+    """The step of *shape* in *mode*, one of `MODES`; `InputError` if the profile lacks a kernel.
+
+    The stages are as in graph replay, whatever the mode.
+    """
     stages = stage_seconds(profile, shape)
     attend = stages["attend"]
     others = [Stage(name, seconds) for name, seconds in stages.items() if name != "attend"]
     before, after = tuple(others[:-1]), tuple(others[-1:])
     work = Pass(Body(shape.batch, (), before, after, 1), ())
-    return Step(_timing(profile, work, shape.batch, mode).seconds(attend), stages)
-
-
-def _timing(profile: Profile, work: Pass, batch: int, mode: str) -> Timing:
-    # The measured loop replays its graphs from C, and its hosts schedule nothing between steps.
-    modes = Modes(profile, "python" if mode == "host-python" else "c")
-    modes.schedule_base = modes.schedule_each = 0.0
-    return modes.run(mode, work, batch)
+    timing = modes_of(profile, mode).run(mode, work, shape.batch)
+    return Step(timing.seconds(attend), stages)
 
 
 def stage_seconds(profile: Profile, shape: LoopShape) -> dict[str, float]:

@@ -10,13 +10,12 @@ import ctypes
 import os
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
+from running import PATIENCE_S, Running
 
 from kernels import build
 from kernels.backend import Cpu
@@ -24,14 +23,9 @@ from kernels.decoder import nodes
 from kernels.graph_control.launch import PARAMS, WAYS, Control, Repeat
 from kernels.loop_control import host_c
 from kernels.loop_control.mailbox import NO_REQUEST, Mailbox, Reason
-from kernels.loop_control.state import State
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (build.HERE / "decoder/nodes.c", build.HERE / "graph_control/relaunch.c")
-PATIENCE_S = 20.0
 
 FAKE_DRIVER = """
 #include <cuda.h>
@@ -296,54 +290,24 @@ def test_the_control_is_linked_with_the_device_runtime(way: int) -> None:
         assert (call in image) == (number == way), "resolved, and in no other way"
 
 
-class Running:
-    """A control over a step that emits a token a slot, in a thread of its own."""
+class Controlled(Running):
+    """A control over a step that does nothing but count."""
 
     def __init__(self, lengths: list[int], outputs: int = 64, **options: Any) -> None:
-        slots = len(lengths)
-        self.state = State(
-            Cpu(1), slots=slots, new_tokens=2, max_pages=4, pages=12, page_tokens=16, sets=1
-        )
-        self.state.fill(lengths, [99] * slots, np.random.default_rng(7))
-        self.state.emitted[...] = 1
-        self.state.tokens[...] = np.arange(self.state.tokens.size).reshape(1, slots, 2)
-        self.box = Mailbox(self.state.backend, slots, 2, queue=4, outputs=outputs)
+        super().__init__(lengths, blocks=1, sets=1, outputs=outputs)
         self.steps = 0
         options = {"host_s": PATIENCE_S} | options
         self.control = Control(self.state.backend, self._step, self.state, self.box, **options)
-        self.rows: list[Any] = []
-        self.thread = threading.Thread()
 
     def _step(self) -> None:
         self.steps += 1
 
-    def start(self, steps: int = 10**6) -> Running:
-        self.thread = threading.Thread(target=self.control.launch, args=(steps,), daemon=True)
-        self.thread.start()
-        return self
-
-    def read_until(self, done: Callable[[Any], bool]) -> Any:
-        """Reads rows until *done* says so of one, and returns that."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            row = self.box.read()
-            if row is not None:
-                self.rows.append(row)
-                if done(row):
-                    return row
-        raise AssertionError(f"nothing after {len(self.rows)} steps")
-
-    def end(self) -> Reason | None:
-        """Reads on until the launch has ended; why it did."""
-        while self.thread.is_alive():
-            self.rows += self.box.read_all()
-        self.thread.join()
-        self.rows += self.box.read_all()
-        return self.box.reason()
+    def launch(self, steps: int) -> None:
+        self.control.launch(steps)
 
 
 def test_requests_come_and_go_and_it_leaves_at_a_token_boundary() -> None:
-    run = Running([20, 5, -1]).start()
+    run = Controlled([20, 5, -1]).start()
     run.read_until(lambda row: row.step == 2)
     run.box.admit(70, length=33, remaining=5)
     assert list(run.read_until(lambda row: 70 in row.request).request) == [0, 1, 70]
@@ -357,7 +321,7 @@ def test_requests_come_and_go_and_it_leaves_at_a_token_boundary() -> None:
 
 
 def test_it_ends_after_its_steps_and_the_next_launch_goes_on() -> None:
-    run = Running([20, -1])
+    run = Controlled([20, -1])
     for steps in (3, 4):
         assert run.start(steps).end() is Reason.STEPS
     assert [row.step for row in run.rows] == list(range(7))
@@ -368,14 +332,14 @@ def test_it_ends_after_its_steps_and_the_next_launch_goes_on() -> None:
 
 
 def test_a_wish_to_leave_that_is_there_already_lets_nothing_run() -> None:
-    run = Running([20])
+    run = Controlled([20])
     run.box.ask_to_leave()
     assert run.start().end() is Reason.ASKED
     assert run.steps == 0
 
 
 def test_without_requests_it_waits_as_long_as_it_may() -> None:
-    run = Running([-1, -1], host_s=0.05)
+    run = Controlled([-1, -1], host_s=0.05)
     assert run.start().end() is Reason.IDLE
     run.box.admit(9, length=1, remaining=5)
     run.start()
@@ -385,7 +349,7 @@ def test_without_requests_it_waits_as_long_as_it_may() -> None:
 
 
 def test_it_leaves_when_nobody_reads() -> None:
-    run = Running([20], outputs=4, host_s=0.05)
+    run = Controlled([20], outputs=4, host_s=0.05)
     run.start()
     run.thread.join(PATIENCE_S)
     assert run.box.reason() is Reason.UNREAD
@@ -393,7 +357,7 @@ def test_it_leaves_when_nobody_reads() -> None:
 
 
 def test_wrong_arguments_are_named() -> None:
-    state = Running([20]).state
+    state = Controlled([20]).state
     with pytest.raises(ValueError, match="mailbox for 2 slots, 1 here"):
         Control(Cpu(1), lambda: None, state, Mailbox(Cpu(1), 2, 2))
     with pytest.raises(ValueError, match="way 'for', expected one of while, tail"):

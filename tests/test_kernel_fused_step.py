@@ -19,8 +19,9 @@ from kernels.decoder.soak_loops import HostLoop
 from kernels.decoder.state import DecoderState
 from kernels.fused_step import check, pack
 from kernels.fused_step.check_stages import check_stages
-from kernels.fused_step.launch import FusedStep, Model, Resident, defines
+from kernels.fused_step.launch import FusedStep, Model, defines
 from kernels.fused_step.reference import Reference
+from kernels.fused_step.resident import Resident
 from kernels.graph_control.check import StandIn
 from kernels.graph_control.launch import Control
 from kernels.loop_control.mailbox import Mailbox, Reason
@@ -195,11 +196,11 @@ def test_the_watchdog_ends_a_hang() -> None:
     step = check.step_of(CPU, case, np.random.default_rng(2))
     box = Mailbox(CPU, case["batch"], case["tokens"])
     loop = Resident(step, box, watchdog_s=0.2)
-    loop.gates[0] = 0xFFFF0000  # arrivals that never suffice
+    loop.desk.gates[0] = 0xFFFF0000  # arrivals that never suffice
     loop.launch(3)
     assert box.reason() is Reason.ABORTED
     assert box.read_all() == []
-    assert not loop.gates.any()
+    assert not loop.desk.gates.any()
 
 
 # ------------------------------------------------------------------------------- budgets

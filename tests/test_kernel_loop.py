@@ -37,7 +37,7 @@ def test_a_graph_is_the_sum_of_its_stages_a_launch_and_the_copy_back(profile):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("batch", 64), ("context", 131072), ("drafts", 7), ("vocabulary", 128256), ("budget", None)],
+    [("batch", 64), ("context", 131072), ("tokens", 8), ("vocabulary", 128256), ("budget", None)],
 )
 @pytest.mark.parametrize("mode", MODES)
 def test_each_size_lengthens_the_step_in_every_mode(profile, mode, field, value):

@@ -2,77 +2,42 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import PATIENCE_S, Running
 
 from kernels.backend import Cpu
 from kernels.loop_control import check, host_c
 from kernels.loop_control.launch import Loop
-from kernels.loop_control.mailbox import NO_REQUEST, Mailbox, Reason
+from kernels.loop_control.mailbox import NO_REQUEST, Reason
 from kernels.loop_control.reference import Reference
 from kernels.loop_control.state import State
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-PATIENCE_S = 20.0
+class EmptyLoop(Running):
+    """A loop with empty stages on three blocks."""
 
-
-class Running:
-    """A loop with empty stages on three blocks, in a thread of its own."""
-
-    def __init__(self, lengths: list[int], dedicated: bool = False, **options: Any) -> None:
-        slots = len(lengths)
-        self.state = State(
-            Cpu(3), slots=slots, new_tokens=2, max_pages=4, pages=12, page_tokens=16, sets=2
-        )
-        self.state.fill(lengths, [99] * slots, np.random.default_rng(7))
-        self.state.emitted[...] = 1
-        self.state.tokens[...] = np.arange(self.state.tokens.size).reshape(2, slots, 2)
-        self.box = Mailbox(
-            self.state.backend, slots, 2, queue=4, outputs=options.pop("outputs", 64)
-        )
+    def __init__(
+        self, lengths: list[int], dedicated: bool = False, outputs: int = 64, **options: Any
+    ) -> None:
+        super().__init__(lengths, blocks=3, sets=2, outputs=outputs)
         options = {"watchdog_s": PATIENCE_S, "host_s": PATIENCE_S / 2} | options
         self.loop = Loop(
             self.state.backend, self.state, self.box, threads=64, dedicated=dedicated, **options
         )
-        self.rows: list[Any] = []
-        self.thread = threading.Thread()
 
-    def start(self, steps: int = 10**6) -> Running:
-        self.thread = threading.Thread(target=self.loop.launch, args=(steps,), daemon=True)
-        self.thread.start()
-        return self
-
-    def read_until(self, done: Callable[[Any], bool]) -> Any:
-        """Reads rows until *done* says so of one, and returns that."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            row = self.box.read()
-            if row is not None:
-                self.rows.append(row)
-                if done(row):
-                    return row
-        raise AssertionError(f"nothing after {len(self.rows)} steps")
-
-    def end(self) -> Reason | None:
-        """Reads on until the launch has ended; why it did."""
-        while self.thread.is_alive():
-            self.rows += self.box.read_all()
-        self.thread.join()
-        self.rows += self.box.read_all()
-        return self.box.reason()
+    def launch(self, steps: int) -> None:
+        self.loop.launch(steps)
 
 
 @pytest.mark.parametrize("dedicated", [False, True])
 def test_requests_come_and_go_while_the_loop_runs(dedicated: bool) -> None:
-    run = Running([20, 5, -1], dedicated).start()
+    run = EmptyLoop([20, 5, -1], dedicated).start()
     run.read_until(lambda row: row.step == 2)
     run.box.admit(70, length=33, remaining=5)
     assert list(run.read_until(lambda row: 70 in row.request).request) == [0, 1, 70]
@@ -92,7 +57,7 @@ def test_requests_come_and_go_while_the_loop_runs(dedicated: bool) -> None:
 
 
 def test_pages_that_the_host_hands_over_come_first() -> None:
-    run = Running([20, -1])
+    run = EmptyLoop([20, -1])
     table, counts = run.state.table, run.state.page_counts
     handed = [int(page) for page in run.state.ring[8:10]]
     run.state.free[1] -= 2
@@ -105,7 +70,7 @@ def test_pages_that_the_host_hands_over_come_first() -> None:
 
 
 def test_a_cancelled_request_that_waits_never_runs() -> None:
-    run = Running([20, 20])
+    run = EmptyLoop([20, 20])
     run.box.admit(8, length=1, remaining=1)
     run.box.cancel(8)
     run.box.cancel(0)
@@ -115,44 +80,44 @@ def test_a_cancelled_request_that_waits_never_runs() -> None:
 
 
 def test_a_launch_ends_after_its_steps_and_the_next_goes_on() -> None:
-    run = Running([20, 5], dedicated=True)
+    run = EmptyLoop([20, 5], dedicated=True)
     for steps in (3, 4):
         run.start(steps)
         assert run.end() is Reason.STEPS
     assert [row.step for row in run.rows] == list(range(7))
     for row in run.rows:  # the sets take turns
         assert row.tokens.tolist() == run.state.tokens[row.step % 2].tolist()
-    assert not run.loop.gates.any()
+    assert not run.loop.desk.gates.any()
 
 
 def test_it_leaves_when_nobody_reads_or_nothing_is_left() -> None:
-    run = Running([20, 5], host_s=0.05, outputs=8).start()
+    run = EmptyLoop([20, 5], host_s=0.05, outputs=8).start()
     run.thread.join()
     assert run.box.reason() is Reason.UNREAD
     assert len(run.box.read_all()) == 8
-    idle = Running([-1, -1], host_s=0.05).start()
+    idle = EmptyLoop([-1, -1], host_s=0.05).start()
     assert idle.end() is Reason.IDLE
     assert idle.rows == []
 
 
 def test_a_request_that_never_fits_ends_the_launch() -> None:
-    run = Running([-1, -1])
+    run = EmptyLoop([-1, -1])
     run.box.admit(3, length=1000, remaining=1)
     assert run.start().end() is Reason.NO_PAGES
 
 
 def test_the_watchdog_ends_a_hang() -> None:
-    run = Running([20], watchdog_s=0.2, host_s=0.1)
-    run.loop.gates[0] = 0xFFFF0000  # arrivals that never suffice
+    run = EmptyLoop([20], watchdog_s=0.2, host_s=0.1)
+    run.loop.desk.gates[0] = 0xFFFF0000  # arrivals that never suffice
     begin = time.monotonic()
     run.start().thread.join(PATIENCE_S)
     assert run.box.reason() is Reason.ABORTED
     assert time.monotonic() - begin < PATIENCE_S
-    assert not run.loop.gates.any()
+    assert not run.loop.desk.gates.any()
 
 
 def test_the_c_host_reads_the_outputs() -> None:
-    run = Running([20, 5], outputs=16).start(40)
+    run = EmptyLoop([20, 5], outputs=16).start(40)
     seconds, rows = host_c.read_outputs(run.box, 40, keep=True)
     run.thread.join()
     assert (seconds > 0).all()
@@ -163,13 +128,13 @@ def test_the_c_host_reads_the_outputs() -> None:
 
 
 def test_wrong_arguments_are_named() -> None:
-    run = Running([20])
+    run = EmptyLoop([20])
     with pytest.raises(ValueError, match="remaining 0"):
         run.box.admit(1, length=4, remaining=0)
     with pytest.raises(ValueError, match="host_s"):
-        Running([20], host_s=30.0)
+        EmptyLoop([20], host_s=30.0)
     with pytest.raises(ValueError, match="blocks"):
-        Running([20], dedicated=True).loop.launch(1, blocks=1)
+        EmptyLoop([20], dedicated=True).loop.launch(1, blocks=1)
     for request in range(4):
         run.box.admit(request, length=4, remaining=1)
     with pytest.raises(BufferError, match="4 entries"):

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..checking import CheckError, close, equal, on_host
 from ..element import decode
+from .check_drafts import follow
 from .check_stages import check_stages
 from .library import LibraryStep
 from .modes import make_mode
@@ -173,38 +174,7 @@ def _check_drafts(backend: Backend, case: Case, rng: np.random.Generator) -> flo
     seed = int(rng.integers(1 << 30))
     one = _step(backend, {**case, "tokens": 1}, np.random.default_rng(seed), lengths=lengths)
     many = _step(backend, case, np.random.default_rng(seed), lengths=lengths)
-    for _ in range(case["steps"]):
-        one.launch()
-    truth = on_host(backend, one.state.text).copy()
-    state, reference = many.state, _reference(many)
-    state.text[...] = backend.xp.asarray(truth)
-    end = [n + case["steps"] for n in lengths]
-    worst, apart = 0.0, 0
-    while True:
-        before = snapshot(state)
-        held = before["lengths"]
-        if any(n + state.tokens > last for n, last in zip(held, end, strict=True)):
-            break
-        if case["guesses"] == "random":
-            for b in range(batch):
-                before["text"][b, held[b] + 1 :] = rng.integers(
-                    0, many.shape.vocabulary, state.text_size - held[b] - 1
-                )
-            state.text[...] = backend.xp.asarray(before["text"])
-        many.launch()
-        after = snapshot(state)
-        for b in range(batch):
-            count = int(after["emitted"][b])
-            begin = int(held[b]) + 1
-            got, want = after["tokens"][b, :count], truth[b, begin : begin + count]
-            if not np.array_equal(got, want):
-                apart += 1
-                logits = on_host(backend, reference.step(state, before).logits)
-                rows = logits[b * state.tokens :][:count]
-                worst = max(worst, check_tokens(rows, got), check_tokens(rows, want))
-                state.text[b, begin : begin + count] = backend.xp.asarray(want)
-            elif case["guesses"] == "true" and count != state.tokens:
-                raise CheckError(f"request {b}: {count} of {state.tokens} true tokens accepted")
+    worst, apart = follow(one, many, _reference(many), case["guesses"], case["steps"], rng)
     if apart > max(2, case["steps"] * batch // 8):
         raise CheckError(f"{apart} steps ended in a tie")
     return worst

@@ -249,7 +249,7 @@ def stamped(
     gpu: Gpu, step: Any, state: Any, saved: dict[str, Any], steps: int
 ) -> tuple[dict[str, float], Spans, float]:
     """Median seconds by stage of step number *steps* in a few runs, the median one's spans, MHz."""
-    from ..fused_step.launch import Resident
+    from ..fused_step.resident import Resident
     from .modes import HOST_S, make_mode
     from .timeline import spans, stage_seconds
 

@@ -164,7 +164,7 @@ class ResidentMath:
     nodes: int | None = None
 
     def __init__(self, step: Any) -> None:
-        from ..fused_step.launch import Resident
+        from ..fused_step.resident import Resident
 
         slots = step.state.slots
         self.step, self.stream = step, new_stream(step.backend)

@@ -39,7 +39,7 @@ class DeviceLoop:
 
 def resident_loop(step: Any, box: Mailbox, watchdog_s: float = 2.0) -> DeviceLoop:
     """The fused step in one persistent kernel."""
-    from ..fused_step.launch import Resident
+    from ..fused_step.resident import Resident
 
     stream = new_stream(step.backend)
     loop = Resident(step, box, watchdog_s=watchdog_s, host_s=HOST_S)

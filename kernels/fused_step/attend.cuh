@@ -3,7 +3,7 @@
 //
 // The arithmetic of a tile is paged_attention's. What differs is the way of the tiles: no rings and
 // no barriers in shared memory, which here belongs to the weights, and the first tile of a warp can
-// be asked for before the step's own keys exist (`first`), while the block waits at a meeting.
+// be asked for before the step's own keys exist (`begin`), while the block waits at a meeting.
 #pragma once
 #include "fused_step/scene.cuh"
 #include "paged_attention/merge.cuh"

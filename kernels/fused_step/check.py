@@ -18,6 +18,7 @@ import numpy as np
 
 from ..checking import CheckError, close, equal, on_host
 from ..decoder import check as decoder_check
+from ..decoder.check_drafts import follow
 from ..decoder.library import LibraryStep
 from ..decoder.modes import Graph, new_stream, on_stream
 from ..decoder.shape import LLAMA_8B, Shape
@@ -25,8 +26,9 @@ from ..decoder.state import DecoderState, Pool
 from ..decoder.weights import Weights
 from ..loop_control.mailbox import Mailbox, Reason
 from .check_stages import check_stages, same_slots
-from .launch import FusedStep, Model, Resident
+from .launch import FusedStep, Model
 from .reference import Reference, check_tokens, snapshot
+from .resident import Resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -246,29 +248,7 @@ def _check_drafts(backend: Backend, case: Case, rng: np.random.Generator) -> flo
     seed, steps, batch = int(rng.integers(1 << 30)), case["steps"], case["batch"]
     one = step_of(backend, {**case, "tokens": 1}, np.random.default_rng(seed))
     many = step_of(backend, case, np.random.default_rng(seed))
-    for _ in range(steps):
-        one.launch()
-    truth, state, reference = snapshot(one.state)["text"], many.state, _reference(many)
-    if case["guesses"] == "true":
-        state.text[...] = backend.xp.asarray(truth)
-    end, worst, apart = snapshot(state)["lengths"] + steps, 0.0, 0
-    while True:
-        before = snapshot(state)
-        if (before["lengths"] + state.tokens > end).any():
-            break
-        many.launch()
-        after = snapshot(state)
-        for b in range(batch):
-            count, begin = int(after["emitted"][b]), int(before["lengths"][b]) + 1
-            got, want = after["tokens"][b, :count], truth[b, begin : begin + count]
-            if not np.array_equal(got, want):
-                apart += 1
-                exact = on_host(backend, reference.step(state, before).logits)
-                rows = exact[b * state.tokens :][:count]
-                worst = max(worst, check_tokens(rows, got), check_tokens(rows, want))
-                state.text[b, begin : begin + count] = backend.xp.asarray(want)
-            elif case["guesses"] == "true" and count != state.tokens:
-                raise CheckError(f"request {b}: {count} of {state.tokens} true tokens accepted")
+    worst, apart = follow(one, many, _reference(many), case["guesses"], steps, rng)
     _few(apart, steps * batch)
     return worst
 

@@ -1,4 +1,4 @@
-"""Launchers of the fused step: its stages as kernels, and all of them in one persistent kernel."""
+"""Launchers of the fused step: its stages as kernels; resident.py has all of them in one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ from ..backend import layout
 from ..checking import on_host
 from ..decoder.nodes import EarlyLaunches
 from ..loop_control.launch import Packed
-from ..loop_control.mailbox import CONTROL, GATE_WORDS
 from ..loop_control.record import Launch, Recorder
-from ..loop_control.state import SLOTS
-from ..page_score.launch import PARAMS as SCORE
 from ..page_score.launch import page_scores
 from ..paged_attention.launch import PARAMS as ATTEND
 from ..small_ops.launch import rope_turns
-from ..topk_select.launch import PARAMS as SELECT
 from ..topk_select.launch import topk_select
 from ..verify_commit.launch import MODES
 from ..verify_commit.launch import PARAMS as COMMIT
@@ -28,7 +24,6 @@ if TYPE_CHECKING:
     from ..decoder.shape import Shape
     from ..decoder.state import DecoderState
     from ..decoder.weights import Weights
-    from ..loop_control.mailbox import Mailbox
 
 STEP = layout(
     *((name, "u8") for name in ("tape", "embedding", "gains", "turns", "text", "cache", "minmax")),
@@ -47,12 +42,6 @@ SPARSE_STAGES = ("qkv", "score", "select", "attend", "out", "gate_up", "down")
 MOST_ROWS = 16
 ATTEND_WARPS = {1: 8, 2: 16}
 """Warps of a block that attend, by column tiles: few leave more shared memory to the weights."""
-
-
-def _resident_layout(sparse: bool) -> np.dtype[Any]:
-    stages = [("score", SCORE), ("select", SELECT)] if sparse else []
-    fields = [("common", PARAMS), ("control", CONTROL), ("slots", SLOTS), *stages]
-    return np.dtype([*fields, ("stamps", "u8"), ("sets", "i4"), ("stamp_words", "i4")], align=True)
 
 
 class Model:
@@ -259,72 +248,3 @@ def defines(shape: Shape, state: DecoderState) -> tuple[str, ...]:
         f"COLUMN_TILES={columns}",
         f"WORKERS={ATTEND_WARPS[columns]}",
     )
-
-
-class Resident:
-    """The fused step in one persistent kernel, served through *mailbox*.
-
-    Block 0 keeps the control and commits; the model's workers do the rest. A launch that waits at a
-    meeting for longer than *watchdog_s* aborts; with nothing to do it leaves after *host_s*. With
-    *stamps*, `stamps` int64 [workers, events] holds the clocks of the last step: begin and end of
-    each stage of each layer, then of the head.
-    """
-
-    def __init__(
-        self,
-        step: FusedStep,
-        mailbox: Mailbox,
-        *,
-        watchdog_s: float = 2.0,
-        host_s: float = 0.0,
-        stamps: bool = False,
-    ) -> None:
-        backend, state = step.backend, step.state
-        xp: Any = backend.xp
-        self.backend, self.step, self.mailbox = backend, step, mailbox
-        if step.model.workers + 1 > backend.sms and backend.name == "gpu":
-            raise ValueError(f"fused_step: {step.model.workers} workers and the control block")
-        self.queue: Array = xp.zeros(mailbox.entries.nbytes, np.uint8)
-        self.counters: Array = xp.zeros(4, np.uint32)
-        self.gates: Array = xp.zeros(GATE_WORDS, np.uint32)
-        events = 2 * (len(step.stages) * step.model.shape.layers + 1)
-        self.stamps: Array = xp.zeros((step.model.workers, events), np.int64)
-        value = np.zeros(1, _resident_layout(bool(step.budget_pages)))
-        value["common"] = step.params.value
-        control, at = value["control"], backend.address
-        for name in ("mail", "entries", "page_pool", "outputs", "status"):
-            control[name] = at(getattr(mailbox, name))
-        for name in ("queue", "counters", "gates"):
-            control[name] = at(getattr(self, name))
-        control["request"] = at(state.slots.request)
-        control["queue_size"], control["outputs_size"] = (
-            len(mailbox.entries),
-            len(mailbox.outputs),
-        )
-        control["watchdog_ns"], control["host_ns"] = int(watchdog_s * 1e9), int(host_s * 1e9)
-        control["dedicated"] = 1
-        value["slots"] = state.slots.fields()
-        value["sets"], value["stamp_words"] = state.slots.sets, events
-        value["stamps"] = at(self.stamps) if stamps else 0
-        if step.budget_pages:
-            for name in ("score", "select"):
-                value[name] = step.selection(name, 0).struct
-        self.params = Packed(value, (step, mailbox, self))
-        self._kernel = backend.function("fused_step", "resident", step.defines)
-
-    def launch(self, max_steps: int) -> None:
-        """Starts the loop on the current stream for *max_steps* steps at most."""
-        self.mailbox.status[:] = 0
-        self.params.value["control"]["max_steps"] = max_steps
-        grid = self.step.model.workers + 1
-        self._kernel(grid, THREADS, (self.params,), self.step.shared)
-
-    def restart(self) -> None:
-        """Forgets steps and requests; for a new state between launches."""
-        self.counters[...] = 0
-        self.gates[...] = 0
-        box = self.mailbox
-        box.mail[:] = 0
-        box.outputs[:] = 0
-        box.posted = box.taken = box.read_steps = box.pool_used = 0
-        self.backend.synchronize()

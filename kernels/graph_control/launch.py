@@ -19,8 +19,9 @@ import numpy as np
 from ..backend import layout
 from ..build import HERE
 from ..loop_control.constants import capture
+from ..loop_control.desk import Desk
 from ..loop_control.launch import Packed
-from ..loop_control.mailbox import CONTROL, GATE_WORDS, Mailbox, pinned
+from ..loop_control.mailbox import CONTROL, Mailbox, pinned
 from ..loop_control.record import Recorder
 from ..loop_control.state import SLOTS
 from .driver import Handle, driver, packed
@@ -162,23 +163,10 @@ class Control(Repeat):
         output_set: int = 0,
         host_s: float = 0.0,
     ) -> None:
-        if (mailbox.slots, mailbox.new_tokens) != (state.slots, state.new_tokens):
-            raise ValueError(f"control: mailbox for {mailbox.slots} slots, {state.slots} here")
-        xp, at = backend.xp, backend.address
-        self.state, self.mailbox = state, mailbox
-        self.queue: Array = xp.zeros(mailbox.entries.nbytes, np.uint8)
-        self.counters: Array = xp.zeros(4, np.uint32)
-        self.gates: Array = xp.zeros(GATE_WORDS, np.uint32)
+        at = backend.address
+        self.state, self.mailbox, self.desk = state, mailbox, Desk(backend, state, mailbox)
         params = np.zeros(1, PARAMS)
-        control = params["control"]
-        for name in ("mail", "entries", "page_pool", "outputs", "status"):
-            control[name] = at(getattr(mailbox, name))
-        for name in ("queue", "counters", "gates"):
-            control[name] = at(getattr(self, name))
-        control["request"] = at(state.request)
-        control["queue_size"] = len(mailbox.entries)
-        control["outputs_size"] = len(mailbox.outputs)
-        control["host_ns"] = int(host_s * 1e9)
+        params["control"] = self.desk.control(host_s=host_s)
         params["slots"] = state.fields()
         params["emitted"] = at(state.emitted[output_set])
         params["tokens"] = at(state.tokens[output_set])
@@ -190,10 +178,5 @@ class Control(Repeat):
         self.start(max_steps)
 
     def restart(self) -> None:
-        """Forgets steps and requests; for a new state between launches."""
-        self.counters[...] = 0
-        box = self.mailbox
-        box.mail[:] = 0
-        box.outputs[:] = 0
-        box.posted = box.taken = box.read_steps = box.pool_used = 0
-        self.backend.synchronize()
+        """See `Desk.restart`."""
+        self.desk.restart()

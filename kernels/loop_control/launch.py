@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..backend import Struct, layout
-from .mailbox import CONTROL, ENTRY, GATE_WORDS, Mailbox
+from .desk import Desk
+from .mailbox import CONTROL, ENTRY, Mailbox
 from .record import Launch, Recorder
 from .state import SLOTS
 
@@ -68,25 +69,18 @@ class Loop:
         host_s: float = 0.0,
         stamp_rows: int = 0,
     ) -> None:
-        if (mailbox.slots, mailbox.new_tokens) != (state.slots, state.new_tokens):
-            raise ValueError(f"loop_control: mailbox for {mailbox.slots} slots, {state.slots} here")
         if steps and len(steps) != state.sets:
             raise ValueError(f"loop_control: {len(steps)} steps for {state.sets} sets")
-        if not 0 <= host_s < watchdog_s:
-            raise ValueError(f"loop_control: host_s {host_s} is not below watchdog_s {watchdog_s}")
         if threads % 32 or not 64 <= threads <= 1024:
             raise ValueError(f"loop_control: {threads} threads")
         xp = backend.xp
         self.backend, self.state, self.mailbox = backend, state, mailbox
         self.threads, self.shared, self.dedicated = threads, shared, dedicated
-        self.queue: Array = xp.zeros(mailbox.entries.nbytes, np.uint8)
-        self.counters: Array = xp.zeros(4, np.uint32)
-        self.gates: Array = xp.zeros(GATE_WORDS, np.uint32)
+        self.desk = Desk(backend, state, mailbox)
         self.stamps: Array = xp.zeros((max(1, stamp_rows), STAMPS), np.int64)
-        self.params = self._params(steps, sparse)
-        control = self.params.value["control"]
-        control["watchdog_ns"], control["host_ns"] = int(watchdog_s * 1e9), int(host_s * 1e9)
-        control["dedicated"], control["stamp_rows"] = dedicated, stamp_rows
+        control = self.desk.control(watchdog_s=watchdog_s, host_s=host_s, dedicated=dedicated)
+        control["stamps"], control["stamp_rows"] = backend.address(self.stamps), stamp_rows
+        self.params = self._params(control, steps, sparse)
         self._defines = (*defines, f"THREADS={threads}")
         self._kernel = backend.function("loop_control", "resident", self._defines)
 
@@ -112,26 +106,19 @@ class Loop:
         return recorder.launches[0]
 
     def restart(self) -> None:
-        """Forgets steps and requests; for a new state between launches."""
-        self.counters[...] = 0
-        self.gates[...] = 0
-        box = self.mailbox
-        box.mail[:] = 0
-        box.outputs[:] = 0
-        box.posted = box.taken = box.read_steps = box.pool_used = 0
-        self.backend.synchronize()
+        """See `Desk.restart`."""
+        self.desk.restart()
 
-    def _params(self, steps: Sequence[Sequence[np.ndarray[Any, Any]]], sparse: bool) -> Packed:
+    def _params(
+        self,
+        control: np.ndarray[Any, Any],
+        steps: Sequence[Sequence[np.ndarray[Any, Any]]],
+        sparse: bool,
+    ) -> Packed:
         state, box, at = self.state, self.mailbox, self.backend.address
         structs = steps[0] if steps else ()
         value = np.zeros(1, params_layout(structs))
-        control = value["control"]
-        for name in ("mail", "entries", "page_pool", "outputs", "status"):
-            control[name] = at(getattr(box, name))
-        for name in ("queue", "counters", "gates", "stamps"):
-            control[name] = at(getattr(self, name))
-        control["request"] = at(state.request)
-        control["queue_size"], control["outputs_size"] = len(box.entries), len(box.outputs)
+        value["control"] = control
         value["slots"] = state.fields()
         value["sets"], value["sparse"] = state.sets, sparse
         for name, struct in zip(STAGES, structs, strict=False):

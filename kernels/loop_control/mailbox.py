@@ -139,6 +139,12 @@ class Mailbox:
             found.append(row)
         return found
 
+    def restart(self) -> None:
+        """Forgets what was posted and read; nobody may be at the other end."""
+        self.mail[:] = 0
+        self.outputs[:] = 0
+        self.posted = self.taken = self.read_steps = self.pool_used = 0
+
     def reason(self) -> Reason | None:
         """Why the last launch ended; `None` while it runs."""
         return Reason(int(self.status[0]) - 1) if self.status[0] else None
