@@ -18,7 +18,7 @@ import numpy as np
 
 from sim.rng import stream
 from sim.trace.generate import generate
-from sim.trace.inspect import Inspection
+from sim.trace.look.inspection import Inspection
 from sim.trace.read import read
 
 if TYPE_CHECKING:

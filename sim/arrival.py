@@ -1,19 +1,24 @@
 """Arrivals: one process walks the trace and hands each request over at its time.
 
-The trace's clock is divided by `rate_scale`: at 2, the same requests come twice as fast.
+Open loop: a request comes when the trace says, whatever became of those before it. Closed loop: a
+request that waits for others is sent when their answers are there and its delay has passed, so a
+slower server sees it later.
 """
 
 from __future__ import annotations
 
+from itertools import chain, repeat
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from .clock import ARRIVALS, Alarm
+from .closed_loop import ClosedLoop
 from .errors import InputError
 from .request import Request
 from .trace.bounds import MAX_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from simpy.events import Event
 
@@ -21,44 +26,124 @@ if TYPE_CHECKING:
     from .trace.chunk import Chunk
 
 
+class Server(Protocol):
+    """What serves the requests."""
+
+    def submit(self, request: Request) -> None:
+        """Takes *request*, which arrives now, or rejects it."""
+
+    def listen(self, heard: Callable[[list[Request]], None]) -> None:
+        """From now on tells *heard* who has got a last token, at the time of that token."""
+
+
 class Arrivals:
-    """Counts what arrived; `arrive` is the process."""
+    """Counts what arrived; `arrive` is the process. It ends with the trace or at *stop_at*."""
 
     def __init__(
-        self,
-        clock: Clock,
-        chunks: Iterable[Chunk],
-        rate_scale: float,
-        submit: Callable[[Request], None],
-        stop_at: float = inf,
+        self, clock: Clock, chunks: Iterable[Chunk], server: Server, stop_at: float = inf
     ) -> None:
         self.clock = clock
-        self.chunks = chunks
-        self.rate_scale = rate_scale
-        self.submit = submit
+        self.chunks = iter(chunks)
+        self.server = server
         self.stop_at = stop_at
         self.count = 0
         self.prefix_ids = False
         """Whether the trace says which prompts share a prefix."""
+        self.links: ClosedLoop | None = None
+        """Who waits for whom; None for a trace that says nothing about it."""
+        # Of all that happens at one instant the loop comes last, so a boundary sees what is due.
+        self.alarm = Alarm(clock, ARRIVALS)
         clock.process(self.arrive())
 
     def arrive(self) -> Generator[Event, None, None]:
-        """Open loop: arrivals do not wait for answers. Ends with the trace or at *stop_at*."""
-        clock, submit = self.clock, self.submit
+        """The process; raises `InputError` for a trace that is bad or too long."""
+        clock, submit = self.clock, self.server.submit
         for chunk in self.chunks:
-            self.prefix_ids |= chunk.block_ids is not None
-            times = (chunk.arrival_s / self.rate_scale).tolist()
-            if times[-1] > MAX_SECONDS:
-                raise InputError(
-                    f"trace: a request arrives after {times[-1]:g} s, beyond {MAX_SECONDS:g} s, "
-                    "where a clock no longer resolves microseconds; raise trace.rate_scale or cut "
-                    "the trace"
-                )
-            prompts, outputs = chunk.prompt_tokens.tolist(), chunk.output_tokens.tolist()
-            for time, prompt, output in zip(times, prompts, outputs, strict=True):
+            self._check(chunk)
+            if chunk.links is not None:
+                assert self.count == 0, "either all chunks of a trace have links or none"
+                yield from self.arrive_linked(chain((chunk,), self.chunks))
+                return
+            rows = zip(
+                chunk.arrival_s.tolist(), chunk.prompt_tokens.tolist(),
+                chunk.output_tokens.tolist(), strict=True,
+            )  # fmt: skip
+            for time, prompt, output in rows:
                 if time > clock.now:
                     if time > self.stop_at:
                         return
                     yield clock.at(time)
                 submit(Request(self.count, time, prompt, output))
                 self.count += 1
+
+    # ---------------------------------------------------------------- closed loop
+    def arrive_linked(self, chunks: Iterable[Chunk]) -> Generator[Event, None, None]:
+        """The process for a trace with links. A request is read when the clock is at its earliest
+        time, so each one that can be due is known."""
+        clock, links = self.clock, ClosedLoop()
+        self.links = links
+        self.server.listen(self.hear)
+        for request, after in self._requests(chunks):
+            while request.arrival > clock.now:
+                self._send()
+                yield self._alarm_at(min(request.arrival, links.next_due))
+            links.read(request, after)
+        while True:
+            self._send()
+            yield self._alarm_at(links.next_due)
+
+    def hear(self, answered: list[Request]) -> None:
+        """Takes note that *answered* got their last tokens just now; sends what follows at once."""
+        assert self.links is not None
+        for request in answered:
+            self.links.answered(request, self.clock.now)
+        self._send()
+        if self.links.next_due <= self.stop_at:
+            self.alarm.bring_forward(self.links.next_due)
+
+    def _send(self) -> None:
+        """Hands over what is due, in the order of the trace among those of the same instant."""
+        assert self.links is not None
+        now = self.clock.now
+        while self.links.next_due <= now:
+            request = self.links.pop()
+            self.server.submit(request)
+            self.count += 1
+            if request.reason is not None:
+                # Model: a client takes a rejection for an answer, and goes on with its session.
+                self.links.answered(request, now)
+
+    def _alarm_at(self, time: float) -> Event:
+        ever = time < inf and time <= self.stop_at
+        return self.alarm.set(time) if ever else self.alarm.never()
+
+    def _requests(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Request, tuple[int, ...]]]:
+        """Requests in the order of the trace, each with the positions of those it waits for."""
+        position = 0
+        for chunk in chunks:
+            self._check(chunk)
+            links = chunk.links
+            rows = zip(
+                chunk.arrival_s.tolist(), chunk.prompt_tokens.tolist(),
+                chunk.output_tokens.tolist(),
+                repeat("", len(chunk)) if links is None else links.session,
+                repeat((), len(chunk)) if links is None else links.after,
+                repeat(0.0, len(chunk)) if links is None else links.delay_s.tolist(),
+                strict=True,
+            )  # fmt: skip
+            for time, prompt, output, session, after, think in rows:
+                request = Request(
+                    position, time, prompt, output, session=session, waits_for=len(after),
+                    think=think,
+                )  # fmt: skip
+                yield request, after
+                position += 1
+
+    def _check(self, chunk: Chunk) -> None:
+        """Notes whether *chunk* has ids; raises `InputError` if it comes too late."""
+        self.prefix_ids |= chunk.block_ids is not None
+        if len(chunk) and (last := float(chunk.arrival_s[-1])) > MAX_SECONDS:
+            raise InputError(
+                f"trace: a request arrives after {last:g} s, beyond {MAX_SECONDS:g} s, where a "
+                "clock no longer resolves microseconds; raise trace.rate_scale or cut the trace"
+            )

@@ -42,6 +42,7 @@ class Batch:
         self.last_change = 0.0  # when a request last came or went
         self.departures = 0  # from the queue, less those that came back
         self.preemptions = 0
+        self.answered: list[Request] | None = None  # since the last look, if anybody looks
 
     def admit(self, now: float, budget: int, reserved: int) -> None:
         """Takes in requests while *budget* tokens of prefill, a slot and memory are left.
@@ -97,6 +98,8 @@ class Batch:
             request.generated += 1
             request.last_token = end
             self.prefilled.append(request)
+            if self.answered is not None and request.generated == request.output_tokens:
+                self.answered.append(request)
 
     def join_prefilled(self) -> None:
         """Requests with a fresh token begin to decode, or finish if it was all they asked."""
@@ -124,6 +127,8 @@ class Batch:
         blocks, finished = self.decoding.advance(iterations)
         self.pool.take(sum(blocks))
         self.last_commit = end
+        if self.answered is not None:
+            self.answered += finished
         for request in finished:
             request.last_token = end
             self._finish(request)

@@ -80,9 +80,10 @@ def run(
     """Replay a trace through one scenario and write its records, summary and figures."""
     from .feasible import faults
     from .load import load
-    from .result import new_folder
+    from .result import new_folder, read_json
     from .simulate import run as simulate
     from .tables import print_summary
+    from .trace_record import lines, remarks
     from .watch import watched
 
     if engine not in ("leap", "step"):
@@ -90,7 +91,7 @@ def run(
     chosen = load(scenario, sets or (), faults)
     if plots and not chosen.record.iterations:
         raise InputError("--plots: figures need record.iterations: true; set it or leave --plots")
-    _say(chosen.warnings())
+    _say(f"warning: {line}" for line in chosen.warnings())
     path = out or Path("runs") / f"{chosen.name}-{chosen.hash}"
     with new_folder(path, force) as folder:
         with watched(chosen, quiet) as progress:
@@ -99,8 +100,10 @@ def run(
             from .plots import draw_run
 
             draw_run(folder, folder / "figures")
+    record = read_json(path / "trace.json")
+    _say(remarks(record))
     if not quiet:
-        print_summary(summary)
+        print_summary(summary, lines(record))
     typer.echo(f"{path}")
 
 
@@ -116,8 +119,9 @@ def sweep(
     """Run every point of a study, skipping those that are there, and compare them."""
     from .feasible import faults
     from .load import load_points
-    from .sweep import run_points
+    from .sweep import read_records, run_points
     from .tables import print_study
+    from .trace_record import remarks
 
     points = load_points(study, sets or (), faults)
     if plots and not all(point.scenario.record.iterations for point in points):
@@ -125,6 +129,7 @@ def sweep(
     _say(_warnings(points))
     folder = out or Path("runs") / points[0].scenario.name
     summaries = run_points(points, folder, jobs, quiet)
+    _say(_merged([remarks(record) for record in read_records(points, folder)]))
     if plots:
         from .plots import draw_study
 
@@ -165,17 +170,22 @@ def check(scenario: ScenarioFile, sets: Sets = None) -> None:
 
 
 def _warnings(points: Sequence[Point]) -> list[str]:
-    """Each warning once, with the number of points it is about if not all."""
-    counts = Counter(line for point in points for line in point.scenario.warnings())
+    """The warnings about the scenarios of *points*."""
+    return _merged([[f"warning: {line}" for line in p.scenario.warnings()] for p in points])
+
+
+def _merged(said: Sequence[Sequence[str]]) -> list[str]:
+    """Each line *said* of some points once, with the number of points it is about if not all."""
+    counts = Counter(line for lines in said for line in lines)
     return [
-        line if count == len(points) else f"{line} ({count} of {len(points)} points)"
+        line if count == len(said) else f"{line} ({count} of {len(said)} points)"
         for line, count in counts.items()
     ]
 
 
-def _say(warnings: Iterable[str]) -> None:
-    for line in warnings:
-        typer.echo(f"warning: {line}", err=True)
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line, err=True)
 
 
 #: The machine, not the program, refuses: no room, no right, or a broken disk.

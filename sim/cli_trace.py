@@ -1,4 +1,4 @@
-"""`residentsim trace`: look at a trace, write it in another format, or make one up.
+"""`residentsim trace`: look at a trace, change it, make one up, or fetch one.
 
 Thin: one file a command, and the work is in `sim.trace`.
 """
@@ -8,14 +8,16 @@ from __future__ import annotations
 import typer
 
 from .cli_trace_convert import convert_trace
+from .cli_trace_fetch import fetch_trace
 from .cli_trace_generate import generate_trace
 from .cli_trace_inspect import inspect_trace
 
 app = typer.Typer(
     name="trace",
-    help="Look at request traces, convert them, or generate them.",
+    help="Look at request traces, convert, generate or fetch them.",
     no_args_is_help=True,
 )
 app.command("inspect")(inspect_trace)
 app.command("convert")(convert_trace)
 app.command("generate")(generate_trace)
+app.command("fetch")(fetch_trace)

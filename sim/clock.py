@@ -12,8 +12,10 @@ from math import inf
 import simpy
 from simpy.events import NORMAL, Event
 
-#: A loop wakes after all arrivals of the same instant, so a boundary sees everything up to it.
-AFTER_ARRIVALS = 2
+#: Requests that are due come after what a prefill partition ends at the same instant, and a loop
+#: wakes after all arrivals, so a boundary sees everything up to it.
+ARRIVALS = 2
+AFTER_ARRIVALS = 3
 
 
 class Clock(simpy.Environment):
@@ -40,17 +42,18 @@ class Alarm:
     per wait and no `AnyOf` is needed.
     """
 
-    __slots__ = ("clock", "event", "time")
+    __slots__ = ("clock", "event", "priority", "time")
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, priority: int = AFTER_ARRIVALS) -> None:
         self.clock = clock
+        self.priority = priority
         self.event = Event(clock)
         self.time = 0.0
 
     def set(self, time: float) -> Event:
         """The event to yield, at the absolute *time* in seconds."""
         self.time = time
-        self.event = self.clock.at(time, AFTER_ARRIVALS)
+        self.event = self.clock.at(time, self.priority)
         return self.event
 
     def never(self) -> Event:
@@ -64,6 +67,6 @@ class Alarm:
         if time >= self.time:
             return
         self.time = time
-        early = self.clock.at(time, AFTER_ARRIVALS)
+        early = self.clock.at(time, self.priority)
         early.callbacks, self.event.callbacks = self.event.callbacks, []
         self.event = early

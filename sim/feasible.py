@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 
 from .dtypes import BITS
 from .errors import InputError
+from .memory.movers import moving
 from .profile import Profile, load_profile
 from .simulate import hbm_blocks
+from .tiers import LINKS, TIERS, memory_options
+from .units import bytes_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +26,12 @@ if TYPE_CHECKING:
 def faults(scenario: Scenario) -> list[tuple[Place, str]]:
     """Place and remedy of all that would stop a run of *scenario* before its first request."""
     found: list[tuple[Place, str]] = []
-    file = scenario.trace.file
-    if file is not None and not Path(file).exists():
-        found.append((("trace", "file"), f"{file}: no such file; check the path"))
+    trace = scenario.trace
+    files: list[tuple[Place, str | None]] = [(("trace", "file"), trace.file)]
+    files += [(("trace", "merge", i, "file"), p.file) for i, p in enumerate(trace.merge or ())]
+    for place, file in files:
+        if file is not None and not Path(file).exists():
+            found.append((place, f"{file}: no such file; check the path"))
     try:
         profile = load_profile(scenario.hardware.profile)
     except InputError as error:
@@ -38,7 +44,7 @@ def faults(scenario: Scenario) -> list[tuple[Place, str]]:
         if what not in able:
             said = f"profile {profile.name} has no kernel for {what}; use {' or '.join(able)}"
             found.append((place, said))
-    return found + _memory(scenario, profile)
+    return found + _memory(scenario, profile) + _tiers(scenario, profile)
 
 
 def _has(kernel: Callable[[str], object], name: str) -> bool:
@@ -47,6 +53,34 @@ def _has(kernel: Callable[[str], object], name: str) -> bool:
     except InputError:
         return False
     return True
+
+
+def _tiers(scenario: Scenario, profile: Profile) -> list[tuple[Place, str]]:
+    """What the tiers below HBM and the cache of prefixes lack."""
+    found: list[tuple[Place, str]] = []
+    hardware, kv = scenario.hardware, scenario.kv
+    options = memory_options(hardware, kv)
+    for tier in TIERS:
+        store = getattr(hardware, tier)
+        if store is None:
+            continue
+        block = scenario.model.shape.kv_bytes_per_token(options.bits[tier]) * kv.block_tokens
+        size = store.capacity * store.share
+        if size < block:
+            what = f"{bytes_text(size)} hold no KV block of {bytes_text(block)}; give it more"
+            found.append((("hardware", tier), what))
+    if hardware.dram is not None:
+        links = [name for tier, names in LINKS.items() if getattr(hardware, tier) for name in names]
+        try:
+            moving(profile, links, mover=options.mover, given=options.links)
+        except InputError as error:
+            found += [(("hardware", "mover"), line) for line in error.lines]
+    trace, block = scenario.trace.block_tokens, kv.block_tokens
+    if kv.prefix_cache and trace is not None and trace % block and block % trace:
+        what = f"{block}, and trace.block_tokens is {trace}: one must be a multiple of the other"
+        what += "; choose kv.block_tokens accordingly, or kv.prefix_cache: false"
+        found.append((("kv", "block_tokens"), what))
+    return found
 
 
 def _memory(scenario: Scenario, profile: Profile) -> list[tuple[Place, str]]:

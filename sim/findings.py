@@ -62,8 +62,10 @@ def fields_at(place: Place) -> list[str]:
     """The keys that may stand in the map at *place* of a scenario file; none for no map."""
     node: type[Node] = Scenario
     for step in place:
-        field = node.model_fields.get(str(step))
-        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        if isinstance(step, int):  # of a list of maps, whose node stands for all of them
+            continue
+        field = node.model_fields.get(step)
+        kinds = [] if field is None else _kinds(field.annotation)
         nodes = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Node)]
         if not nodes:
             return []
@@ -73,6 +75,11 @@ def fields_at(place: Place) -> list[str]:
     if node is Model:
         return Model.keys()
     return list(node.model_fields)
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """*annotation* and all that it is made of."""
+    return [annotation, *(kind for part in get_args(annotation) for kind in _kinds(part))]
 
 
 def _place(loc: tuple[int | str, ...]) -> Place:

@@ -10,6 +10,10 @@ import hashlib
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def file_identity(path: str) -> str:
@@ -21,6 +25,12 @@ def file_identity(path: str) -> str:
         return _identity(path, facts.st_size, facts.st_mtime_ns)
     except (OSError, ValueError):
         return path
+
+
+def group_identity(name: str, paths: Sequence[Path]) -> str:
+    """`name#digest` of several files together, by their names and contents."""
+    text = "\n".join(sorted(file_identity(str(path)) for path in paths))
+    return f"{name}#{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
 
 @lru_cache(maxsize=256)

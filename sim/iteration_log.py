@@ -55,13 +55,17 @@ class IterationLog:
     """Collects iterations and hands slices of columns to *sink*, in order of their commits.
 
     Each slice also has `itl_s`, time since the last tokens of the `itl_requests` requests that
-    decoded in the iteration before; gaps of single requests are in `single_gaps`.
+    decoded in the iteration before; gaps of single requests are in `single_gaps`. Where `tiers` is
+    set before the first iteration, to the names of the tiers below HBM, slices have columns about
+    cached KV, too.
     """
 
     def __init__(self, cost: Cost, sink: Callable[[Columns], None]) -> None:
         self.cost = cost
         self.sink = sink
         self.single_gaps = array("d")
+        self.tiers: tuple[str, ...] | None = None
+        self._held: list[tuple[float, ...]] = [(0.0,) * 9]
         self._queued = array("d")
         self._stretches: list[Iteration] = []
         self._counts: list[int] = []
@@ -73,6 +77,16 @@ class IterationLog:
     def queued(self, time: float) -> None:
         """A request joined the queue at *time* seconds."""
         self._queued.append(time)
+
+    def occupancy(
+        self, time: float, loading: int, hbm_cached_blocks: int, *tier_bytes: int
+    ) -> None:
+        """From *time* seconds on, so many requests wait for KV and so much is kept for reuse.
+
+        Blocks in HBM that nobody uses, and bytes in each of `tiers`; holds for iterations that
+        start then or later, until the next call. Times must not fall.
+        """
+        self._held.append((time, loading, hbm_cached_blocks, *tier_bytes))
 
     def gap(self, seconds: float) -> None:
         """One request's time between two tokens that no stretch covers."""
@@ -155,6 +169,8 @@ class IterationLog:
             "waiting": self._waiting(starts, each(departures)),
             "kv_blocks": each(blocks) + self._taken(counts, firsts),
         }
+        if self.tiers is not None:
+            columns |= self._occupied(starts)
         columns |= self._account(columns, each(beside, np.bool_), charges, firsts)
         columns |= self._gaps(starts, ends, batches, firsts, joined, last_commit)
         return columns
@@ -164,6 +180,20 @@ class IterationLog:
         arrived: np.ndarray = np.searchsorted(queued, starts, side="right")
         waiting: np.ndarray = (arrived - departures).astype(np.int32)
         return waiting
+
+    def _occupied(self, starts: np.ndarray) -> Columns:
+        """What was told of the tiers by the start of each row."""
+        assert self.tiers is not None
+        names = ("loading", "hbm_cached_blocks", *(f"{tier}_bytes" for tier in self.tiers))
+        width = len(names) + 1
+        held = [row[:width] for row in self._held]
+        times = np.array([row[0] for row in held])
+        rows = np.maximum(0, np.searchsorted(times, starts, side="right") - 1)
+        # What was told before the earliest of these rows is of no use to those that follow.
+        self._held = self._held[int(rows.min()) :]
+        values = np.array([row[1:] for row in held], np.int64)
+        columns: Columns = {name: values[rows, i] for i, name in enumerate(names)}
+        return columns
 
     def _taken(self, counts: np.ndarray, firsts: np.ndarray) -> np.ndarray:
         """Blocks taken since the start of each row's stretch, its own included."""

@@ -45,6 +45,11 @@ _NOT_SET = {"name", "extends", "sweep"}
 """What belongs to the file and not to a point of a sweep."""
 
 
+_FILES = ("file", "clients", "table")
+"""Keys of a trace that name a file, and those of its keys that hold such keys in turn."""
+_HOLDS_FILES = ("merge", "prompt_tokens", "output_tokens", "mixture")
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One run of a sweep: the value on each axis, by dotted path, and the scenario."""
@@ -262,18 +267,35 @@ def _twins(points: Sequence[Point], document: Document) -> list[Finding]:
 def _validated(document: Document) -> tuple[Scenario | None, list[Finding]]:
     """The scenario of a document, or all that pydantic has against it."""
     data = dict(document.data)
-    for section, key in (("trace", "file"), ("hardware", "profile")):
-        node = data.get(section)
-        if isinstance(node, dict) and isinstance(value := node.get(key), str):
-            mark = document.mark((section, key))
-            data[section] = node | {key: _anchored(value, mark, key == "profile")}
+    node = data.get("hardware")
+    if isinstance(node, dict) and isinstance(value := node.get("profile"), str):
+        mark = document.mark(("hardware", "profile"))
+        data["hardware"] = node | {"profile": _anchored(value, mark, maybe_name=True)}
+    if "trace" in data:
+        data["trace"] = _with_paths(data["trace"], ("trace",), document)
     try:
         return Scenario.model_validate(data), []
     except ValidationError as error:
         return None, findings_of(error, document)
 
 
-def _anchored(value: str, mark: Mark, maybe_name: bool) -> str:
+def _with_paths(node: Any, place: Place, document: Document) -> Any:
+    """*node* of a trace with the names of files in it anchored."""
+    if isinstance(node, list):
+        return [_with_paths(item, (*place, i), document) for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    found = {}
+    for key, value in node.items():
+        here = (*place, key)
+        if key in _FILES and isinstance(value, str):
+            found[key] = _anchored(value, document.mark(here), maybe_name=False)
+        else:
+            found[key] = _with_paths(value, here, document) if key in _HOLDS_FILES else value
+    return found
+
+
+def _anchored(value: str, mark: Mark, *, maybe_name: bool) -> str:
     """*value* as an absolute path, relative to the file where it stands (`--set`: to here)."""
     if not value or (maybe_name and "/" not in value and not value.endswith(".json")):
         return value

@@ -1,7 +1,7 @@
 """Merging documents: a file over its parent, `--set` and a sweep's point over the file.
 
 The one rule: maps merge deeply and all else is replaced; of alternatives that exclude each other
-(file or source, preset or dimensions, one distribution) the upper one removes the lower.
+(file, source or merge, preset or dimensions, one distribution) the upper one removes the lower.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from .marks import Document
 from .models import ModelShape
-from .traffic import FILE_ONLY, SYNTHETIC_ONLY
+from .source import KEYS, keys_of
+from .traffic import FILE_ONLY, ORIGINS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,13 +96,13 @@ def _without(data: Data, keys: set[str]) -> Data:
 
 
 def _replaced_in_trace(base: Data, over: Data) -> set[str]:
-    """The keys of a parent's trace that a child's file or source makes void."""
+    """The keys of a parent's trace that a child's file, source or merge makes void."""
     void: set[str] = set()
-    if over.get("file") is not None:
-        void |= {"source", *SYNTHETIC_ONLY}
-        void |= {"requests"} if "source" in base else set()
-    if over.get("source") is not None:
-        void |= {"file", *FILE_ONLY}
-        void |= {"requests"} if "file" in base else set()
-        void |= {*SYNTHETIC_ONLY} if over["source"] != "synthetic" else set()
+    for origin in ORIGINS:
+        if over.get(origin) is not None:
+            others = {*ORIGINS} - {origin}
+            void |= others
+            void |= {"requests"} if others & {*base} else set()
+            void |= {*FILE_ONLY} if origin != "file" else set()
+            void |= {*KEYS} - keys_of(over.get("source"))
     return void

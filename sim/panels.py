@@ -80,11 +80,18 @@ def cdf(axes: Axes, runs: list[Run], column: str, label: str) -> None:
     axes.set_ylim(0, 1)
 
 
+_SUBS = ((1.7, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (2.6, (1.0, 2.0, 5.0)), (3.6, (1.0, 3.0)))
+"""Digits with a tick on a log axis of at most so many decades."""
+
+
 def plain_ticks(axis: Axis) -> None:
-    """Plain numbers on a log axis instead of powers."""
+    """Plain numbers on a log axis with data instead of powers, so many as have room."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low) if 0 < low < high else 0.0
+    subs = next((subs for most, subs in _SUBS if decades <= most), (1.0,))
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter("{x:,g}")
     axis.set_minor_formatter(NullFormatter())
 

@@ -17,10 +17,11 @@ from .metrics import latencies
 from .request_log import REASONS, STATUSES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from .iteration_log import Columns as IterationColumns
+    from .memory.transfer_log import Columns as TransferColumns
     from .request_log import Columns as RequestColumns
 
 _NAME = pa.dictionary(pa.int8(), pa.string())
@@ -42,8 +43,30 @@ REQUESTS = pa.schema(
     + [(name, pa.float64()) for name in ("admitted_s", "first_token_s", "finished_s")]
     + [("generated_tokens", pa.int64()), ("preemptions", pa.int64())]
     + [(name, pa.float64()) for name in ("queue_ms", "ttft_ms", "tpot_ms", "e2el_ms")]
+    + [("session", pa.string()), ("waited_for", pa.int64()), ("think_s", pa.float64())]
 )
-"""Columns of requests.parquet, a row a request, in order of arrival."""
+"""Columns of requests.parquet, a row a request that was sent, in the order of the trace."""
+
+
+CACHED = ("cached_hbm", "cached_dram", "cached_ssd", "cached_remote")
+REQUESTS_OF_MEMORY = pa.schema(
+    [*REQUESTS, *((f"{name}_tokens", pa.int64()) for name in CACHED), ("load_ms", pa.float64())]
+)
+"""Columns of requests.parquet in runs that keep KV for reuse or have tiers below HBM."""
+
+TRANSFERS = pa.schema(
+    [(name, pa.float64()) for name in ("queued_s", "start_s", "end_s")]
+    + [("link", _NAME), ("bytes", pa.int64()), ("blocks", pa.int64()), ("reason", _NAME)]
+    + [("request_id", pa.int64())]
+)
+"""Columns of transfers.parquet, a row a transfer between tiers, in order of their ends."""
+
+
+def iterations_schema(names: Iterable[str]) -> pa.Schema:
+    """`ITERATIONS`, and those of *names* that are about cached KV."""
+    known = ("loading", "hbm_cached_blocks", "dram_bytes", "ssd_bytes", "remote_bytes")
+    there = set(names)
+    return pa.schema([*ITERATIONS, *((name, pa.int64()) for name in known if name in there)])
 
 
 class Table:
@@ -67,19 +90,24 @@ class Table:
         self.writer.close()
 
 
-def iteration_table(columns: IterationColumns) -> dict[str, pa.Array]:
-    """The published columns of a slice of iterations."""
+def iteration_table(
+    columns: IterationColumns, schema: pa.Schema = ITERATIONS
+) -> dict[str, pa.Array]:
+    """The columns of *schema* of a slice of iterations."""
     names = {"kind": KINDS, "path": PATHS}
     return {
         name: _named(columns[name], names[name]) if name in names else _numbers(columns[name])
-        for name in ITERATIONS.names
+        for name in schema.names
     }
 
 
 def request_table(columns: RequestColumns) -> dict[str, pa.Array]:
     """The published columns of a slice of requests; times a request never reached are null."""
     measures = latencies(columns)
-    return {
+    cached = {f"{name}_tokens": _numbers(columns[name]) for name in CACHED if name in columns}
+    if cached:
+        cached["load_ms"] = _numbers(columns["load"] * 1e3)
+    return cached | {
         "request_id": _numbers(columns["id"]),
         "arrival_s": _numbers(columns["arrival"]),
         "prompt_tokens": _numbers(columns["prompt_tokens"]),
@@ -95,17 +123,38 @@ def request_table(columns: RequestColumns) -> dict[str, pa.Array]:
         "ttft_ms": _or_null(measures["ttft"] * 1e3),
         "tpot_ms": _or_null(measures["tpot"] * 1e3),
         "e2el_ms": _or_null(measures["e2el"] * 1e3),
+        "session": _texts(columns["session"].tolist()),
+        "waited_for": _numbers(columns["waits_for"]),
+        "think_s": _numbers(columns["think"], columns["waits_for"] > 0),
     }
+
+
+def transfer_table(columns: TransferColumns) -> dict[str, pa.Array]:
+    """The published columns of a slice of transfers."""
+    return {
+        name: _words(columns[name]) if pa.types.is_dictionary(kind) else _numbers(columns[name])
+        for name, kind in zip(TRANSFERS.names, TRANSFERS.types, strict=True)
+    }
+
+
+def _words(values: np.ndarray) -> pa.Array:
+    """Words as dictionary-coded strings."""
+    names, codes = np.unique(values, return_inverse=True)
+    return _named(codes.astype(np.int8), names.tolist())
 
 
 def _numbers(values: np.ndarray, valid: np.ndarray | None = None) -> pa.Array:
     """*values* as an Arrow array, null where not *valid*."""
-    mask = None
-    if valid is not None and not valid.all():
-        mask = pa.py_buffer(np.packbits(valid, bitorder="little"))
     kind = pa.from_numpy_dtype(values.dtype)
     buffer = pa.py_buffer(np.ascontiguousarray(values))
-    return pa.Array.from_buffers(kind, len(values), [mask, buffer])
+    return pa.Array.from_buffers(kind, len(values), [_mask(valid), buffer])
+
+
+def _mask(valid: np.ndarray | None) -> pa.Buffer | None:
+    """Arrow's bits of what is *valid*; None if all is."""
+    if valid is None or valid.all():
+        return None
+    return pa.py_buffer(np.packbits(valid, bitorder="little"))
 
 
 def _or_null(values: np.ndarray) -> pa.Array:
@@ -117,8 +166,16 @@ def _named(codes: np.ndarray, names: Sequence[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(_numbers(codes, codes >= 0), _strings(names))
 
 
-def _strings(texts: Sequence[str]) -> pa.Array:
-    data = [text.encode() for text in texts]
+def _texts(texts: Sequence[str]) -> pa.Array:
+    """*texts*, null where empty."""
+    if not any(texts):
+        return pa.nulls(len(texts), pa.string())
+    return _strings(texts, np.array([bool(text) for text in texts]))
+
+
+def _strings(texts: Sequence[str], valid: np.ndarray | None = None) -> pa.Array:
+    """*texts* as an Arrow array, null where not *valid*."""
+    data = [text.encode(errors="replace") for text in texts]
     ends = np.cumsum([0, *map(len, data)], dtype=np.int32)
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(data))]
+    buffers = [_mask(valid), pa.py_buffer(ends), pa.py_buffer(b"".join(data))]
     return pa.Array.from_buffers(pa.string(), len(data), buffers)

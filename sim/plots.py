@@ -153,7 +153,9 @@ def overview(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
 def _title(what: str, runs: list[Run]) -> str:
     """*what*, and what it rests on."""
     first = runs[0].summary
-    said = f"{what}: {first['model_id']}, {first['cost_profile']}, simulated"
+    models = list(dict.fromkeys(run.summary["model_id"] for run in runs))
+    named = " and ".join(models) if len(models) < 3 else f"{len(models)} models"
+    said = f"{what}: {named}, {first['cost_profile']}, simulated"
     rates = [run.rate for run in runs]
     if max(rates) < 1.02 * min(rates):
         said += f", {runs[0].rate:.1f} requests/s"

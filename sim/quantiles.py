@@ -23,9 +23,7 @@ def statistics(name: str, seconds: np.ndarray) -> Summary:
     if not len(values):
         return dict.fromkeys(_keys(name))
     values.sort()
-    quantiles = [
-        _between(lambda rank: float(values[rank]), percent, len(values)) for percent in PERCENTILES
-    ]
+    quantiles = [percentile(values, percent) for percent in PERCENTILES]
     return dict(
         zip(
             _keys(name),
@@ -33,6 +31,11 @@ def statistics(name: str, seconds: np.ndarray) -> Summary:
             strict=True,
         )
     )
+
+
+def percentile(ordered: np.ndarray, percent: float) -> float:
+    """A percentile of values in ascending order, of which there is at least one."""
+    return _between(lambda rank: float(ordered[rank]), percent, len(ordered))
 
 
 def _between(ordered: Callable[[int], float], percent: float, count: int) -> float:

@@ -16,7 +16,7 @@ from .iteration_log import Iteration
 from .request import Request, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from simpy.events import Event
 
@@ -45,6 +45,7 @@ class Replica:
         self.leap = 0
         self.idle = 0.0
         self.idle_since = 0.0
+        self.heard: Callable[[list[Request]], None] | None = None
         self.partition: Partition | None = None
         if loop.mode == "resident" and loop.prefill == "partition":
             self.partition = Partition(self)
@@ -65,6 +66,17 @@ class Replica:
         admission.waiting.append(request)
         if first and len(batch.running) < admission.max_batch:
             self.wake()
+
+    def listen(self, heard: Callable[[list[Request]], None]) -> None:
+        """From now on tells *heard* who has got a last token, at the time of that token."""
+        self.heard = heard
+        self.batch.answered = []
+
+    def tell_answers(self) -> None:
+        """Tells who has been answered since the last time; the clients may ask again at once."""
+        if self.heard is not None and self.batch.answered:
+            answered, self.batch.answered = self.batch.answered, []
+            self.heard(answered)
 
     def wake(self) -> None:
         """Brings the next boundary at or after now, or now itself if the loop is idle."""
@@ -98,6 +110,8 @@ class Replica:
             batch.join_prefilled()
             if partition is not None:
                 partition.record()
+            if batch.answered:
+                self.tell_answers()
             if self.clock.now >= self.stop_at:
                 return
             chunks, preempted = self.exit_plan() if self.exits else self.mixed_plan()
@@ -247,4 +261,5 @@ class Partition:
             iteration = iteration._replace(output_tokens=batch.prefilling.completing(kept))
             self.rows.append((iteration, end, charge.seconds))
             batch.advance_prefill(kept, end)
+            replica.tell_answers()
             replica.wake()

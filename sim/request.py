@@ -27,7 +27,11 @@ class Reason(Enum):
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One request; times in seconds since the first arrival of the trace, `nan` until passed."""
+    """One request; times in seconds since the first arrival of the trace, `nan` until passed.
+
+    `id` is its position in the trace, `arrival` the time at which it is sent: of one that waits
+    for answers, the earliest until they are there.
+    """
 
     id: int
     arrival: float
@@ -45,6 +49,19 @@ class Request:
     """Time of the newest committed token that the loop has recorded for this request alone."""
     finished: float = nan
     preemptions: int = 0
+    session: str = ""
+    """Name of the session it belongs to, "" for none."""
+    waits_for: int = 0
+    """How many answers it was sent after."""
+    think: float = 0.0
+    """Seconds from the last of these answers until the client sends it, as the trace has it."""
+    cached_hbm: int = 0
+    """Prompt tokens that the first admission found in HBM; likewise in the tiers below."""
+    cached_dram: int = 0
+    cached_ssd: int = 0
+    cached_remote: int = 0
+    load_s: float = 0.0
+    """Seconds it held its place and waited for KV from a lower tier."""
 
     @property
     def prefill_tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""Requests as columns, in order of arrival, written as soon as a whole slice has ended.
+"""Requests as columns, in the order of the trace, written as soon as a whole slice has ended.
 
 A slice is kept until its last request is done, so memory follows the requests in flight and not
 the trace.
@@ -20,15 +20,20 @@ SLICE = 8_192
 
 Columns = dict[str, np.ndarray]
 
-_TIMES = ("arrival", "admitted", "first_token", "finished")
-_COUNTS = ("id", "prompt_tokens", "output_tokens", "generated", "preemptions")
+_TIMES = ("arrival", "admitted", "first_token", "finished", "think")
+_OF_MEMORY = ("cached_hbm", "cached_dram", "cached_ssd", "cached_remote")
+_COUNTS = ("id", "prompt_tokens", "output_tokens", "generated", "preemptions", "waits_for")
 
 
 class RequestLog:
-    """Collects ended requests and hands slices of columns to *sink*, sorted by id."""
+    """Collects ended requests and hands slices of columns to *sink*, sorted by id.
+
+    Those about cached KV only if `memory` was set before the first of them.
+    """
 
     def __init__(self, sink: Callable[[Columns], None]) -> None:
         self.sink = sink
+        self.memory = False
         self.ended = 0
         self._slices: dict[int, list[Request]] = {}
         self._next = 0
@@ -62,6 +67,11 @@ class RequestLog:
             columns[name] = np.array([getattr(row, name) for row in rows])
         columns["status"] = np.array([_STATUS[row.status] for row in rows], np.int8)
         columns["reason"] = np.array([_REASON[row.reason] for row in rows], np.int8)
+        columns["session"] = np.array([row.session for row in rows], object)
+        if self.memory:
+            for name in _OF_MEMORY:
+                columns[name] = np.array([getattr(row, name) for row in rows], np.int64)
+            columns["load"] = np.array([row.load_s for row in rows])
         self.sink(columns)
 
 

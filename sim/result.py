@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 OURS = {
-    "scenario.json", "summary.json", "environment.json", "requests.parquet", "iterations.parquet",
-    "figures",
+    "scenario.json", "summary.json", "trace.json", "environment.json", "requests.parquet",
+    "iterations.parquet", "figures",
 }  # fmt: skip
 """What a run's folder may hold; nothing else is ever deleted."""
 

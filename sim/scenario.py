@@ -13,15 +13,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from . import tiers
 from .dtypes import BITS
 from .errors import shown
 from .identity import file_identity
 from .models import PRESETS, ModelShape
 from .node import Flag, Node, Place, refuse, suggestion
-from .traffic import Trace
+from .tiers import Format, Kv, Links, Remote, Tier
+from .traffic import Trace  # noqa: TC001 (pydantic evaluates the annotation)
 from .units import Bytes, Seconds
 
-Format = Literal["bf16", "fp8", "int8", "int4"]
 Batch = Annotated[int, Field(strict=True, ge=1, le=65_536)]
 
 
@@ -84,11 +85,22 @@ class Hbm(Node):
 
 
 class Hardware(Node):
-    """The GPU."""
+    """The GPU, and where its KV may go."""
 
     profile: Annotated[str, Field(strict=True, min_length=1, max_length=4096)] = "nvidia-h200"
     """Name of a shipped profile, or a path (with a / or .json) relative to the YAML file."""
     hbm: Hbm = Hbm()
+    dram: Tier | None = None
+    ssd: Tier | None = None
+    remote: Remote | None = None
+    mover: Literal["copy_engine", "batched", "gather"] = "copy_engine"
+    """What copies between HBM and DRAM: a call for each piece, one for many, or a kernel."""
+    links: Links = Links()
+
+    @model_validator(mode="after")
+    def _stacked(self) -> Hardware:
+        refuse(tiers.faults(self))
+        return self
 
 
 class Loop(Node):
@@ -142,20 +154,6 @@ class Loop(Node):
             return self.captured_batches
         usual = {1, 2, 4, *range(8, self.max_batch + 1, 8), self.max_batch}
         return tuple(sorted(size for size in usual if size <= self.max_batch))
-
-
-class Kv(Node):
-    """Keys and values."""
-
-    block_tokens: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 16
-    """Tokens of a block."""
-    dtype: Format = "bf16"
-    """Format of a key or value."""
-
-    @property
-    def bits(self) -> int:
-        """Bits of a key or value."""
-        return BITS[self.dtype]
 
 
 class Admission(Node):
@@ -217,16 +215,9 @@ class Scenario(Node):
         """
         data = self.model_dump(mode="json")
         data["model"] = data["model"].pop("shape") | data["model"]
-        trace = data["trace"]
-        data["trace"] = {
-            key: {k: v for k, v in entry.items() if v is not None}
-            if isinstance(entry := trace[key], dict)  # a length: only the distribution it has
-            else entry
-            for key in Trace.model_fields
-            if self.trace.takes(key)
-        }
-        if self.trace.file is not None:
-            data["trace"]["file"] = file_identity(self.trace.file)
+        data["trace"] = self.trace.resolved(data["trace"])
+        for key, always in (("hardware", ("profile", "hbm")), ("kv", ("block_tokens", "dtype"))):
+            data[key] = tiers.without_defaults(getattr(self, key), data[key], always)
         if "/" in self.hardware.profile:
             data["hardware"]["profile"] = file_identity(self.hardware.profile)
         return {"units": "SI: seconds, bytes, requests/second, tokens"} | data
@@ -265,4 +256,8 @@ class Scenario(Node):
         ]
         if self.trace.arrivals != "gamma" and "burstiness" in self.trace.model_fields_set:
             lines.append("trace.burstiness: has no effect here; only with trace.arrivals: gamma")
-        return lines
+        starts = self.trace.session_arrivals
+        if starts and starts.arrivals != "gamma" and "burstiness" in starts.model_fields_set:
+            what = "has no effect here; only with trace.session_arrivals.arrivals: gamma"
+            lines.append(f"trace.session_arrivals.burstiness: {what}")
+        return [*lines, *tiers.warnings(self.hardware, self.kv)]

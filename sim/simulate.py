@@ -22,6 +22,7 @@ from .metrics import LoopStats, RequestStats
 from .profile import Profile, load_profile
 from .replica import Replica
 from .request_log import RequestLog
+from .session_stats import SessionStats
 from .trace.chunk import Tally
 from .units import bytes_text
 from .workload import chunks
@@ -53,8 +54,10 @@ class Simulation:
         self.tally = Tally()
         self.pool = BlockPool(hbm_blocks(scenario, self.profile), scenario.kv.block_tokens)
         self.request_stats = RequestStats(scenario.slo)
+        self.session_stats = SessionStats()
         self.loop_stats = LoopStats()
-        self.requests = RequestLog(_both(self.request_stats.add, on_requests))
+        add = _both(self.request_stats.add, self.session_stats.add)
+        self.requests = RequestLog(_both(add, on_requests))
         self.iterations = IterationLog(self.cost, _both(self.loop_stats.add, on_iterations))
         stop_at = scenario.stop.at or inf
         admission = Admission(self.pool, scenario.loop.max_batch, scenario.model.shape.max_context)
@@ -63,10 +66,7 @@ class Simulation:
         )
         self.batch = Batch(admission, decoding, self.requests, self.iterations)
         self.replica = Replica(self.clock, scenario.loop, self.cost, self.batch, stop_at)
-        self.arrivals = Arrivals(
-            self.clock, chunks(scenario, self.tally), scenario.trace.rate_scale,
-            self.replica.submit, stop_at,
-        )  # fmt: skip
+        self.arrivals = Arrivals(self.clock, chunks(scenario, self.tally), self.replica, stop_at)
 
     def run(self, progress: Progress | None = None) -> Summary:
         """Runs to the end and returns the summary; *progress* is called about ten times a second.
@@ -107,7 +107,7 @@ class Simulation:
 
     def summary(self) -> Summary:
         """vLLM's keys, then ours."""
-        scenario, profile = self.scenario, self.profile
+        scenario, profile, links = self.scenario, self.profile, self.arrivals.links
         summary: Summary = {
             "scenario": scenario.name,
             "scenario_hash": scenario.hash,
@@ -127,6 +127,9 @@ class Simulation:
             "kv_blocks_allocated": self.pool.allocated,
             "kv_blocks_freed": self.pool.freed,
             "kv_preemptions": self.batch.preemptions,
+            "trace_closed_loop": links is not None and links.waiting > 0,
+            **self.session_stats.summary(links.sessions_cut() if links else ()),
+            "trace_requests_not_sent": links.not_sent if links else 0,
             "trace_prefix_ids_unused": self.arrivals.prefix_ids,
             "trace_rows_skipped": self.tally.skipped,
             "trace_rows_skipped_by_reason": dict(sorted(self.tally.reasons.items())),
@@ -178,6 +181,7 @@ def run(
     """Runs *scenario* and writes its records into *folder*, which exists and is empty."""
     from .parquet import ITERATIONS, REQUESTS, Table, iteration_table, request_table
     from .result import environment, write_json
+    from .trace_record import trace_record
 
     begin = time.perf_counter()
     requests = Table(folder / "requests.parquet", REQUESTS)
@@ -206,6 +210,8 @@ def run(
     }
     write_json(folder / "scenario.json", resolved)
     write_json(folder / "summary.json", summary)
+    record = trace_record(scenario, simulation.tally, simulation.arrivals)
+    write_json(folder / "trace.json", record)
     wall = time.perf_counter() - begin
     facts = {"trace_file": scenario.trace.file, "engine": engine}
     facts |= environment(wall, simulation.clock.events())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 from .profile import load_profile
-from .result import new_folder, read_summary, write_json
+from .result import new_folder, read_json, read_summary, write_json
 from .simulate import run
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ def run_points(
     )
     _show(parallel(tasks), len(points), len(missing), quiet)
     return [read_summary(folder / "points" / name) for name in ids]
+
+
+def read_records(points: Sequence[Point], folder: Path) -> list[dict[str, Any]]:
+    """What each point played, by its `trace.json`; runs of old have none."""
+    paths = (folder / "points" / point_id(point.scenario) / "trace.json" for point in points)
+    return [read_json(path) for path in paths if path.is_file()]
 
 
 def is_done(path: Path) -> bool:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .quantiles import Summary
 
@@ -17,8 +17,11 @@ LATENCIES = ("ttft", "tpot", "itl", "e2el", "queue")
 STATISTICS = ("mean", "median", "p90", "p99")
 
 
-def print_summary(summary: Summary, console: Console | None = None) -> None:
-    """One run: latencies, throughput, what the GPU did, and what the numbers rest on."""
+def print_summary(
+    summary: Summary, trace: Iterable[str] = (), console: Console | None = None
+) -> None:
+    """One run: what it played (in the lines of *trace*), latencies, throughput, what the GPU did,
+    and what the numbers rest on."""
     console = console or _console()
     table = Table(title=f"{summary['scenario']} (simulated)", title_justify="left")
     table.add_column("ms")
@@ -28,7 +31,7 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
         values = (summary[f"{statistic}_{name}_ms"] for statistic in STATISTICS)
         table.add_row(name.upper() if name != "queue" else "queue", *map(_number, values))
     console.print(table)
-    for line in facts(summary):
+    for line in [*trace, *facts(summary)]:
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -47,6 +50,8 @@ def facts(summary: Summary) -> list[str]:
         f"KV in HBM: {summary['kv_blocks_capacity']:,} blocks, {summary['kv_mean_utilization']:.1%}"
         f" in use on average, peak {summary['kv_blocks_peak']:,}",
     ]
+    if summary["trace_sessions"]:
+        lines.append(_sessions(summary))
     for reason, count in summary["requests_rejected_by_reason"].items():
         lines.append(f"rejected: {count:,} requests: {reason}")
     if summary["trace_prefix_ids_unused"]:
@@ -56,6 +61,24 @@ def facts(summary: Summary) -> list[str]:
     if summary["request_goodput"] is not None:
         lines.append(f"goodput within the SLO: {summary['request_goodput']:.2f} requests/s")
     return lines + provenance(summary)
+
+
+def _sessions(summary: Summary) -> str:
+    """How many sessions there were, how long they took, and what was not sent."""
+    said = f"sessions: {summary['trace_sessions']:,}, " + (
+        "each turn sent after the answers it waits for"
+        if summary["trace_closed_loop"]
+        else "sent as recorded, whether answered or not"
+    )
+    if summary["trace_session_median_s"] is not None:
+        median, p99 = summary["trace_session_median_s"], summary["trace_session_p99_s"]
+        said += f"; from first request to last answer median {median:,.3g} s, p99 {p99:,.3g} s"
+    if summary["trace_sessions_unfinished"]:
+        said += (
+            f"; {summary['trace_sessions_unfinished']:,} cut off by the end of the run, with"
+            f" {summary['trace_requests_not_sent']:,} turns not sent"
+        )
+    return said
 
 
 def provenance(*summaries: Summary) -> list[str]:
@@ -86,7 +109,12 @@ COLUMNS = (
 )
 
 
-ESSENTIAL = ("output_throughput", "p99_ttft_ms", "mean_tpot_ms", "loop_gap_fraction")
+OF_SESSIONS = (("session p50 s", "trace_session_median_s", 1.0),)
+"""Columns of a study of sessions."""
+ESSENTIAL = (
+    "output_throughput", "p99_ttft_ms", "mean_tpot_ms", "loop_gap_fraction",
+    "trace_session_median_s",
+)  # fmt: skip
 """What a study's table shows on a narrow terminal."""
 
 
@@ -100,11 +128,15 @@ def print_study(
     table = Table(title=f"{summaries[0]['scenario']} (simulated)", title_justify="left")
     for name in axes[0]:
         table.add_column(name.rpartition(".")[2])
-    columns = [column for column in COLUMNS if console.width >= 110 or column[1] in ESSENTIAL]
+    # Results of old know nothing of sessions.
+    sessions = OF_SESSIONS if any(summary.get("trace_sessions") for summary in summaries) else ()
+    columns = [
+        column for column in (*COLUMNS, *sessions) if console.width >= 110 or column[1] in ESSENTIAL
+    ]
     for title, _, _ in columns:
         table.add_column(title, justify="right")
     for values, summary in zip(axes, summaries, strict=True):
-        cells = [_number(summary[key], factor) for _, key, factor in columns]
+        cells = [_number(summary.get(key), factor) for _, key, factor in columns]
         table.add_row(*(str(value) for value in values.values()), *cells)
     console.print(table)
     for line in provenance(*summaries):

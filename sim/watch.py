@@ -26,7 +26,9 @@ def watched(scenario: Scenario, quiet: bool = False) -> Iterator[Progress | None
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"))
     begin = perf_counter()
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(scenario.name, total=scenario.trace.requests, said="")
+        trace = scenario.trace
+        fewer = trace.window or trace.thin or trace.replica  # how many, nobody knows yet
+        task = bar.add_task(scenario.name, total=None if fewer else trace.requests, said="")
 
         def show(simulated: float, arrived: int, ended: int) -> None:
             speed = ended / max(perf_counter() - begin, 1e-9)

@@ -179,7 +179,7 @@ def test_sweep_compares_and_resumes(call, here) -> None:
     assert code == 0
     assert out[-1] == "s"
     stamps = {path: path.stat().st_mtime_ns for path in here.glob("s/points/*/*")}
-    assert len(stamps) == 4 * 5
+    assert len(stamps) == 4 * 6
     assert call("sweep", "study.yaml", "--out", "s", "--no-plots", "-q") == (0, ["s"], [])
     assert stamps == {path: path.stat().st_mtime_ns for path in here.glob("s/points/*/*")}
 

@@ -12,13 +12,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toy import TICK, Ran, hbm, play, toy_scenario
+from toy import TICK, Ran, Turn, hbm, linked, play, toy_scenario
 
 from sim import iteration_log
 from sim.simulate import Simulation
+from sim.trace.chunk import Tally
+from sim.trace.transforms import rate_scale
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sim.scenario import Scenario
+    from sim.trace.chunk import Chunk
 
 # Arrivals on and off the toy's boundaries, many at the same time.
 GAPS = st.sampled_from([0, 0, 0, 1, 15, 16, 16.5, 20, 37, 100, 1000])
@@ -46,26 +51,62 @@ def settings_of_a_run(draw: Any) -> dict[str, Any]:
     """A trace and all sections of a scenario, with memory for few requests at a time."""
     rows = draw(st.lists(st.tuples(GAPS, LENGTHS, LENGTHS), min_size=1, max_size=12))
     at = np.cumsum([gap for gap, _, _ in rows]).tolist()
+    profile = draw(st.sampled_from(["nvidia-h200", "toy"]))
+    scale = 1.0 if profile == "toy" else draw(st.sampled_from([8.0, 32.0]))  # iterations: 0.1 ms
+    requests = [(t, *lengths) for t, (_, *lengths) in zip(at, rows, strict=True)]
+    data: dict[str, Any] = draw(sections_of_a_run(profile, scale))
+    return data | {"requests": requests, "trace": {"rate_scale": scale}}
+
+
+@st.composite
+def sections_of_a_run(draw: Any, profile: str, scale: float) -> dict[str, Any]:
+    """All sections but the trace; it ends at some time, in ticks over *scale*, or never."""
     size = draw(st.sampled_from([1, 2, 3, 4, 16]))
     dtype = draw(st.sampled_from(["bf16", "fp8", "int8"]))
     blocks = draw(st.integers(1, 90)) // size + 1
     stop = draw(st.one_of(st.none(), st.sampled_from([0.5, 16, 20, 36, 100.25, 700])))
-    profile = draw(st.sampled_from(["nvidia-h200", "toy"]))
-    scale = 1.0 if profile == "toy" else draw(st.sampled_from([8.0, 32.0]))  # iterations: 0.1 ms
     return {
-        "requests": [(t, *lengths) for t, (_, *lengths) in zip(at, rows, strict=True)],
         "hardware": {"hbm": hbm(blocks, size, 16 if dtype == "bf16" else 8)}
         | ({} if profile == "toy" else {"profile": profile}),
         "loop": draw(loops(draw(st.integers(1, 5)))),
         "kv": {"block_tokens": size, "dtype": dtype},
-        "trace": {"rate_scale": scale},
         "stop": {"at": None if stop is None else f"{stop / scale * TICK} s"},
         "slo": {"ttft": "30 ms", "tpot": "20 ms"},
     }
 
 
-def both(scenario: Scenario) -> tuple[Ran, Ran]:
-    return play(scenario, "step"), play(scenario, "leap")
+@st.composite
+def turns_of_a_run(draw: Any, scale: float) -> list[Turn]:
+    """Requests of which some wait for any that stand before them, with times over *scale*."""
+    turns: list[Turn] = []
+    for number in range(draw(st.integers(1, 14))):
+        several = st.sets(st.integers(max(0, number - 5), number - 1), max_size=3)
+        after = draw(several) if number else set()
+        turns.append(
+            Turn(
+                draw(GAPS) * draw(st.integers(0, 3)) / scale,
+                draw(LENGTHS),
+                draw(st.one_of(st.just(1), LENGTHS)),
+                draw(st.sampled_from(["", "a", "b"])),
+                tuple(after),
+                draw(GAPS) / scale if after else 0.0,
+            )
+        )
+    return turns
+
+
+@st.composite
+def closed_loops(draw: Any) -> tuple[list[Turn], dict[str, Any]]:
+    """A trace of turns, and a scenario to play it."""
+    profile = draw(st.sampled_from(["nvidia-h200", "toy"]))
+    scale = 1.0 if profile == "toy" else draw(st.sampled_from([8.0, 32.0]))
+    trace = {"rate_scale": draw(st.sampled_from([1.0, 1.0, 0.5, 3.0]))}
+    sections: dict[str, Any] = draw(sections_of_a_run(profile, scale))
+    return draw(turns_of_a_run(scale)), sections | {"requests": [(0, 1, 1)], "trace": trace}
+
+
+def both(scenario: Scenario, chunks: Sequence[Chunk] = ()) -> tuple[Ran, Ran]:
+    return play(scenario, "step", chunks), play(scenario, "leap", chunks)
 
 
 def assert_same(first: Ran, second: Ran) -> None:
@@ -77,13 +118,16 @@ def assert_same(first: Ran, second: Ran) -> None:
             same = (a[column] == b[column]) | (a[column].isna() & b[column].isna())
             assert same.all(), (name, column, a[~same], b[~same])
     assert first.summary == second.summary
+    assert first.trace == second.trace
 
 
 def check_conservation(ran: Ran) -> None:
     """Nothing is lost: requests, tokens, blocks."""
     requests, summary = ran.requests, ran.summary
     status = Counter(requests.status)
-    assert requests.request_id.tolist() == list(range(len(requests)))
+    assert requests.request_id.is_monotonic_increasing
+    if not summary["trace_closed_loop"]:
+        assert requests.request_id.tolist() == list(range(len(requests)))
     for name in ("finished", "rejected", "unfinished"):
         assert status[name] == summary[f"requests_{name}"]
     assert summary["requests_in"] == len(requests) == status.total()
@@ -106,7 +150,8 @@ def check_times(ran: Ran) -> None:
     for before, after in pairwise(order):
         known = requests[after].notna()
         assert (requests[before][known] <= requests[after][known]).all()
-    assert requests.arrival_s.is_monotonic_increasing
+    if not ran.summary["trace_closed_loop"]:
+        assert requests.arrival_s.is_monotonic_increasing
     if not len(iterations):
         return
     assert (iterations.duration_s > 0).all()
@@ -160,6 +205,74 @@ def test_any_small_run(data: dict[str, Any]) -> None:
     check_conservation(leap)
     check_times(leap)
     check_iterations(leap, scenario)
+
+
+def check_sending(ran: Ran, chunks: Sequence[Chunk], scenario: Scenario) -> None:
+    """Each request was sent just when its trace and the answers before it say, to the last bit."""
+    scaled = rate_scale(iter(chunks), scenario.trace.rate_scale, Tally())
+    sent = {row.request_id: row.arrival_s for row in ran.requests.itertuples()}
+    done = ran.requests[ran.requests.status != "unfinished"]
+    answered = dict(zip(done.request_id, done.finished_s.fillna(done.arrival_s), strict=True))
+    stop = scenario.stop.at or float("inf")
+    position = not_sent = 0
+    for chunk in scaled:
+        assert chunk.links is not None
+        columns = (chunk.arrival_s.tolist(), chunk.links.after, chunk.links.delay_s.tolist())
+        for earliest, after, delay in zip(*columns, strict=True):
+            due = float("inf")
+            if all(other in answered for other in after):
+                due = max([earliest, *(answered[other] + delay for other in after)])
+            assert sent.get(position) == (due if due <= stop else None)
+            not_sent += earliest <= stop < due
+            position += 1
+    assert ran.summary["trace_requests_not_sent"] == not_sent
+    assert ran.trace["requests"] == len(sent) + not_sent
+
+
+@settings(
+    max_examples=45,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(closed_loops())
+def test_any_small_closed_loop(data: tuple[list[Turn], dict[str, Any]]) -> None:
+    turns, sections = data
+    chunks = linked(turns)
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = toy_scenario(Path(folder), **sections)
+        step, leap = both(scenario, chunks)
+    assert_same(step, leap)
+    check_conservation(leap)
+    check_times(leap)
+    check_iterations(leap, scenario)
+    check_sending(leap, chunks, scenario)
+
+
+@pytest.mark.parametrize("mode", ["graph", "resident"])
+@pytest.mark.parametrize("prefill", ["exit", "partition"])
+def test_closed_loop_with_many_preemptions(tmp_path: Path, mode: str, prefill: str) -> None:
+    """Twelve users with three turns at a time in memory for few of them."""
+    lengths = crowd(120)
+    turns = [
+        Turn(i % 5, prompt, output, f"user {i % 12}", (i - 12, i - 7) if i > 18 else (), i % 3)
+        for i, (_, prompt, output) in enumerate(lengths)
+    ]
+    chunks = linked(turns)
+    scenario = toy_scenario(
+        tmp_path,
+        [(0, 1, 1)],
+        loop={"mode": mode, "prefill": prefill, "max_batch": 6, "token_budget": 20},
+        hardware={"hbm": hbm(23, 4)},
+        kv={"block_tokens": 4},
+    )
+    step, leap = both(scenario, chunks)
+    assert leap.summary["kv_preemptions"] > 5
+    assert leap.summary["requests_finished"] == 120
+    assert_same(step, leap)
+    check_conservation(leap)
+    check_iterations(leap, scenario)
+    check_sending(leap, chunks, scenario)
 
 
 def crowd(count: int) -> list[tuple[float, int, int]]:

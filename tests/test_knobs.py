@@ -15,6 +15,8 @@ from toy import Ran, play
 
 from sim.profile import load_profile
 from sim.scenario import Scenario
+from sim.trace.chunk import Tally
+from sim.workload import chunks
 
 BASE: dict[str, Any] = {
     "trace": {
@@ -34,6 +36,11 @@ def run(**sections: Any) -> Ran:
         both = isinstance(value, dict) and isinstance(data.get(key), dict)
         data[key] = data[key] | value if both else value
     return play(Scenario.model_validate(data))
+
+
+def of(**sections: Any) -> Ran:
+    """The base with whole sections in place of its own."""
+    return play(Scenario.model_validate(BASE | sections))
 
 
 @cache
@@ -232,6 +239,106 @@ def test_rate_scale_compresses_the_arrivals() -> None:
     assert fast.requests.arrival_s.tolist() == (slow.requests.arrival_s / 4).tolist()
     assert fast.requests.output_tokens.equals(slow.requests.output_tokens)
     assert mean(fast, "e2el") > mean(slow, "e2el")
+
+
+def test_time_scale_stretches_the_arrivals() -> None:
+    slow = run(trace=synthetic(time_scale=2.0))
+    assert slow.requests.arrival_s.tolist() == (base().requests.arrival_s * 2).tolist()
+    assert mean(slow, "e2el") < mean(base(), "e2el")
+
+
+def test_window_takes_a_stretch_of_the_trace() -> None:
+    cut, whole = run(trace=synthetic(window=["500 ms", "1 s"])), base().requests
+    there = whole[(whole.arrival_s >= 0.5) & (whole.arrival_s < 1.0)]
+    expected = there.arrival_s - there.arrival_s.iloc[0]
+    assert cut.requests.arrival_s.tolist() == expected.tolist()
+    assert cut.requests.output_tokens.tolist() == there.output_tokens.tolist()
+    (change,) = cut.trace["changes"]
+    assert (change["change"], change["requests_out"]) == ("window", len(there))
+
+
+def test_thin_leaves_a_share_of_the_requests() -> None:
+    some = run(trace=synthetic(thin=0.5))
+    assert 45 < len(some.requests) < 105
+    assert set(some.requests.arrival_s) < set(base().requests.arrival_s)
+    assert mean(some, "e2el") < mean(base(), "e2el")
+    assert some.trace["changes"][0]["requests_in"] == 150
+    assert len(run(trace=synthetic(thin=0.5), seed=2).requests) != len(some.requests)
+
+
+def test_replicas_share_the_load() -> None:
+    for by in ("round_robin", "random"):
+        parts = [run(trace=synthetic(replica={"index": i, "of": 3, "by": by})) for i in range(3)]
+        times = sorted(time for part in parts for time in part.requests.arrival_s)
+        assert times == base().requests.arrival_s.tolist()
+        assert all(mean(part, "tpot") < mean(base(), "tpot") for part in parts)
+
+
+def test_clip_prompt_makes_requests_fit() -> None:
+    clipped = run(trace=synthetic(clip_prompt={"to": 200}))
+    sums = clipped.requests.prompt_tokens + clipped.requests.output_tokens
+    assert sums.max() == 200
+    assert clipped.requests.output_tokens.max() < 200
+    assert mean(clipped, "ttft") < mean(base(), "ttft")
+    assert clipped.trace["changes"][0]["prompts_cut"] > 100
+    # to the model's own context: what would be rejected is served
+    model = {"preset": "llama-3.2-1b", "max_context": 300}
+    assert run(model=model).summary["completed"] < 150
+    fits = run(model=model, trace=synthetic(clip_prompt={"to": "model"}))
+    assert fits.summary["completed"] == 150
+
+
+def test_clip_prompt_keeps_an_end_of_the_block_ids(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    row = {"timestamp": 0, "input_length": 1024, "output_length": 8, "hash_ids": [7, 8]}
+    path.write_text(json.dumps(row))
+    kept = {}
+    for keep in ("first", "last"):
+        trace = {"file": str(path), "clip_prompt": {"to": 100, "keep": keep}}
+        chosen = Scenario.model_validate(BASE | {"trace": trace})
+        (chunk,) = chunks(chosen, Tally())
+        assert chunk.block_ids is not None
+        kept[keep] = chunk.block_ids[0]
+    assert kept["first"] == (7,)
+    assert kept["last"] not in ((7,), (8,))
+
+
+def test_dither_spreads_a_grid(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    row = {"input_length": 300, "output_length": 20}
+    rows = [row | {"timestamp": 1000 * (i // 10)} for i in range(200)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    grid, auto, half = (
+        of(trace={"file": str(path), "dither": dither}) for dither in (False, "auto", "500 ms")
+    )
+    assert set(grid.requests.arrival_s % 1.0) == {0.0}
+    assert len(set(auto.requests.arrival_s)) == 200
+    assert (auto.requests.arrival_s % 1.0).max() > 0.9
+    assert 0.4 < (half.requests.arrival_s % 1.0).max() < 0.5
+    assert mean(grid, "ttft") > mean(half, "ttft") > mean(auto, "ttft")
+    assert auto.trace["changes"][0]["step_s"] == 1.0
+
+
+def test_merge_mixes_by_weight(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    rows = [{"timestamp": 10 * i, "input_length": 5, "output_length": 3} for i in range(600)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    merge = [{"file": str(path), "weight": 0.25}, synthetic(requests=400, weight=0.75)]
+    mixed = of(trace={"merge": merge})
+    share = (mixed.requests.prompt_tokens == 5).mean()
+    assert share == pytest.approx(0.25, abs=0.05)
+    assert mixed.requests.arrival_s.is_monotonic_increasing
+    (change,) = mixed.trace["changes"]
+    assert change["requests_out"] == len(mixed.requests)
+    short = of(trace={"merge": merge, "requests": 50})
+    assert len(short.requests) == 50
+
+
+def test_the_same_source_twice_is_drawn_twice() -> None:
+    merge = [synthetic(weight=1), synthetic(weight=1)]
+    times = of(trace={"merge": merge}).requests.arrival_s
+    assert len(times) > 200
+    assert (times.diff() == 0).sum() <= 1  # but for the first requests, at 0
 
 
 def test_requests_cut_the_trace_and_shift_nothing() -> None:

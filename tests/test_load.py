@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sim.errors import InputError
+from sim.feasible import faults
 from sim.load import load, load_points
 from sim.simulate import chunks
 from sim.trace.chunk import Tally
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from sim.scenario import Scenario
 
 LEAST = "trace: {source: azure-conv-like, requests: 10}\nmodel: llama-3.2-1b\n"
+KV_KEYS = (
+    "block_tokens, dtype, prefix_cache, eviction, promotion, prefetch, lookahead, "
+    "write_back, reserve, queue_limit, layout, preemption, tier_dtypes"
+)
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 
 
@@ -128,7 +133,7 @@ def test_files_that_are_no_scenario(text: str | bytes, line: str) -> None:
         ("name: 12\n", "a.yaml:3:7: name: expected a word, got 12"),
         ("name: off\n", "a.yaml:3:7: name: YAML reads off as a boolean; write true or false, or"),
         ("name: Two Words\n", "a.yaml:3:7: name: 'Two Words' may hold a-z, 0-9, '.', '_' and '-'"),
-        ("kv:\n", "a.yaml:3:4: kv: expected a map of block_tokens, dtype, got nothing"),
+        ("kv:\n", f"a.yaml:3:4: kv: expected a map of {KV_KEYS}, got nothing"),
         ("record: {iterations: yes}\n", "a.yaml:3:22: record.iterations: YAML reads yes as a bool"),
         ("record: {iterations: 1}\n", "a.yaml:3:22: record.iterations: expected true or false, go"),
         ("loop: {prefill_share: .inf}\n", "a.yaml:3:23: loop.prefill_share: expected a finite num"),
@@ -159,16 +164,119 @@ def test_one_error_in_a_good_file_is_the_only_line(text: str, line: str) -> None
         ("{requests: 3}", "a.yaml:1:8: trace: missing file or source; add e.g."),
         ("{file: x, source: synthetic}", "a.yaml:1:18: trace.source: not together with trace.fil"),
         ("{source: azure-conv-like}", "a.yaml:1:8: trace.requests: missing; `source: azure-conv-"),
-        ("{source: azure-conv}", "a.yaml:1:17: trace.source: expected one of azure-conv-like, mo"),
-        ("{file: x, rate: 3 /s}", "a.yaml:1:18: trace.rate: only with source: synthetic; remove"),
+        ("{source: azure-conv}", "a.yaml:1:17: trace.source: expected one of azure-conv-like, az"),
+        ("{file: x, rate: 3 /s}", "a.yaml:1:18: trace.rate: only with source: agent-like, "),
         ("{file: ''}", "a.yaml:1:15: trace.file: expected a word, got ''"),
         ("{file: x, requests: 0}", "a.yaml:1:28: trace.requests: must be >= 1, got 0"),
         ("{file: x, rate_scale: fast}", "a.yaml:1:30: trace.rate_scale: expected a number, got "),
+        ("{file: x, window: [0, 600 s]}", "a.yaml:1:27: trace.window.0: 0 has no unit; write e.g"),
+        ("{file: x, window: [9 s, 9 s]}", "a.yaml:1:26: trace.window: it ends at 9 s, not after "),
+        ("{file: x, window: [9 s]}", "a.yaml:1:26: trace.window.1: missing"),
+        ("{file: x, window: 9 s}", "a.yaml:1:26: trace.window: expected a list, got '9 s'"),
+        ("{file: x, time_scale: 0}", "a.yaml:1:30: trace.time_scale: must be >= 1e-06, got 0"),
+        ("{file: x, thin: 0}", "a.yaml:1:24: trace.thin: must be > 0.0, got 0"),
+        ("{file: x, thin: 1.5}", "a.yaml:1:24: trace.thin: must be <= 1.0, got 1.5"),
+        ("{file: x, replica: {of: 4}}", "a.yaml:1:27: trace.replica.index: missing; it has no def"),
+        ("{file: x, replica: {index: 4, of: 4}}", "a.yaml:1:35: trace.replica.index: 4 of 4: serv"),
+        ("{file: x, replica: {index: 0, of: 0}}", "a.yaml:1:42: trace.replica.of: must be >= 1, g"),
+        (
+            "{file: x, replica: {index: 0, of: 2, by: hash}}",
+            "a.yaml:1:49: trace.replica.by: expect",
+        ),
+        (
+            "{file: x, dither: 3}",
+            "a.yaml:1:26: trace.dither: expected auto, 'off' or a step such as",
+        ),
+        ("{file: x, dither: 0 s}", "a.yaml:1:26: trace.dither: a step of 0 s spreads nothing; wri"),
+        ("{file: x, dither: off}", "a.yaml:1:26: trace.dither: YAML reads off as a boolean; write"),
+        ("{file: x, clip_prompt: 8192}", "a.yaml:1:31: trace.clip_prompt: expected a map of to, k"),
+        ("{file: x, clip_prompt: {to: 1}}", "a.yaml:1:36: trace.clip_prompt.to: expected model or"),
+        ("{file: x, clip_prompt: {to: 9, keep: middle}}", "a.yaml:1:45: trace.clip_prompt.keep: e"),
+        (
+            "{merge: [{file: y, weight: 1}]}",
+            "a.yaml:1:16: trace.merge: 1 of them; list 2 to 64 sources",
+        ),
     ],
 )
 def test_traces(trace: str, line: str) -> None:
     (found,) = lines_of(f"trace: {trace}\nmodel: llama-3.1-8b\n")
     assert found.startswith(line)
+
+
+X = "{file: x, weight: 1}"
+
+
+@pytest.mark.parametrize(
+    ("trace", "line"),
+    [
+        (f"{{file: z, merge: [{X}, {X}]}}", "a.yaml:1:18: trace.merge: not together with trace.fi"),
+        (f"{{merge: [{X}, {{file: y}}]}}", "a.yaml:1:39: trace.merge.1.weight: missing; it has no"),
+        (f"{{merge: [{X}, {{weight: 2}}]}}", "a.yaml:1:39: trace.merge.1: missing file or source"),
+        (f"{{merge: [{X}, {{file: y, weight: 0}}]}}", "a.yaml:1:57: trace.merge.1.weight: must be"),
+        (f"{{merge: [{X}, {{fil: y, weight: 1, file: y}}]}}", "a.yaml:1:40: trace.merge.1.fil: no"),
+        (f"{{merge: [{X}, {X}], sort: true}}", "a.yaml:1:62: trace.sort: only with trace.file; re"),
+        (f"{{merge: [{X}, {X}], dither: auto}}", "a.yaml:1:70: trace.dither: not together with tr"),
+        (
+            f"{{merge: [{X}, {{weight: 1, merge: [{X}, {X}]}}]}}",
+            "a.yaml:1:58: trace.merge.1.merge: not inside trace.merge; list all sources in one",
+        ),
+    ],
+)
+def test_merged_traces(trace: str, line: str) -> None:
+    (found,) = lines_of(f"trace: {trace}\nmodel: llama-3.1-8b\n")
+    assert found.startswith(line)
+
+
+def test_a_slip_in_a_merged_source_gets_a_hint() -> None:
+    (found,) = lines_of(
+        f"trace: {{merge: [{X}, {{fil: y, weight: 1, file: y}}]}}\nmodel: llama-3-8b"
+    )
+    assert found.endswith("no such field; did you mean 'file'?")
+    (found,) = lines_of("trace: {file: y, replica: {index: 0, oft: 4, of: 4}}\nmodel: llama-3-8b")
+    assert found.endswith("no such field; did you mean 'of'?")
+
+
+def test_every_change_at_once() -> None:
+    text = """\
+trace:
+  merge:
+  - {file: t/a.jsonl, weight: 0.7, dither: 3 s, requests: 100}
+  - {source: azure-conv-like, requests: 500, weight: 0.3, dither: auto}
+  requests: 400
+  window: [10 s, 20 min]
+  time_scale: 2
+  rate_scale: 0.5
+  thin: 0.5
+  replica: {index: 1, of: 4, by: session}
+  clip_prompt: {to: model, keep: first}
+model: llama-3-8b
+"""
+    trace = load(write(text, "sub/a.yaml")).trace
+    assert trace.window == (10.0, 1200.0)
+    assert trace.merge is not None
+    assert trace.merge[0].file == str(Path.cwd() / "sub/t/a.jsonl")
+    assert [part.dither for part in trace.merge] == [3.0, "auto"]
+    assert load(write("trace: {file: x, dither: false}\nmodel: llama-3-8b")).trace.dither == "off"
+
+
+def test_files_to_merge_have_to_be_there() -> None:
+    drawn = "{source: azure-conv-like, requests: 9, weight: 1}"
+    path = write(f"trace: {{merge: [{X}, {drawn}, {X}]}}\nmodel: llama-3.2-1b\n")
+    with pytest.raises(InputError) as error:
+        load(path, faults=faults)
+    places = [line.partition(" ")[0] for line in error.value.lines]
+    assert places == ["a.yaml:1:24:", "a.yaml:1:97:"]
+    assert all("no such file; check the path" in line for line in error.value.lines)
+
+
+def test_nothing_about_a_merge_is_inherited_by_another_origin() -> None:
+    merge = f"trace: {{merge: [{X}, {X}], requests: 7, thin: 0.5}}\nmodel: llama-3-8b\n"
+    write(merge, "base.yaml")
+    trace = load(write("extends: base.yaml\ntrace: {file: z, sort: true}\n")).trace
+    assert (trace.merge, trace.requests, trace.thin) == (None, None, 0.5)
+    write("trace: {file: z, sort: true, requests: 7}\nmodel: llama-3-8b\n", "base.yaml")
+    trace = load(write(f"extends: base.yaml\ntrace: {{merge: [{X}, {X}]}}\n")).trace
+    assert (trace.file, trace.sort, trace.requests) == (None, False, None)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +308,7 @@ model: llama-3.1-8b
 """
     assert lines_of(text) == [
         "a.yaml:5:18: trace.prompt_tokens: a length has one of fixed, exponential, uniform, "
-        "lognormal, and this has both exponential and uniform",
+        "lognormal, pareto, mixture, table, and this has both exponential and uniform",
         "a.yaml:6:28: trace.output_tokens.uniform: expected 2 values, got 3",
     ]
 
@@ -393,7 +501,7 @@ def test_a_distribution_replaces_the_parents() -> None:
     child = "extends: base.yaml\ntrace: {output_tokens: {exponential: 9}}\n"
     length = load(write(child)).trace.output_tokens
     assert length is not None
-    assert (length.kind, length.mean, length.fixed) == ("exponential", 9.0, None)
+    assert (length.exponential, length.fixed) == (9.0, None)
 
 
 OWN = "name: n, layers: 1, hidden: 8, heads: 2, kv_heads: 1, head_dim: 4, ffn: 9, vocab: 10"
@@ -439,7 +547,7 @@ def test_errors_of_overrides() -> None:
         "seed=017",
     ]
     assert lines_of(LEAST, *overrides) == [
-        "--set kv=5: kv: expected a map of block_tokens, dtype, got 5",
+        f"--set kv=5: kv: expected a map of {KV_KEYS}, got 5",
         "--set loop: write PATH=VALUE, e.g. --set loop.max_batch=64",
         "--set loop.max_bach=64: loop.max_bach: no such field; did you mean 'max_batch'?",
         "--set seed=017: seed: YAML reads '017' as another number; write a plain decimal",

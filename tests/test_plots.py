@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from matplotlib.figure import Figure
 
 from sim.errors import InputError
 from sim.load import load_points
+from sim.panels import plain_ticks
 from sim.plots import draw_run, draw_study
 from sim.sweep import run_points
 
@@ -52,6 +54,31 @@ def test_another_rate_draws_another_curve(study: Path, tmp_path: Path) -> None:
         draw_run(point, tmp_path / str(number))
         drawn.add((tmp_path / str(number) / "latency.svg").read_bytes())
     assert len(drawn) == 2
+
+
+def test_a_study_of_sessions_names_its_models(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("""
+trace: {source: agent-like, requests: 40, rate: 1 /s, clip_prompt: {to: 500}}
+model: llama-3.2-1b
+sweep: {model: [llama-3.2-1b, llama-3.1-8b], trace.sessions: [closed, open]}
+""")
+    run_points(load_points(tmp_path / "study.yaml"), tmp_path / "out", quiet=True)
+    draw_study(tmp_path / "out", tmp_path / "figures")
+    svg = (tmp_path / "figures" / "latency.svg").read_text()
+    assert "llama-3.2-1b and llama-3.1-8b" in svg
+    for model in ("llama-3.2-1b", "llama-3.1-8b"):
+        assert f"{model}, open" in svg
+        assert f"{model}, closed" in svg
+
+
+@pytest.mark.parametrize("decades", [0.3, 1.0, 2.0, 3.0, 5.0])
+def test_a_log_axis_has_room_for_its_numbers(decades: float) -> None:
+    axes = Figure().subplots()
+    axes.set_xscale("log")
+    axes.plot([30, 30 * 10**decades], [0, 1])
+    plain_ticks(axes.xaxis)
+    low, high = axes.get_xlim()
+    assert 1 <= sum(low <= tick <= high for tick in axes.get_xticks()) <= 11
 
 
 def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:

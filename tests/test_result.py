@@ -16,7 +16,7 @@ from sim.simulate import run
 from sim.sweep import point_id, run_points
 
 FILES = ["environment.json", "iterations.parquet", "requests.parquet", "scenario.json"]
-FILES += ["summary.json"]
+FILES += ["summary.json", "trace.json"]
 SYNTHETIC = {
     "source": "synthetic", "requests": 60, "rate": "40 /s", "prompt_tokens": {"exponential": 30},
     "output_tokens": {"exponential": 12},
@@ -87,7 +87,7 @@ def test_columns_of_the_tables(tmp_path: Path) -> None:
     assert list(requests) == [
         "request_id", "arrival_s", "prompt_tokens", "output_tokens", "status", "reason",
         "admitted_s", "first_token_s", "finished_s", "generated_tokens", "preemptions",
-        "queue_ms", "ttft_ms", "tpot_ms", "e2el_ms",
+        "queue_ms", "ttft_ms", "tpot_ms", "e2el_ms", "session", "waited_for", "think_s",
     ]  # fmt: skip
     iterations = pd.read_parquet(tmp_path / "run" / "iterations.parquet")
     assert list(iterations) == [

@@ -91,7 +91,7 @@ def test_captured_batches_by_default() -> None:
     ],
 )
 def test_lengths(given: Any, expected: tuple[Any, ...]) -> None:
-    length = Length.model_validate(given)
+    length = Length.model_validate(given).law()
     names = ("kind", "mean", "low", "high", "median", "sigma", "cap")
     assert tuple(getattr(length, name) for name in names) == expected
 
@@ -110,7 +110,7 @@ def test_lengths(given: Any, expected: tuple[Any, ...]) -> None:
         ({"trace": {"source": "azure-conv-like"}}, "requests: missing"),
         ({"trace": {"source": "synthetic", "requests": 5}}, "rate: missing.*prompt_tokens: miss"),
         ({"trace": SYNTHETIC | {"sort": True}}, "sort: only with trace.file; remove it"),
-        ({"trace": {"file": "a", "rate": "6 /s"}}, "rate: only with source: synthetic; remove it"),
+        ({"trace": {"file": "a", "rate": "6 /s"}}, "rate: only with source: agent-like, .*synthetic; remove it"),
         ({"trace": SYNTHETIC | {"rate": "0 /s"}}, r"must be 1e-06 /s to 1e\+09 /s, got 0 /s"),
         ({"trace": SYNTHETIC | {"output_tokens": {"cap": 3}}}, "this has none of them"),
         ({"trace": SYNTHETIC | {"output_tokens": {"uniform": [5, 3]}}}, "5 is more than 3"),
@@ -175,6 +175,20 @@ def test_the_hash_is_pinned() -> None:
         {"trace": {"file": "/a.jsonl", "sort": True}},
         {"trace": {"file": "/a.jsonl", "bad_rows": "skip"}},
         {"trace": {"file": "/a.jsonl", "requests": 10}},
+        {"trace": {"file": "/a.jsonl", "dither": "auto"}},
+        {"trace": {"file": "/a.jsonl", "dither": "3 s"}},
+        {"trace": {"file": "/a.jsonl", "window": ["0 s", "9 s"]}},
+        {"trace": {"file": "/a.jsonl", "time_scale": 2}},
+        {"trace": {"file": "/a.jsonl", "thin": 0.5}},
+        {"trace": {"file": "/a.jsonl", "replica": {"index": 0, "of": 2}}},
+        {"trace": {"file": "/a.jsonl", "replica": {"index": 1, "of": 2}}},
+        {"trace": {"file": "/a.jsonl", "replica": {"index": 0, "of": 2, "by": "random"}}},
+        {"trace": {"file": "/a.jsonl", "clip_prompt": {"to": 8192}}},
+        {"trace": {"file": "/a.jsonl", "clip_prompt": {"to": "model"}}},
+        {"trace": {"file": "/a.jsonl", "clip_prompt": {"to": "model", "keep": "first"}}},
+        {"trace": {"merge": [{"file": "/a", "weight": 1}, {"file": "/b", "weight": 1}]}},
+        {"trace": {"merge": [{"file": "/a", "weight": 1}, {"file": "/b", "weight": 2}]}},
+        {"trace": {"merge": [{"file": "/a", "weight": 1}, {"file": "/c", "weight": 1}]}},
         {"trace": SYNTHETIC},
         {"trace": SYNTHETIC | {"rate": "7 /s"}},
         {"trace": SYNTHETIC | {"arrivals": "constant"}},
@@ -220,7 +234,21 @@ def hashes() -> dict[str, str]:
     return {scenario().hash: "the unchanged scenario"}
 
 
-@pytest.mark.parametrize("trace", [SYNTHETIC, {"file": "/a.csv"}], ids=["synthetic", "file"])
+CHANGED = {
+    "merge": [
+        {"file": "/a.csv", "weight": 1, "dither": "3 s"},
+        SYNTHETIC | {"weight": 0.5, "window": ["1 min", "1 h"]},
+    ],
+    "window": ["0 s", "600 s"],
+    "thin": 0.5,
+    "replica": {"index": 0, "of": 4, "by": "session"},
+    "clip_prompt": {"to": "model"},
+}
+
+
+@pytest.mark.parametrize(
+    "trace", [SYNTHETIC, {"file": "/a.csv"}, CHANGED], ids=["synthetic", "file", "changed"]
+)
 def test_resolved_comes_back_from_json(trace: dict[str, Any]) -> None:
     given = scenario(
         name="round", trace=trace, slo={"ttft": "2 s"}, loop={"captured_batches": [1, 8]}
@@ -240,6 +268,16 @@ def test_resolved_is_si_with_the_keys_of_yaml() -> None:
     assert data["trace"]["output_tokens"] == {"exponential": 200.0, "cap": 4096}
     assert "file" not in data["trace"]
     assert data["units"].startswith("SI")
+
+
+def test_resolved_has_only_the_changes_that_are_asked_for() -> None:
+    assert "thin" not in scenario(trace=SYNTHETIC).resolved()["trace"]
+    data = scenario(trace=CHANGED).resolved()["trace"]
+    assert data["window"] == [0.0, 600.0]
+    assert "format" not in data  # of no use without a file
+    assert [part.get("dither") for part in data["merge"]] == [3.0, None]
+    assert data["merge"][0]["file"] == "/a.csv"
+    assert "rate" not in data["merge"][0]
 
 
 def test_scenarios_are_frozen_and_travel_to_workers() -> None:

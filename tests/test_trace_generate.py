@@ -13,7 +13,7 @@ from scipy import stats
 
 from sim.errors import InputError
 from sim.trace.generate import SOURCES, generate
-from sim.trace.inspect import Inspection
+from sim.trace.look.inspection import Inspection
 from sim.trace.lengths import Length, parse_length
 
 if TYPE_CHECKING:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import re
 import tempfile
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.errors import InputError
 from sim.trace.chunk import Chunk, Tally
-from sim.trace.formats import lines_of
+from sim.trace.formats import lines_of, turns_of
+from sim.trace.lines import blocks
 from sim.trace.read import read
 from sim.trace.write import write
 
@@ -59,6 +64,7 @@ CASES: dict[str, tuple[bytes, str]] = {
         "unknown trace format, the first line is '2023",
     ),
     "twice": (VI[:-1] + b",arrived_at\n0,1,1,0\n", "t:1: header: column arrived_at occurs more"),
+    "wide": (VI[:-1] + b",x" * 500_000 + b"\n", "t:1: header: 500,003 columns, no trace has more"),
     "lengths only": (VI.partition(b",")[2] + b"1,1\n", "t:1: header: no arrived_at column"),
     "semicolons": (VI.replace(b",", b";") + b"0;1;1\n", "t:1: columns are separated by ';'"),
     "tabs": (AZ.replace(b",", b"\t"), "t:1: columns are separated by '\\t'; convert to commas"),
@@ -147,13 +153,30 @@ CASES: dict[str, tuple[bytes, str]] = {
     "ids negative": (mooncake(hash_ids=[0, -3]), "hash_ids: -3 is not in 0 to 2^63 - 1"),
     "ids huge": (mooncake(hash_ids=[2**63]), "is not in 0 to 2^63 - 1"),
     "other keys": (b'{"foo": 1}', "t:1: unknown trace format, the first object has the keys 'foo'"),
-    "other publisher": (b'{"chat_id": 1, "timestamp": 0.5}', "a trace of Qwen-Bailian"),
+    "other publisher": (
+        b'{"chat_id": 1, "timestamp": 0.5}',
+        "t:1: parent_chat_id: not there, only 'chat_id, timestamp'",
+    ),
+    "text": (b'{"timestamp": 1, "input": "hi", "output": "ho"}', "t:1: prompts as text without"),
+    "servegen rates": (b"0,1.5,2.0,Gamma,0.5,0.1\n", "t:1: ServeGen's rates of a client"),
+    "servegen silence": (b"600,0,0,,0,0\n", "t:1: ServeGen's rates of a client"),
+    "servegen lengths": (
+        b'{\n  "0": {\n    "input_tokens": "{18: 1.0}"\n  }\n}\n',
+        "t:1: ServeGen's lengths of a client",
+    ),
+    "json array": (b"[\n" + MO[:-1] + b"]", "JSON that is not one object a line; write it so: jq"),
+    "json pretty": (b'{\n"timestamp": 0}', "write it so: jq -c . FILE"),
     # compressed and columnar
     "gzip cut": (b"\x1f\x8b\x08\x00" + b"\0" * 6 + b"\x03", "cannot be read"),
     "gzip broken": (b"\x1f\x8b\x08\x00" + b"\xff" * 60, "cannot be read"),
-    "xz": (b"\xfd7zXZ\0\0", "t: compressed with xz; unpack it first: xz -d FILE"),
-    "zstd": (b"\x28\xb5\x2f\xfd\x04", "t: compressed with zstd; unpack it first: zstd -d FILE"),
-    "bzip2": (b"BZh91AY", "t: compressed with bzip2; unpack it first: bzip2 -d FILE"),
+    "xz cut": (b"\xfd7zXZ\0\0", "t: cannot be read: the packed data end too early"),
+    "xz broken": (b"\xfd7zXZ\0\0" + b"\xff" * 60, "t: cannot be read"),
+    "xz and more": (lzma.compress(VI + b"0,1,1\n") + b"more", "t: cannot be read"),
+    "zstd cut": (b"\x28\xb5\x2f\xfd\x04", "t: cannot be read: Truncated"),
+    "zstd broken": (b"\x28\xb5\x2f\xfd" + b"\xff" * 60, "t: cannot be read"),
+    "bzip2 cut": (b"BZh91AY", "t: cannot be read: the packed data end too early"),
+    "bzip2 broken": (b"BZh91AY&SY" + b"\xff" * 60, "t: cannot be read"),
+    "zip": (b"PK\x03\x04" + b"\0" * 60, "t: a zip archive; unpack it first: unzip FILE"),
     "gzip parquet": (
         gzip.compress(b"PAR1" + b"\0" * 50 + b"PAR1"),
         "t: compressed with gzip, but Parquet is read in place; unpack it first: gzip -d FILE",
@@ -183,8 +206,8 @@ def test_columns_missing_for_the_named_format(tmp_path: Path) -> None:
         read(put(tmp_path, MO), "xml")
     with pytest.raises(InputError, match=r"t:1: columns are separated by ';'; convert to commas"):
         list(read(put(tmp_path, VI.replace(b",", b";")), "vidur"))
-    for format in lines_of:
-        with pytest.raises(InputError, match="t: compressed with xz; unpack it first: xz -d FILE"):
+    for format in [*lines_of, *turns_of]:
+        with pytest.raises(InputError, match="t: cannot be read: the packed data end too early"):
             list(read(put(tmp_path, b"\xfd7zXZ\0\0"), format))
 
 
@@ -252,6 +275,53 @@ def test_a_line_without_end_costs_a_message_not_the_memory(
         tracemalloc.stop()
     assert chunk.prompt_tokens[-1] in (1, 6)
     assert peak < 80 * 2**20
+
+
+PACK = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": lambda data: pa.Codec("zstd").compress(data, asbytes=True),
+}
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_packed_files_read_whole(tmp_path: Path, kind: str) -> None:
+    first, second = VI + b"0,1,1\n1,2,2\n", b"3,3,3\n" * 20_000
+    path = put(tmp_path, PACK[kind](first) + PACK[kind](b"") + PACK[kind](second))
+    assert sum(int(chunk.prompt_tokens.sum()) for chunk in read(path)) == 3 + 3 * 20_000
+    packed = path.read_bytes()
+    for cut in (9, len(packed) // 2, len(packed) - 1):
+        with pytest.raises(InputError, match="t: cannot be read: ") as caught:
+            list(read(put(tmp_path, packed[:cut])))
+        assert len(caught.value.lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit"), [("bzip2", b"\0"), ("xz", b"\n"), ("zstd", b"1,1,1\n"), ("zstd", b"\0")]
+)
+def test_a_bomb_costs_a_message_not_the_memory(tmp_path: Path, kind: str, unit: bytes) -> None:
+    part = PACK[kind](unit * (2**22 // len(unit)))
+    path = put(tmp_path, PACK[kind](VI) + part * 70)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"t: unpacks to more than 2,000 times its size"):
+            for _ in blocks(path, 2**20):
+                pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 80 * 2**20
+
+
+def test_an_xz_header_that_asks_for_gigabytes_gets_none(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**20}]
+    packed = bytearray(lzma.compress(VI + b"0,1,1\n", filters=filters))
+    at = packed.index(b"\x21\x01") + 2  # LZMA2, one byte of properties: the dictionary's size
+    packed[at] = 40  # 4 GiB - 1
+    packed[20:24] = zlib.crc32(packed[12:20]).to_bytes(4, "little")  # of the block header
+    with pytest.raises(InputError, match="t: cannot be read: Memory usage limit exceeded"):
+        list(read(put(tmp_path, bytes(packed))))
 
 
 def test_times_may_count_from_1970(tmp_path: Path) -> None:

@@ -15,12 +15,16 @@ from sim.cli_trace import app
 from sim.errors import InputError
 from sim.trace.chunk import Chunk, Tally
 from sim.trace.generate import generate
-from sim.trace.inspect import Inspection
-from sim.trace.measure import Gaps, Lengths, Timeline, Windows
-from sim.trace.picture import draw
+from sim.trace.look.inspection import Inspection
+from sim.trace.look.lengths import Lengths, Pairs
+from sim.trace.look.picture import draw
+from sim.trace.look.reuse import Reuse
+from sim.trace.look.seen import Seen
+from sim.trace.look.spread import Spread
+from sim.trace.look.summary import summary as make_summary
+from sim.trace.look.times import Gaps, Hours, Timeline, Windows
 from sim.trace.ragged import Ragged
 from sim.trace.read import read
-from sim.trace.reuse import Reuse
 from sim.trace.write import write
 
 TRACES = Path(__file__).parents[1].parent / "shared" / "traces"
@@ -110,14 +114,21 @@ def test_reuse_by_hand() -> None:
     assert (reuse.blocks, reuse.distinct) == (8, 4)
     assert reuse.hit_rate == 0.5
     assert reuse.saved_tokens == 2 * 512 + 512
-    assert reuse.odd_rows == 0
 
 
 def test_reuse_of_a_full_hit_saves_no_more_than_the_prompt() -> None:
     reuse = Reuse(512)
     reuse.add(Ragged.of([(0, 1), (0, 1), ()]), np.array([600, 600, 5]))
     assert reuse.saved_tokens == 600
-    assert reuse.odd_rows == 1
+
+
+def test_a_block_twice_in_its_first_request_is_no_hit() -> None:
+    rows = [(5, 5), (7, 5, 7), (7,)]
+    for cut in range(3):
+        reuse = Reuse(1)
+        reuse.add(Ragged.of(rows[:cut]), np.ones(cut, dtype=np.int64))
+        reuse.add(Ragged.of(rows[cut:]), np.ones(3 - cut, dtype=np.int64))
+        assert (reuse.blocks, reuse.distinct, reuse.misses) == (6, 2, 4)
 
 
 def test_reuse_of_huge_ids_needs_no_huge_memory() -> None:
@@ -125,6 +136,116 @@ def test_reuse_of_huge_ids_needs_no_huge_memory() -> None:
     for _ in range(2):
         reuse.add(Ragged.of([(2**62, 5), (2**62 + 1,)]), np.array([2, 1]))
     assert (reuse.blocks, reuse.distinct) == (6, 3)
+
+
+def test_seen_remembers_small_large_and_negative_ids() -> None:
+    rng, seen, known = np.random.default_rng(0), Seen(), set[int]()
+    for _ in range(30):
+        ids = np.unique(rng.choice([-(2**50), 0, 2**26 - 20, 2**40], 40) + rng.integers(0, 40, 40))
+        assert seen.has(ids).tolist() == [i in known for i in ids.tolist()]
+        seen.add(ids[~seen.has(ids)])
+        known |= set(ids.tolist())
+    assert not seen.full
+
+
+def test_too_many_large_ids_end_the_count_but_not_the_figures() -> None:
+    inspection = Inspection(16)
+    inspection.reuse._seen = Seen(sparse=100)
+    ids = 2**40 + np.arange(400, dtype=np.int64)
+    rows = Ragged(np.concatenate([ids, ids]), np.arange(0, 801, 2))
+    times, tokens = np.arange(400.0), np.full(400, 32)
+    for start in (0, 100):
+        stop = 100 if start == 0 else 400
+        part = slice(start, stop)
+        inspection.add(Chunk(times[part], tokens[part], tokens[part], rows.part(start, stop)))
+    assert not inspection.reuse.exact
+    prefix = make_summary(inspection, Tally())["prefix"]
+    assert prefix["infinite_cache_hit_rate"] == 0.5  # by the curve, which has all references
+    assert prefix["distinct_blocks"] == 400
+    assert prefix["saved_prompt_share"] == pytest.approx(0.5)
+    notes = make_summary(inspection, Tally())["notes"]
+    assert any("are estimates" in note for note in notes)
+
+
+def test_the_spread_of_values_above_its_bound_is_within_a_bin() -> None:
+    values = np.random.default_rng(0).lognormal(0.0, 2.0, 20_000)
+    exact, binned = Spread(), Spread(exact=10)
+    for part in np.array_split(values, 9):
+        exact.add(part)
+        binned.add(part)
+    assert exact.exact
+    assert not binned.exact
+    ours, theirs = binned.summary(), exact.summary()
+    assert ours == pytest.approx(theirs, rel=0.012)
+    assert theirs is not None
+    assert theirs["p90"] == pytest.approx(np.quantile(values, 0.9), rel=1e-3)
+    assert Spread().summary() is None
+
+
+def test_lengths_beyond_the_array_are_counted_too() -> None:
+    values = np.array([1, 9_999_999, 2**18, 2**18 - 1, 2**18, 5])
+    lengths = Lengths()
+    for value in values:
+        lengths.add(np.array([value]))
+    assert lengths.cdf()[0].tolist() == [1, 5, 2**18 - 1, 2**18, 9_999_999]
+    assert (lengths.total, lengths.count) == (values.sum(), 6)
+    assert lengths.quantile(0.5) == np.quantile(values, 0.5)
+
+
+def test_densities_hold_every_request_once() -> None:
+    values = np.random.default_rng(0).geometric(0.001, 5000)
+    lengths = Lengths()
+    lengths.add(values)
+    edges, counts = lengths.density()
+    assert len(edges) == len(counts) + 1
+    assert counts.tolist() == np.histogram(values, edges * (1 - 1e-12))[0].tolist()
+
+
+@pytest.mark.parametrize("most", [100_000, 500])
+def test_rank_correlation_is_scipys_and_its_sample_bounded(most: int) -> None:
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    prompt = rng.geometric(0.05, 20_000)
+    output = prompt // 3 + rng.geometric(0.05, 20_000)
+    pairs = Pairs(most)
+    for start in range(0, 20_000, 777):
+        pairs.add(prompt[start : start + 777], output[start : start + 777])
+    stride = pairs._stride
+    assert 20_000 / stride <= most
+    expected = spearmanr(prompt[::stride], output[::stride]).statistic
+    assert pairs.spearman() == pytest.approx(expected, abs=1e-12)
+
+
+def test_no_rank_correlation_where_nothing_varies() -> None:
+    pairs = Pairs()
+    assert pairs.spearman() is None
+    pairs.add(np.array([1, 2, 3]), np.array([5, 5, 5]))
+    assert pairs.spearman() is None
+
+
+def test_hours_of_a_day_by_hand() -> None:
+    hours = Hours()
+    # two requests in hour 0 of the first day, one in hour 1 of the second
+    hours.add(np.array([0.0, 10.0, 90_001.0]))
+    assert hours.profile(80_000.0) is None
+    found = hours.profile(93_600.0)  # a day and two hours
+    assert found is not None
+    mean = 3 / 93_600.0
+    assert found[0] == pytest.approx(2 / 7200 / mean)
+    assert found[1] == pytest.approx(1 / 7200 / mean)
+    assert found[2:].sum() == 0
+
+
+def test_traffic_that_stops_is_told_from_traffic_that_is_slow() -> None:
+    rng = np.random.default_rng(0)
+    ones = np.ones(3000, dtype=np.int64)
+    slow = np.cumsum(rng.exponential(30.0, 3000))
+    burst = np.cumsum(rng.exponential(0.2, 3000)) + 200.0 * (np.arange(3000) // 300)
+    for times, expected in ((slow, False), (burst, True)):
+        inspection = Inspection()
+        inspection.add(Chunk(times, ones, ones))
+        assert inspection.on_off == expected
 
 
 # the command --------------------------------------------------------------------------------
@@ -148,7 +269,10 @@ def test_figures_of_a_small_trace(tmp_path: Path) -> None:
         "10s": None,
         "60s": None,
     }
-    assert found["bad_rows"] == {"skipped": 1, "reasons": {"zero prompt tokens": 1}}
+    assert found["bad_rows"]["skipped"] == 1
+    ((reason, count),) = found["bad_rows"]["reasons"].items()
+    assert "prompt tokens" in reason
+    assert count == 1
     assert found["prefix"] is None
 
 
@@ -174,6 +298,11 @@ def test_real_azure_figures() -> None:
         [1.38514, 3.857, 16.1283], rel=1e-5
     )
     assert found["prompt_tokens"]["p90"] == 2734.5
+    assert found["prompt_output_spearman"] == pytest.approx(0.0727509, abs=5e-8)
+    assert found["empty_windows_share"] == pytest.approx(
+        {"1s": 0.010854, "10s": 0.0, "60s": 0.0}, abs=5e-7
+    )
+    assert not found["on_off_traffic"]
     assert found["notes"] == []
 
 
@@ -185,9 +314,16 @@ def test_real_mooncake_figures() -> None:
     assert f"{found['prefix']['infinite_cache_hit_rate']:.3f}" == "0.366"
     assert found["prefix"]["saved_prompt_share"] == pytest.approx(0.373624, abs=5e-7)
     assert found["duplicate_times_share"] == pytest.approx(0.90192, abs=5e-6)
-    (note,) = found["notes"]
+    (note,) = (note for note in found["notes"] if "grid" in note)
     assert "grid of 3 s" in note
-    assert "36.6 %" in run("inspect", MOONCAKE).output
+    lru = found["prefix"]["lru"]
+    assert lru["method"] == "exact"
+    rates = [lru["hit_rate_by_capacity_blocks"][size] for size in ("1000", "10000", "100000")]
+    assert rates == pytest.approx([0.0445303, 0.211598, 0.363688], abs=5e-7)
+    assert found["prefix"]["reuse_time_s"]["p50"] == pytest.approx(113.999)
+    assert found["prefix"]["used_once_blocks_share"] == pytest.approx(0.758499, abs=5e-7)
+    assert found["prefix"]["references_per_block"]["max"] == 12_031
+    assert "36.64 %" in run("inspect", MOONCAKE).stdout
 
 
 def test_a_grid_of_whole_seconds_is_noted(tmp_path: Path) -> None:
@@ -198,15 +334,6 @@ def test_a_grid_of_whole_seconds_is_noted(tmp_path: Path) -> None:
     times = np.sort(np.random.default_rng(0).uniform(0, 50, 100))
     path.write_text(VIDUR + "".join(f"{t},5,5\n" for t in times))
     assert summary(path)["notes"] == []
-
-
-def test_a_block_size_that_does_not_fit_is_noted(tmp_path: Path) -> None:
-    path = tmp_path / "t.jsonl"
-    row = {"timestamp": 0, "input_length": 33, "output_length": 5, "hash_ids": [0, 1, 2]}
-    path.write_text(json.dumps(row))
-    assert "is the block size another?" in summary(path)["notes"][0]
-    found = run("inspect", path, "--json", "--block-tokens", 16)
-    assert json.loads(found.stdout)["notes"] == []
 
 
 def test_text_for_a_pipe_has_no_boxes_and_no_colours(tmp_path: Path) -> None:
@@ -225,7 +352,7 @@ def test_pictures_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     for chunk in generate("mooncake-conversation-like", 2000, 0):
         inspection.add(chunk)
     for name in ("a.svg", "b.svg"):
-        draw(inspection, "title", tmp_path / name)
+        draw([("trace", inspection)], "title", tmp_path / name)
     svg = (tmp_path / "a.svg").read_bytes()
     assert svg == (tmp_path / "b.svg").read_bytes()
     assert b"<dc:date>" not in svg
@@ -236,8 +363,8 @@ def test_pictures_of_odd_traces(tmp_path: Path) -> None:
         inspection = Inspection()
         ones = np.ones(len(times), dtype=np.int64)
         inspection.add(Chunk(np.array(times), ones, ones))
-        inspection.summary(Tally())
-        draw(inspection, "odd", tmp_path / f"{number}.png")
+        make_summary(inspection, Tally())
+        draw([("trace", inspection)], "odd", tmp_path / f"{number}.png")
         assert (tmp_path / f"{number}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -254,7 +381,7 @@ def test_generate_and_convert(tmp_path: Path) -> None:
     result = run("generate", "mooncake-conversation-like", "--requests", 300, "--out", made)
     assert result.output == f"{made}: 300 requests\n"
     result = run("convert", made, out, "--to", "mooncake", "--limit", 200)
-    assert result.output == f"{out}: 200 requests\n"
+    assert result.stdout == f"{out}: 200 requests\n"
     (ours,) = read(out)
     (theirs,) = generate("mooncake-conversation-like", 200, 0)
     assert ours.block_ids == theirs.block_ids
@@ -277,8 +404,10 @@ def test_convert_stops_at_bad_rows_unless_told_to_skip(tmp_path: Path) -> None:
     result = run("convert", path, out, "--to", "vidur")
     assert isinstance(result.exception, InputError)
     assert not out.exists()
-    result = run("convert", path, out, "--to", "vidur", "--skip-bad")
-    assert result.output == f"{out}: 1 requests, 1 bad rows left out\n"
+    result = run("convert", path, out, "--to", "vidur", "--on-error", "skip")
+    assert result.stdout == f"{out}: 1 requests, 1 rows left out\n"
+    assert f"{path}: 1 rows left out: 1 zero output tokens\n" in result.stderr
+    assert f"{path}:3:6: num_decode_tokens: 0 tokens" in result.stderr
 
 
 def test_memory_does_not_grow_with_the_trace() -> None:
@@ -316,21 +445,17 @@ SYNTHETIC = ("generate", "synthetic", "--rate", 2, "--prompt", "fixed:9", "--out
         (
             ("generate", "azure-conv-like", *SYNTHETIC[2:], "--arrivals", "gamma"),
             [
-                f"--{name}: only with synthetic; remove it"
-                for name in ("rate", "prompt", "output", "arrivals")
+                f"--{name}: means nothing to azure-conv-like, which takes --diurnal, "
+                "--start-hour; remove it"
+                for name in ("rate", "arrivals", "prompt", "output")
             ],
         ),
         (
-            ("generate", "mooncake-conversation-like", "--arrivals", "poisson"),
-            ["--arrivals: only with synthetic; remove it"],
-        ),
-        (
             ("generate", "azure-conv-like", "--burstiness", 1),
-            ["--burstiness: only with synthetic; remove it"],
-        ),
-        (
-            ("generate", "azure-conv-like", "--arrivals", "foo"),
-            ["--arrivals: 'foo' is unknown; write one of poisson, gamma, constant"],
+            [
+                "--burstiness: means nothing to azure-conv-like, which takes --diurnal, "
+                "--start-hour; remove it"
+            ],
         ),
         (
             (*SYNTHETIC, "--arrivals", "foo"),
@@ -358,13 +483,18 @@ SYNTHETIC = ("generate", "synthetic", "--rate", 2, "--prompt", "fixed:9", "--out
         ),
         (
             ("generate", "synthetic", "--output", "fixed:3"),
-            [f"--{name}: missing; synthetic needs it" for name in ("rate", "prompt")],
+            [
+                "--rate: missing; synthetic needs it: requests a second (agent-like: sessions), "
+                "e.g. 6 /s",
+                "--prompt: missing; synthetic needs it: lengths of prompts, e.g. 1024",
+            ],
         ),
         (
             ("generate", "foo", "--rate", 2),
             [
-                "SOURCE: 'foo' is unknown; write one of azure-conv-like, "
-                "mooncake-conversation-like, synthetic"
+                "NAME: 'foo' is unknown; write one of azure-conv-like, azure-code-like, "
+                "mooncake-conversation-like, mooncake-synthetic-like, agent-like, reasoning-like, "
+                "servegen, poisson, gamma, constant, on-off, synthetic"
             ],
         ),
     ],

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sim.errors import InputError
-from sim.trace.chunk import Chunk
+from sim.trace.chunk import Chunk, Tally
 from sim.trace.formats.columns import block_tokens
 from sim.trace.generate import generate
+from sim.trace.names import WRITABLE
 from sim.trace.ragged import Ragged
 from sim.trace.read import read
 from sim.trace.write import write
@@ -33,32 +32,6 @@ def chunk_of(times_ms: list[int], ids: bool) -> Chunk:
     return Chunk((start - start[0]) / 1e3, prompt, 5 + np.arange(n, dtype=np.int64), rows)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("traces")
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.integers(0, 10**7), min_size=1, max_size=9),
-    st.booleans(),
-    st.sampled_from(["mooncake", "vidur", "parquet"]),
-    st.integers(1, 4),
-)
-def test_round_trip(folder: Path, times: list[int], ids: bool, format: str, rows: int) -> None:
-    chunk = chunk_of(times, ids)
-    path = folder / "trace"
-    assert write(chunk.split(rows), path, format) == len(chunk)  # type: ignore[arg-type]
-    (back,) = read(path)
-    assert np.array_equal(back.arrival_s, chunk.arrival_s)
-    assert np.array_equal(back.prompt_tokens, chunk.prompt_tokens)
-    assert np.array_equal(back.output_tokens, chunk.output_tokens)
-    if format == "vidur":
-        assert back.block_ids is None
-    elif ids:
-        assert back.block_ids == chunk.block_ids
-
-
 def test_mooncake_lines_and_fresh_ids(tmp_path: Path) -> None:
     chunk = Chunk(np.array([0.0, 1.2346]), np.array([513, 512]), np.array([1, 2]))
     write([chunk.part(0, 1), chunk.part(1, 2)], tmp_path / "t", "mooncake")
@@ -69,19 +42,22 @@ def test_mooncake_lines_and_fresh_ids(tmp_path: Path) -> None:
 
 
 def test_parquet_keeps_the_block_size(tmp_path: Path) -> None:
-    write([chunk_of([0, 5], ids=True)], tmp_path / "t", "parquet", block_tokens=64)
-    assert block_tokens(tmp_path / "t") == 64
+    chunk = chunk_of([0, 5], ids=True)
+    write([chunk], tmp_path / "t", "parquet", tally=Tally(block_tokens=256))
+    assert block_tokens(tmp_path / "t") == 256
+    write([chunk], tmp_path / "t", "parquet", block_tokens=512)
+    assert block_tokens(tmp_path / "t") == 512
     assert [len(c) for c in read(tmp_path / "t", chunk_rows=1)] == [1, 1]
 
 
 def test_the_same_trace_gives_the_same_bytes(tmp_path: Path) -> None:
-    for format in ("mooncake", "vidur", "parquet"):
+    for format in WRITABLE:
         for name in "ab":
             write(generate("azure-conv-like", 50, 1), tmp_path / name, format)  # type: ignore[arg-type]
         assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-@pytest.mark.parametrize("format", ["mooncake", "vidur", "parquet"])
+@pytest.mark.parametrize("format", WRITABLE)
 def test_nothing_is_left_when_the_source_fails(tmp_path: Path, format: str) -> None:
     path = tmp_path / "t"
     path.write_text("before")

@@ -22,15 +22,19 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 
 from sim.models import ModelShape
 from sim.scenario import Scenario
 from sim.simulate import run
+from sim.trace.chunk import Chunk, Links
+from sim.trace.ragged import Ragged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sim.profile import Profile
 
@@ -151,6 +155,7 @@ class Ran:
     requests: pd.DataFrame
     iterations: pd.DataFrame
     summary: dict[str, Any]
+    trace: dict[str, Any]
 
     def ticks(self, column: str) -> list[float]:
         """A column of request times in ticks."""
@@ -166,10 +171,53 @@ class Ran:
         return [(*t, *o) for t, o in zip(times, others, strict=True)]
 
 
-def play(scenario: Scenario, engine: str = "leap") -> Ran:
-    """Runs *scenario* and reads its files back."""
+@dataclass(frozen=True)
+class Turn:
+    """A request of a trace with links; times in ticks.
+
+    `at` is when it is sent if it waits for nobody, `after` the numbers of turns before it in the
+    list, and `delay` what passes after the last of their answers.
+    """
+
+    at: float = 0.0
+    prompt: int = 8
+    output: int = 1
+    session: str = ""
+    after: tuple[int, ...] = ()
+    delay: float = 0.0
+
+
+def linked(turns: Sequence[Turn]) -> list[Chunk]:
+    """*turns* as the chunks of a trace (two, so that there is a border), by earliest time."""
+    earliest: list[float] = []
+    for turn in turns:
+        ready = [earliest[number] + turn.delay * TICK for number in turn.after]
+        earliest.append(max([turn.at * TICK, *ready]))
+    order = sorted(range(len(turns)), key=lambda number: (earliest[number], number))
+    position = {number: place for place, number in enumerate(order)}
+    rows = [turns[number] for number in order]
+    links = Links(
+        [turn.session for turn in rows],
+        Ragged.of([position[number] for number in turn.after] for turn in rows),
+        np.array([turn.delay * TICK for turn in rows]),
+        np.full(len(rows), np.nan),
+    )
+    prompts, outputs = ([getattr(turn, name) for turn in rows] for name in ("prompt", "output"))
+    chunk = Chunk(
+        np.array([earliest[number] for number in order]), np.array(prompts), np.array(outputs),
+        links=links,
+    )  # fmt: skip
+    return list(chunk.split(-(-len(rows) // 2)))
+
+
+def play(scenario: Scenario, engine: str = "leap", chunks: Sequence[Chunk] = ()) -> Ran:
+    """Runs *scenario* and reads its files back; *chunks* replace its trace, if there are any."""
     with tempfile.TemporaryDirectory() as folder:
-        run(scenario, Path(folder), engine)
+        if chunks:
+            with patch("sim.workload.original", lambda *_: iter(chunks)):
+                run(scenario, Path(folder), engine)
+        else:
+            run(scenario, Path(folder), engine)
         return read_run(Path(folder))
 
 
@@ -179,4 +227,7 @@ def read_run(folder: Path) -> Ran:
     requests, iterations = (
         pd.read_parquet(table) if table.exists() else pd.DataFrame() for table in tables
     )
-    return Ran(requests, iterations, json.loads((folder / "summary.json").read_text()))
+    summary, trace = (
+        json.loads((folder / name).read_text()) for name in ("summary.json", "trace.json")
+    )
+    return Ran(requests, iterations, summary, trace)

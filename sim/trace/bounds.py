@@ -15,9 +15,18 @@ MAX_SECONDS = 1e9
 MAX_STAMP_S = 2.0**32
 """A time as a file has it, which may count from 1970 (to 2106); a float resolves 0.5 us."""
 MAX_BLOCK_TOKENS = 65_536
+MAX_REPLICAS = 1_000_000
+MAX_SOURCES = 64
+"""Of a merged trace."""
 
 # least and largest value of what a generator takes
 RATE_PER_S = (1e-6, 1e9)
 RATE_SCALE = (1e-6, 1e6)
 BURSTINESS = (1e-3, 1e6)
 SIGMA = (0.0, 10.0)
+ALPHA = (0.05, 1e3)
+"""Exponent of a Pareto tail."""
+MAX_PARTS = 32
+"""Of a mixture of lengths."""
+PERIOD_S = (1e-3, 1e9)
+"""Mean length of an on or off period."""

@@ -6,7 +6,7 @@ Readers and generators yield chunks, so a trace larger than memory never exists 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,13 +105,18 @@ class Tally:
     told_by: str = ""
     block_tokens: int | None = None
     """Prompt tokens of a prefix block id, or None where there are no ids (yet)."""
+    last_block: Literal["partial", "full"] = "partial"
+    """Whether a last block that is not full has an id ("partial": ceil), or not ("full": floor)."""
     notes: list[str] = field(default_factory=list)
     """What a user should know: columns not used, how a quirk was read."""
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    """What was changed on the way, in order: JSON-able, `change` its name, then its settings and
+    counts."""
 
-    def skip(self, reason: str) -> None:
-        """Count one bad row under *reason*."""
-        self.skipped += 1
-        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+    def skip(self, reason: str, rows: int = 1) -> None:
+        """Count *rows* that are left out under *reason*."""
+        self.skipped += rows
+        self.reasons[reason] = self.reasons.get(reason, 0) + rows
 
     def note(self, text: str) -> None:
         """Remember a remark, once."""

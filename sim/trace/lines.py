@@ -6,14 +6,13 @@ ends, or a gigabyte on one line, costs a message and not the memory.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING
 
 from sim.errors import InputError
 
 from .naming import said
+from .packed import MAGIC_BYTES, packing, unpacked
 from .rows import BadRowError
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BLOCK_BYTES = 256 * 1024
-GZIP_MAGIC = b"\x1f\x8b"
+_ENDLESS_BYTES = 2**30  # a line that goes on for so long is not read to its end
 _BOMS = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
@@ -29,7 +28,6 @@ _BOMS = {
     b"\xfe\xff": "UTF-16",
 }
 _UTF8_BOM = b"\xef\xbb\xbf"
-_PACKED = {b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,35 +65,30 @@ def check_file(path: Path) -> None:
 
 def unreadable(path: Path, error: Exception) -> InputError:
     """The finding for a file that the system or a decompressor will not give out."""
-    why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    why = said(text.splitlines()[0][:300])
     return InputError(
         f"{said(path)}: cannot be read: {why}; check access rights and the file itself"
     )
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """*path* opened for reading, unpacked if it is gzip; raises `InputError`."""
+    """*path* opened for reading, unpacked if it is packed; raises `InputError`."""
     check_file(path)
-    packed = first_bytes(path).startswith(GZIP_MAGIC)
+    kind = packed_as(path)
     try:
-        return cast("IO[bytes]", gzip.open(path)) if packed else path.open("rb")
+        return path.open("rb") if kind is None else unpacked(path, kind)
     except OSError as error:
         raise unreadable(path, error) from error
 
 
-def first_bytes(path: Path) -> bytes:
-    """What the file begins with; raises `InputError` if it is packed in a way we do not unpack."""
+def packed_as(path: Path) -> str | None:
+    """How the file is packed (gzip, xz, zstd, bzip2), or None if it is not; raises `InputError`."""
     try:
         with path.open("rb") as file:
-            magic = file.read(6)
+            return packing(path, file.read(MAGIC_BYTES))
     except OSError as error:
         raise unreadable(path, error) from error
-    for start, name in _PACKED.items():
-        if magic.startswith(start):
-            raise InputError(
-                f"{said(path)}: compressed with {name}; unpack it first: {name} -d FILE"
-            )
-    return magic
 
 
 def head(path: Path, size: int = 64 * 1024) -> bytes:
@@ -118,14 +111,15 @@ def strip_bom(path: Path, data: bytes) -> bytes:
 def _guarded_read(path: Path, file: IO[bytes], size: int, *, line: bool = False) -> bytes:
     try:
         return file.readline(size) if line else file.read(size)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, MemoryError) as error:
         raise unreadable(path, error) from error
 
 
 def blocks(path: Path, line_limit: int) -> Iterator[Block]:
     """The lines of *path* in blocks; of a line above *line_limit* only its head is kept.
 
-    What is kept of such a line is longer than *line_limit*, so that the caller can tell.
+    What is kept of such a line is longer than *line_limit*, so that the caller can tell. Blocks
+    of nothing but blank lines are left out.
     """
     with open_bytes(path) as file:
         number = 1
@@ -134,13 +128,26 @@ def blocks(path: Path, line_limit: int) -> Iterator[Block]:
                 data = strip_bom(path, data)
             if not data.endswith(b"\n"):
                 data += _guarded_read(path, file, line_limit + 1, line=True)
-                while not data.endswith(b"\n"):  # too long, or the end of the file
-                    if not (rest := _guarded_read(path, file, BLOCK_BYTES, line=True)):
-                        break
-                    if rest.endswith(b"\n"):
-                        data += b"\n"
-            yield Block(number, data)
+                if not data.endswith(b"\n"):  # too long, or the end of the file
+                    data += _line_end(path, file, number + data.count(b"\n"))
+            if data and not data.isspace():
+                yield Block(number, data)
             number += data.count(b"\n")
+
+
+def _line_end(path: Path, file: IO[bytes], number: int) -> bytes:
+    """Read on to the end of line *number*: the line end, or nothing at the end of the file."""
+    left = _ENDLESS_BYTES
+    while rest := _guarded_read(path, file, BLOCK_BYTES, line=True):
+        if rest.endswith(b"\n"):
+            return b"\n"
+        left -= len(rest)
+        if left < 0:
+            raise InputError(
+                f"{said(path)}:{number}: the line is longer than 1 GiB; "
+                "is this a trace, one request a line?"
+            )
+    return b""
 
 
 def text_of(line: bytes, limit: int) -> str:

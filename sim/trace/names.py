@@ -22,7 +22,7 @@ FORMATS = {
     "parquet": "our Parquet",
 }
 """Each format that is read, with what it is."""
-WRITABLE = ("mooncake", "vidur", "parquet")
+WRITABLE = ("mooncake", "agentic-mooncake", "vidur", "parquet")
 SESSIONS = ("auto", "open", "closed")
 """How sessions are replayed: as recorded (open), each turn after the answers it waits for (closed),
 or closed where the trace has delays (auto)."""

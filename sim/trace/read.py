@@ -6,6 +6,7 @@ One rule: what comes out is valid (times from 0 and non-decreasing, lengths at l
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,16 @@ import numpy as np
 from sim.errors import InputError, shown
 
 from . import turns
+from .blocks import Blocks, check_size
 from .bounds import MAX_SECONDS
 from .chunk import Chunk, Tally
 from .detect import explain
-from .formats import columns, lines_of, turns_of
+from .formats import columns, lines_of, linked, turns_reader
 from .lines import Block, check_file
 from .names import FORMATS
 from .naming import said
 from .ragged import Ragged
-from .rows import Adapter, BadRowError, Findings, OnBadRow, Row, Rows, stack
+from .rows import Adapter, BadRowError, Findings, OnBadRow, Row, Rows, no_requests, stack
 from .turns import Replay
 
 if TYPE_CHECKING:
@@ -49,8 +51,8 @@ def read(
     requests. *sort* puts the requests in order of time (ties in order of the file) and loads the
     whole trace, as formats with sessions do in any case. *bad_rows* "skip" leaves rows out that
     are no requests and counts them in *tally*, which is filled while reading. *block_tokens* are
-    the prompt tokens of a prefix block id; None finds them out by the ids. *replay* says what
-    becomes of sessions.
+    the prompt tokens of a prefix block id; None finds them out by the ids, see `blocks`. *replay*
+    says what becomes of sessions.
 
     Raises `InputError` at once for a file that cannot be used, and while reading for bad rows
     (up to ten of the same block together) and for times that go back.
@@ -63,35 +65,48 @@ def read(
         raise InputError(
             f"format: {shown(format)} is unknown; write auto or one of {', '.join(FORMATS)}"
         )
+    if block_tokens is not None:
+        check_size("block tokens", block_tokens)
     tally = Tally() if tally is None else tally
     tally.format, tally.told_by = explain(path) if format == "auto" else (format, "--format")
-    if tally.format in turns_of:
+    reader = turns_reader(tally.format, path)
+    if reader is not None:
         findings = Findings(path, bad_rows, tally)
         how = Replay() if replay is None else replay
-        found = turns_of[tally.format](path, findings, tally, how)
+        how = replace(how, block_tokens=block_tokens) if block_tokens is not None else how
+        found = reader(path, findings, tally, how)
         return turns.chunks(found, path, findings, tally, how, limit=limit, chunk_rows=chunk_rows)
-    return _chunks(path, tally.format, limit, sort, bad_rows, tally, chunk_rows)
+    size = Blocks(path, tally, block_tokens)
+    if tally.format == "parquet":
+        findings = Findings(path, bad_rows, tally, unit="row ")
+        if columns.has_links(path):
+            how = Replay() if replay is None else replay
+            return linked.chunks(
+                path, findings, tally, size, how, limit=limit, sort=sort, chunk_rows=chunk_rows
+            )
+        parts = columns.parquet_rows(path, findings, tally, chunk_rows)
+        parts = _fitting(parts, size, findings, None if sort else limit)
+        return _chunks(parts, path, columns.TIME, "row", findings, tally, limit, sort, chunk_rows)
+    findings = Findings(path, bad_rows, tally)
+    adapter, stream = lines_of[tally.format](path, tally)
+    parts = _text_rows(path, adapter, stream, findings, size, None if sort else limit)
+    clock = (adapter.time_key, adapter.ticks_per_s)
+    return _chunks(parts, path, clock, "line", findings, tally, limit, sort, chunk_rows)
 
 
 def _chunks(
+    parts: Iterator[Rows],
     path: Path,
-    format: str,
+    clock: tuple[str, float],
+    unit: str,
+    findings: Findings,
+    tally: Tally,
     limit: int | None,
     sort: bool,
-    bad_rows: OnBadRow,
-    tally: Tally,
     chunk_rows: int,
 ) -> Iterator[Chunk]:
-    unit = "row" if format == "parquet" else "line"
-    if format == "parquet":
-        key, ticks_per_s = columns.NAMES[0], 1.0
-        findings = Findings(path, bad_rows, tally, unit="row ")
-        parts = columns.parquet_rows(path, findings, chunk_rows)
-    else:
-        findings = Findings(path, bad_rows, tally)
-        first, stream = lines_of[format](path, tally)
-        key, ticks_per_s = first.time_key, first.ticks_per_s
-        parts = _text_rows(first, stream, findings, None if sort else limit)
+    """The good rows in *parts* as chunks; *clock* is the key of the times, and ticks a second."""
+    key, ticks_per_s = clock
     if sort:
         parts = _sorted(parts)
     start = last = None
@@ -109,26 +124,75 @@ def _chunks(
         yield from Chunk(arrival_s, rows.prompt, rows.output, rows.ids).split(chunk_rows)
     findings.check()
     if last is None:
-        why = f", {tally.skipped} bad rows skipped" if tally.skipped else ""
-        raise InputError(f"{said(path)}: no requests in the file{why}; fetch or write it again")
+        raise no_requests(path, tally)
 
 
 def _text_rows(
-    adapter: Adapter, stream: Iterator[Block], findings: Findings, limit: int | None
+    path: Path,
+    adapter: Adapter,
+    stream: Iterator[Block],
+    findings: Findings,
+    size: Blocks,
+    limit: int | None,
 ) -> Iterator[Rows]:
-    got = 0
+    """The good rows of a text file, at most *limit*; of what comes after them nothing is said."""
+    left = limit
     for block in stream:
-        clean = adapter.clean(block.data)
-        if clean is not None:
-            lines = np.arange(block.first, block.first + len(clean[0]), dtype=np.int64)
-            time, prompt, output, ids = clean
-            rows = Rows(time, prompt, output, lines, ids)
-        else:
-            rows = careful(adapter, block, findings, None if limit is None else limit - got)
-        got += len(rows)
-        yield rows
-        if limit is not None and got >= limit:
+        rest: Block | None = block
+        while rest is not None and (left is None or left > 0):
+            clean = adapter.clean(rest.data)
+            if clean is not None:
+                lines = np.arange(rest.first, rest.first + len(clean[0]), dtype=np.int64)
+                time, prompt, output, ids = clean
+                rows = findings.served(Rows(time, prompt, output, lines, ids))
+                size.look(rows.prompt, rows.ids)
+                rest = None
+            else:
+                if left is not None and not size.known:
+                    # the size is told by all rows of the block, whatever the limit
+                    sample = careful(adapter, rest, Findings(path, "skip", Tally()))
+                    size.look(sample.prompt, sample.ids)
+                rows = careful(adapter, rest, findings, left)
+                size.look(rows.prompt, rows.ids)
+                rest = _after(rest, int(rows.lines[-1])) if left == len(rows) else None
+            rows = _fit(rows, size, findings, left)
+            left = None if left is None else left - len(rows)
+            yield rows
+        if left is not None and left <= 0:
             return
+
+
+def _after(block: Block, line: int) -> Block | None:
+    """The lines of *block* after number *line*, or None."""
+    rest = block.data.split(b"\n", line - block.first + 1)[-1]
+    return Block(line + 1, rest) if rest and line < block.first + block.data.count(b"\n") else None
+
+
+def _fitting(
+    parts: Iterator[Rows], size: Blocks, findings: Findings, limit: int | None
+) -> Iterator[Rows]:
+    """The rows of *parts* whose number of block ids is right, about *limit* of them."""
+    left = limit
+    for rows in parts:
+        size.look(rows.prompt, rows.ids)
+        rows = _fit(rows, size, findings, left)
+        left = None if left is None else left - len(rows)
+        yield rows
+        if left is not None and left <= 0:
+            return
+
+
+def _fit(rows: Rows, size: Blocks, findings: Findings, left: int | None) -> Rows:
+    """The first *left* of *rows* with the right number of block ids; others go to *findings*."""
+    wrong = size.wrong(rows.prompt, rows.ids)
+    if not wrong.any():
+        return rows if left is None else rows.take(slice(left))
+    good = np.flatnonzero(~wrong)[:left]
+    end = good[-1] if left is not None and len(good) == left else len(rows)
+    counts = rows.ids.lengths if rows.ids is not None else np.zeros(len(rows), dtype=np.int64)
+    for at in np.flatnonzero(wrong[:end]).tolist():
+        findings.add(int(rows.lines[at]), size.bad(int(rows.prompt[at]), int(counts[at])))
+    return rows.take(good)
 
 
 def careful(adapter: Adapter, block: Block, findings: Findings, limit: int | None = None) -> Rows:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 MAX_FINDINGS = 10
 OnBadRow = Literal["error", "skip"]
+# reasons of requests that were never served
+FAILED = "failed request"
+NO_PROMPT = "no prompt tokens"
 
 # time in the format's ticks, prompt tokens, output tokens, prefix block ids
 Row = tuple[int | float, int, int, tuple[int, ...] | None]
@@ -46,6 +49,13 @@ class BadRowError(Exception):
         self.column = column
 
 
+class NotServedError(BadRowError):
+    """A row as it should be, of a request that was never served: no tokens went in or came out.
+
+    It is kept apart and counted, whatever is to become of bad rows.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Good rows as columns; `time` in ticks of the format, `lines` their numbers in the file."""
@@ -55,6 +65,17 @@ class Rows:
     output: NDArray[np.int64]
     lines: NDArray[np.int64]
     ids: Ragged | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """All rows of *parts*, one after another, without their ids."""
+        none = np.zeros(0, dtype=np.int64)
+        return cls(
+            np.concatenate([part.time for part in parts] or [np.zeros(0)]),
+            np.concatenate([part.prompt for part in parts] or [none]),
+            np.concatenate([part.output for part in parts] or [none]),
+            np.concatenate([part.lines for part in parts] or [none]),
+        )
 
     def __len__(self) -> int:
         return len(self.time)
@@ -89,12 +110,17 @@ class Adapter(Protocol):
     def clean(self, data: bytes) -> Columns | None:
         """All rows of *data* at once if each line is plainly good, else None.
 
-        Never more lenient than `row`, which is the specification.
+        Never more lenient than `row`, which is the specification; but where `row` raises
+        `NotServedError`, the row is there with its 0 tokens (see `Findings.served`).
         """
 
 
 class Findings:
-    """Collects bad rows of one file: up to ten in one `InputError`, or counts in a tally."""
+    """Collects bad rows of one file: up to ten in one `InputError`, or in a tally.
+
+    The tally gets a count by reason and the first ten in words. Requests that were never served
+    are counted there in any case, and not among the ten.
+    """
 
     def __init__(self, path: Path, bad_rows: OnBadRow, tally: Tally, unit: str = "") -> None:
         self._name = said(path)
@@ -105,18 +131,40 @@ class Findings:
 
     def add(self, line: int, bad: BadRowError) -> None:
         """Take one bad row at *line*; raises `InputError` when ten have come together."""
-        if self._skip:
+        if isinstance(bad, NotServedError):
             self._tally.skip(bad.reason)
             return
         column = "" if bad.column is None else f":{bad.column}"
-        self._lines.append(f"{self._name}:{self._unit}{line}{column}: {bad.text}")
+        text = f"{self._name}:{self._unit}{line}{column}: {bad.text}"
+        if self._skip:
+            self._tally.skip(bad.reason)
+            if len(self._tally.examples) < MAX_FINDINGS:
+                self._tally.examples.append(text)
+            return
+        self._lines.append(text)
         if len(self._lines) >= MAX_FINDINGS:
             raise InputError([*self._lines, f"... stopped after {MAX_FINDINGS}"])
+
+    def served(self, rows: Rows) -> Rows:
+        """*rows* without those of 0 tokens, which are counted."""
+        failed, empty = rows.output == 0, rows.prompt == 0
+        if not (failed.any() or empty.any()):
+            return rows
+        for reason, which in ((FAILED, failed), (NO_PROMPT, empty & ~failed)):
+            if count := int(which.sum()):
+                self._tally.skip(reason, count)
+        return rows.take(np.nonzero(~(failed | empty))[0])
 
     def check(self) -> None:
         """Raise `InputError` with what was collected, if anything was."""
         if self._lines:
             raise InputError(self._lines)
+
+
+def no_requests(path: Path, tally: Tally) -> InputError:
+    """The finding about a file without one good row."""
+    why = f", {tally.skipped} bad rows skipped" if tally.skipped else ""
+    return InputError(f"{said(path)}: no requests in the file{why}; fetch or write it again")
 
 
 def stack(rows: Sequence[Row], lines: Sequence[int], time_type: type[np.generic]) -> Rows:

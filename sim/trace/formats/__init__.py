@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.errors import InputError
 from sim.trace.lines import Block, blocks
-from sim.trace.naming import said
 
-from . import mooncake, table
+from . import (
+    agentic,
+    aibrix,
+    applied_compute,
+    azure,
+    bailian,
+    burstgpt,
+    llmservingsim,
+    mooncake,
+    mooncake_sessions,
+    splitwise,
+    vidur,
+    weka,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,35 +40,34 @@ if TYPE_CHECKING:
 
 
 def _mooncake(path: Path, tally: Tally) -> tuple[Adapter, Iterator[Block]]:
-    del tally
-    return mooncake.Mooncake(), blocks(path, mooncake.LINE_LIMIT)
+    return mooncake.Mooncake(tally), blocks(path, mooncake.LINE_LIMIT)
 
 
-def _azure(path: Path, tally: Tally) -> tuple[Adapter, Iterator[Block]]:
-    del tally
-    return _table(path, table.AZURE)
+lines_of: dict[str, Lines] = {
+    "mooncake": _mooncake,
+    "azure": azure.lines,
+    "burstgpt": burstgpt.lines,
+    "vidur": vidur.lines,
+    "splitwise": splitwise.lines,
+    "llmservingsim": llmservingsim.lines,
+}
+turns_of: dict[str, Turns] = {
+    "mooncake-sessions": mooncake_sessions.turns,
+    "mooncake-delta": mooncake_sessions.delta_turns,
+    "agentic-mooncake": agentic.turns,
+    "applied-compute": applied_compute.turns,
+    "weka": weka.turns,
+    "bailian": bailian.turns,
+    "burstgpt": burstgpt.turns,
+    "vidur": vidur.turns,
+    "aibrix": aibrix.turns,
+}
+# formats of both kinds: which one a file is, its header says
+_HAS_SESSIONS = {"burstgpt": burstgpt.has_sessions, "vidur": vidur.has_sessions}
 
 
-def _vidur(path: Path, tally: Tally) -> tuple[Adapter, Iterator[Block]]:
-    del tally
-    return _table(path, table.VIDUR)
-
-
-def _table(path: Path, names: tuple[str, str, str]) -> tuple[Adapter, Iterator[Block]]:
-    """The adapter of a CSV file and the blocks of lines after its header."""
-    stream = blocks(path, table.LINE_LIMIT)
-    for block in stream:
-        at, rest = table.after_header(path, block, names)
-        if at is not None:
-            return table.Table.of(names, at), _chain(rest, stream)
-    raise InputError(f"{said(path)}: nothing but blank lines; fetch or write the file again")
-
-
-def _chain(first: Block, others: Iterator[Block]) -> Iterator[Block]:
-    if first.data:
-        yield first
-    yield from others
-
-
-lines_of: dict[str, Lines] = {"mooncake": _mooncake, "azure": _azure, "vidur": _vidur}
-turns_of: dict[str, Turns] = {}
+def turns_reader(format: str, path: Path) -> Turns | None:
+    """What reads the sessions of the file at *path*, or None if it is read line by line."""
+    if format in _HAS_SESSIONS and not _HAS_SESSIONS[format](path):
+        return None
+    return turns_of.get(format)

@@ -1,33 +1,49 @@
-"""CSV traces: Azure LLM inference (2023, 2024, 2025) and Vidur.
+"""CSV traces: Azure LLM inference (2023, 2024, 2025), BurstGPT, Vidur and Splitwise-sim.
 
-Columns are found by name. A line is read twice over if need be: `clean` takes whole blocks of
-plain lines by one regular expression; the slow `row` is the specification, and writes the errors.
+A line is read twice over if need be: `clean` takes whole blocks of plain lines by one regular
+expression; the slow `row` is the specification, and writes the errors.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.errors import InputError, shown
+from sim.errors import shown
 from sim.trace.bounds import MAX_STAMP_S, MAX_TOKENS
-from sim.trace.lines import Block, text_of
-from sim.trace.naming import said
-from sim.trace.rows import BadRowError, Columns, Row, tokens, whole
+from sim.trace.csv_blocks import PlainTable
+from sim.trace.rows import (
+    FAILED,
+    NO_PROMPT,
+    BadRowError,
+    Columns,
+    NotServedError,
+    Row,
+    Rows,
+    tokens,
+    whole,
+)
+
+from .csvlines import LINE_LIMIT, Header, cells
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
-LINE_LIMIT = 2**20
+    from numpy.typing import NDArray
+
+    from sim.trace.lines import Block
+    from sim.trace.rows import Findings
+
 AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+BURSTGPT = ("Timestamp", "Request tokens", "Response tokens")
 VIDUR = ("arrived_at", "num_prefill_tokens", "num_decode_tokens")
+SPLITWISE = ("arrival_timestamp", "prompt_size", "token_size")
+_LLM_TYPE = ("request_type", "2")  # what a row of Splitwise-sim must have there
 
 _STAMP = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[ T]([0-9]{2}):([0-9]{2}):([0-9]{2})"
@@ -37,78 +53,7 @@ _EPOCH = date(1970, 1, 1).toordinal()
 _CLEAN_STAMP = rb"(20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:Z|\+00:00)?"
 _CLEAN_SECONDS = rb"(\d{1,15}(?:\.\d{1,20})?(?:[eE][-+]?\d{1,3})?)"
 _CLEAN_TOKENS = rb"(\d{1,8})"
-
-
-def cells_of(text: str) -> tuple[list[str], bool]:
-    """The cells of one CSV line, and whether they stand in it verbatim (no quotes)."""
-    if "\r" in text:
-        raise BadRowError(
-            "carriage return",
-            "a carriage return inside the line; convert the line ends to \\n",
-            text.index("\r") + 1,
-        )
-    if '"' not in text:
-        return text.split(","), True
-    try:
-        rows = list(csv.reader([text], strict=True))
-    except csv.Error as error:
-        raise BadRowError("broken quoting", f"not CSV: {error}; mend the quotes") from None
-    return (rows[0] if rows else []), False
-
-
-def separator(line: str, wanted: Collection[str]) -> str | None:
-    """What stands between the *wanted* columns of a header line, if not a comma."""
-    for mark in (";", "\t", "|"):
-        if set(wanted) <= {name.strip(' "') for name in line.split(mark)}:
-            return mark
-    return None
-
-
-def not_commas(place: str, mark: str) -> InputError:
-    """The finding for a table whose columns are separated by *mark*."""
-    return InputError(f"{place}: columns are separated by {mark!r}; convert to commas")
-
-
-def header(path: Path, line: int, raw: bytes, wanted: Sequence[str]) -> tuple[int, ...]:
-    """Where the *wanted* columns are in the header line; raises `InputError`."""
-    try:
-        names = [cell.strip() for cell in cells_of(text_of(raw, LINE_LIMIT))[0]]
-    except BadRowError as bad:
-        column = "" if bad.column is None else f":{bad.column}"
-        raise InputError(f"{said(path)}:{line}{column}: header: {bad.text}") from None
-    there = shown(",".join(names), 200)
-    missing = [name for name in wanted if name not in names]
-    if missing and (mark := separator(raw.decode(errors="replace"), wanted[1:])):
-        raise not_commas(f"{said(path)}:{line}", mark)
-    if missing == [VIDUR[0]]:
-        raise InputError(
-            f"{said(path)}:{line}: header: no arrived_at column, so this file has lengths but no "
-            "arrival times; add a column arrived_at (seconds, from 0) or use a replay file"
-        )
-    if missing:
-        raise InputError(
-            f"{said(path)}:{line}: header: no column {', '.join(missing)}; there are {there}; "
-            "rename the columns or choose another format (--format, trace.format)"
-        )
-    twice = [name for name in wanted if names.count(name) > 1]
-    if twice:
-        raise InputError(
-            f"{said(path)}:{line}: header: column {', '.join(twice)} occurs more than once in "
-            f"{there}; delete or rename one"
-        )
-    return (*(names.index(name) for name in wanted), len(names))
-
-
-def after_header(
-    path: Path, block: Block, wanted: Sequence[str]
-) -> tuple[tuple[int, ...] | None, Block]:
-    """Column positions and the rest of the block; None when the block holds blank lines only."""
-    for number, raw in block.numbered():
-        if raw.strip():
-            rest = block.data.split(b"\n", number - block.first + 1)
-            left = rest[-1] if len(rest) > number - block.first + 1 else b""
-            return header(path, number, raw, wanted), Block(number + 1, left)
-    return None, Block(block.first, b"")
+_CLEAN_TEXT = rb'[^,"\r\n]{0,200}'
 
 
 def nanoseconds(key: str, text: str, column: int | None) -> int:
@@ -136,7 +81,7 @@ def nanoseconds(key: str, text: str, column: int | None) -> int:
 
 
 def seconds(key: str, text: str, column: int | None) -> float:
-    """A Vidur arrival time in seconds."""
+    """A time in seconds."""
     try:
         if "_" in text or not text.isascii():
             raise ValueError
@@ -164,75 +109,182 @@ def check_time(key: str, value: float, value_s: float, column: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class Extra:
+    """A column that is read beside the usual three.
+
+    `plain` the pattern of a cell that the fast path takes, in one group; `read` what makes a value
+    of the column's name, the text of a cell and its place in the line, or raises `BadRowError`.
+    """
+
+    name: str
+    plain: bytes
+    read: Callable[[str, str, int | None], Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
-    """A CSV format with its columns found: positions of time, prompt, output, and the width."""
+    """A CSV format with its columns found: those of time, prompt and output, and the extra ones."""
 
     names: tuple[str, str, str]
-    at: tuple[int, ...]
-    ticks_per_s: float
+    header: Header
+    extras: tuple[Extra, ...]
     pattern: re.Pattern[bytes]
 
     @classmethod
-    def of(cls, names: tuple[str, str, str], at: tuple[int, ...]) -> Table:
-        """The adapter for *names* (AZURE or VIDUR) at the positions *at*, from `header`."""
-        stamp, ticks = (_CLEAN_STAMP, 1e9) if names == AZURE else (_CLEAN_SECONDS, 1.0)
-        parts = [rb'[^,"\r\n]{0,200}'] * at[3]
-        parts[at[0]], parts[at[1]], parts[at[2]] = stamp, _CLEAN_TOKENS, _CLEAN_TOKENS
-        return cls(names, at, ticks, re.compile(rb"^" + b",".join(parts) + rb"\r?$", re.M))
+    def of(cls, names: tuple[str, str, str], header: Header, extras: Sequence[Extra] = ()) -> Table:
+        """The adapter for *names* (AZURE, BURSTGPT, VIDUR or SPLITWISE) under *header*."""
+        parts = [_CLEAN_TEXT] * len(header.names)
+        parts[header.at(names[0])] = _CLEAN_STAMP if names == AZURE else _CLEAN_SECONDS
+        parts[header.at(names[1])] = parts[header.at(names[2])] = _CLEAN_TOKENS
+        for extra in extras:
+            parts[header.at(extra.name)] = extra.plain
+        if names == SPLITWISE and _LLM_TYPE[0] in header.names:
+            parts[header.at(_LLM_TYPE[0])] = _LLM_TYPE[1].encode()
+        pattern = re.compile(rb"^" + b",".join(parts) + rb"\r?$", re.M)
+        return cls(names, header, tuple(extras), pattern)
 
     @property
     def time_key(self) -> str:
         """The name of the time column."""
         return self.names[0]
 
+    @property
+    def _least(self) -> int:
+        """Tokens that a plain row has at least; BurstGPT writes 0 where a request failed."""
+        return 0 if self.names == BURSTGPT else 1
+
+    @property
+    def ticks_per_s(self) -> float:
+        """Calendar times are whole nanoseconds, others seconds."""
+        return 1e9 if self.names == AZURE else 1.0
+
     def row(self, line: bytes) -> Row | None:
         """The row of *line*, or None if it is blank; raises `BadRowError`."""
-        text = text_of(line, LINE_LIMIT)
-        if not text.strip():
+        fields = self.fields(line)
+        return None if fields is None else (fields[0], fields[1], fields[2], None)
+
+    def fields(self, line: bytes) -> tuple[Any, ...] | None:
+        """Time, prompt and output tokens and the extra columns; None for a blank line."""
+        found = cells(self.header, line)
+        if found is None:
             return None
-        cells, verbatim = cells_of(text)
-        if len(cells) != self.at[3]:
-            raise BadRowError(
-                "wrong number of columns",
-                f"{len(cells)} columns where the header has {self.at[3]}; a cut-off line?",
-            )
-        places = [
-            1 + sum(len(cell) + 1 for cell in cells[:at]) if verbatim else None
-            for at in self.at[:3]
-        ]
-        key, prompt_key, output_key = self.names
-        read_time = nanoseconds if self.names == AZURE else seconds
-        time = read_time(key, cells[self.at[0]], places[0])
-        prompt = whole(prompt_key, cells[self.at[1]], places[1])
-        output = whole(output_key, cells[self.at[2]], places[2])
-        tokens(prompt_key, prompt, places[1], output=False)
-        tokens(output_key, output, places[2], output=True)
-        return time, prompt, output, None
+        stamp, prompt_cell, output_cell = (found.of(name) for name in self.names)
+        time = nanoseconds(*stamp) if self.names == AZURE else seconds(*stamp)
+        prompt, output = whole(*prompt_cell), whole(*output_cell)
+        if self.names == BURSTGPT:
+            _check_served(prompt, output)
+        tokens(prompt_cell[0], prompt, prompt_cell[2], output=False)
+        tokens(output_cell[0], output, output_cell[2], output=True)
+        if self.names == SPLITWISE and _LLM_TYPE[0] in self.header.names:
+            _check_type(*found.of(_LLM_TYPE[0]))
+        return time, prompt, output, *(e.read(*found.of(e.name)) for e in self.extras)
 
     def clean(self, data: bytes) -> Columns | None:
         """All rows of *data* if every line has the plain form, else None."""
+        found = self._at_once(data) or self._plain(data)
+        return None if found is None else (*found[:3], None)
+
+    def _at_once(
+        self, data: bytes
+    ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]] | None:
+        """All rows of *data* through Arrow, which is several times as fast."""
+        if self.extras or self.names == SPLITWISE:
+            return None
+        header, stamps = self.header, self.names == AZURE
+        at = (header.at(self.names[0]), header.at(self.names[1]), header.at(self.names[2]))
+        found = PlainTable(len(header.names), at, stamps, LINE_LIMIT).columns(data)
+        if found is None or not _in_bounds(found[1:], self._least):
+            return None
+        if not stamps and not 0 <= found[0].min() <= found[0].max() <= MAX_STAMP_S:
+            return None
+        return found
+
+    def records(
+        self, stream: Iterator[Block], findings: Findings
+    ) -> Iterator[tuple[Rows, list[list[Any]]]]:
+        """The good rows of each block with the extra columns; bad ones go to *findings*."""
+        for block in stream:
+            plain = self._plain(block.data)
+            if plain is not None:
+                lines = np.arange(block.first, block.first + len(plain[0]), dtype=np.int64)
+                rows = Rows(plain[0], plain[1], plain[2], lines)
+                kept = np.nonzero((rows.prompt > 0) & (rows.output > 0))[0].tolist()
+                extras = [[column[i] for i in kept] for column in plain[3]]
+                yield findings.served(rows), extras
+            else:
+                yield self._careful(block, findings)
+            findings.check()
+
+    def _careful(self, block: Block, findings: Findings) -> tuple[Rows, list[list[Any]]]:
+        good, lines = [], []
+        for number, line in block.numbered():
+            try:
+                fields = self.fields(line)
+            except BadRowError as bad:
+                findings.add(number, bad)
+                continue
+            if fields is not None:
+                good.append(fields)
+                lines.append(number)
+        held: list[list[Any]] = [list(column) for column in zip(*good, strict=True)]
+        time, prompt, output, *extras = held or [[] for _ in range(3 + len(self.extras))]
+        rows = Rows(
+            np.array(time, dtype=np.float64),
+            np.array(prompt, dtype=np.int64),
+            np.array(output, dtype=np.int64),
+            np.array(lines, dtype=np.int64),
+        )
+        return rows, extras
+
+    def _plain(
+        self, data: bytes
+    ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64], list[list[Any]]] | None:
         found = self.pattern.findall(data)
         lines = data.count(b"\n") + (not data.endswith(b"\n"))
         if not found or len(found) != lines or not data.isascii() or b"\0" in data:
             return None
-        columns = list(zip(*found, strict=True))
-        time, prompt, output = (columns[i] for i in np.argsort(np.argsort(self.at[:3])).tolist())
-        try:
-            times = self._times(time)
-        except ValueError:
+        captured = [*self.names, *(extra.name for extra in self.extras)]
+        by_place = sorted(captured, key=self.header.at)
+        columns = dict(zip(by_place, zip(*found, strict=True), strict=True))
+        prompts, outputs = (
+            np.array(list(map(int, columns[name])), dtype=np.int64) for name in self.names[1:]
+        )
+        if not _in_bounds((prompts, outputs), self._least):
             return None
-        prompts = np.array(list(map(int, prompt)), dtype=np.int64)
-        outputs = np.array(list(map(int, output)), dtype=np.int64)
-        for column in (prompts, outputs):
-            if column.min() < 1 or column.max() > MAX_TOKENS:
-                return None
-        return times, prompts, outputs, None
+        try:
+            times = self._times(columns[self.names[0]])
+            extras = [
+                [extra.read(extra.name, cell.decode(), None) for cell in columns[extra.name]]
+                for extra in self.extras
+            ]
+        except (ValueError, BadRowError):
+            return None
+        return times, prompts, outputs, extras
 
-    def _times(self, cells: Sequence[bytes]) -> np.ndarray:
+    def _times(self, column: Sequence[bytes]) -> NDArray[Any]:
         if self.names == AZURE:
-            stamps = np.array(cells).astype("datetime64[ns]")
+            stamps = np.array(column).astype("datetime64[ns]")
             return stamps.astype(np.int64)
-        times = np.array(list(map(float, cells)), dtype=np.float64)
+        times = np.array(list(map(float, column)), dtype=np.float64)
         if times.max() > MAX_STAMP_S:
             raise ValueError
         return times
+
+
+def _in_bounds(columns: Sequence[NDArray[np.int64]], least: int) -> bool:
+    return all(column.min() >= least and column.max() <= MAX_TOKENS for column in columns)
+
+
+def _check_served(prompt: int, output: int) -> None:
+    """Raise `NotServedError` for what BurstGPT writes where a request failed."""
+    if output == 0 and prompt >= 0:
+        raise NotServedError(FAILED, "0 response tokens, a failed request")
+    if prompt == 0 and output > 0:
+        raise NotServedError(NO_PROMPT, "0 request tokens")
+
+
+def _check_type(key: str, text: str, column: int | None) -> None:
+    if text.strip() != _LLM_TYPE[1]:
+        raise BadRowError(
+            "not an LLM request", f"{key}: {shown(text)} is not 2, an LLM; delete the line", column
+        )

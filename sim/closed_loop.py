@@ -1,0 +1,89 @@
+"""Closed loop: who waits for whose answer, and which requests are due.
+
+Only an account, without a clock: `sim.arrival` says what it read and what was answered, and asks
+who is due next. A request is due at max(its earliest time, the last of the answers it waits for +
+its think time); ties are in the order of the trace.
+"""
+
+from __future__ import annotations
+
+from array import array
+from heapq import heappop, heappush
+from itertools import chain
+from math import inf, isnan, nan
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .request import Request
+
+
+class ClosedLoop:
+    """Requests that have been read and not been sent; of all others only when they were answered.
+
+    Nobody knows which requests of a trace will still be waited for, so the time of an answer is
+    kept to the end: 8 bytes a request.
+    """
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, str] = {}
+        """The names of sessions among the requests read."""
+        self.waiting = 0
+        """Requests read that wait for at least one other."""
+        self.answers_awaited = 0
+        """Pairs of a request read and one that it waits for."""
+        self._answered = array("d")  # by position; nan until answered
+        self._left: dict[Request, int] = {}  # answers still missing
+        self._behind: dict[int, list[Request]] = {}  # by position: those who wait for its answer
+        self._due: list[tuple[float, int, Request]] = []
+
+    @property
+    def not_sent(self) -> int:
+        """Requests read that still wait, for an answer or for their time."""
+        return len(self._left) + len(self._due)
+
+    @property
+    def next_due(self) -> float:
+        """When the next request is due, in seconds; inf if that is not known yet."""
+        return self._due[0][0] if self._due else inf
+
+    def sessions_cut(self) -> set[str]:
+        """The sessions with a request that has not been sent."""
+        unsent = chain(self._left, (request for _, _, request in self._due))
+        return {request.session for request in unsent if request.session}
+
+    def pop(self) -> Request:
+        """Takes out the request that is due next, to be sent."""
+        return heappop(self._due)[2]
+
+    def read(self, request: Request, after: tuple[int, ...]) -> None:
+        """Takes the next *request* of the trace, its arrival the earliest; waits for *after*."""
+        assert request.id == len(self._answered)
+        self._answered.append(nan)
+        if request.session:
+            request.session = self.sessions.setdefault(request.session, request.session)
+        if not after:
+            heappush(self._due, (request.arrival, request.id, request))
+            return
+        self.waiting += 1
+        self.answers_awaited += len(after)
+        times = [self._answered[position] for position in after]
+        missing = {p for p, time in zip(after, times, strict=True) if isnan(time)}
+        if not missing:
+            self._release(request, max(times))
+            return
+        self._left[request] = len(missing)
+        for position in missing:
+            self._behind.setdefault(position, []).append(request)
+
+    def answered(self, request: Request, time: float) -> None:
+        """Takes note that *request* was answered, or rejected, at *time*."""
+        self._answered[request.id] = time
+        for waiting in self._behind.pop(request.id, ()):
+            self._left[waiting] -= 1
+            if not self._left[waiting]:
+                del self._left[waiting]
+                self._release(waiting, time)
+
+    def _release(self, request: Request, last_answer: float) -> None:
+        request.arrival = max(request.arrival, last_answer + request.think)
+        heappush(self._due, (request.arrival, request.id, request))

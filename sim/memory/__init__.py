@@ -1,0 +1,1 @@
+"""KV over several tiers: what is where, how it moves, what has to go when a tier is full."""

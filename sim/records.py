@@ -1,0 +1,69 @@
+"""The Parquet files of a run, each with the columns that the run turns out to have.
+
+The one rule: a file's columns are those of its first slice, and a run that neither keeps KV for
+reuse nor has tiers below HBM has the same files as one that knows nothing of either.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .parquet import (
+    ITERATIONS,
+    REQUESTS,
+    REQUESTS_OF_MEMORY,
+    TRANSFERS,
+    Table,
+    iteration_table,
+    iterations_schema,
+    request_table,
+    transfer_table,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import pyarrow as pa
+
+    Columns = dict[str, np.ndarray]
+
+
+class Records:
+    """Writes requests, transfers where there are lower *tiers*, and *iterations* if asked for."""
+
+    def __init__(self, folder: Path, iterations: bool = True, tiers: bool = False) -> None:
+        self.folder = folder
+        self._empty = {"requests": REQUESTS}
+        if iterations:
+            self._empty["iterations"] = ITERATIONS
+        if tiers:
+            self._empty["transfers"] = TRANSFERS
+        self._tables: dict[str, Table] = {}
+
+    def requests(self, columns: Columns) -> None:
+        """Appends a slice of requests."""
+        schema = REQUESTS_OF_MEMORY if "cached_hbm" in columns else REQUESTS
+        self._table("requests", schema).write(request_table(columns))
+
+    def iterations(self, columns: Columns) -> None:
+        """Appends a slice of iterations, if they are recorded."""
+        if "iterations" in self._empty:
+            table = self._table("iterations", iterations_schema(columns))
+            table.write(iteration_table(columns, table.schema))
+
+    def transfers(self, columns: Columns) -> None:
+        """Appends a slice of transfers."""
+        if "transfers" in self._empty:
+            self._table("transfers", TRANSFERS).write(transfer_table(columns))
+
+    def _table(self, name: str, schema: pa.Schema) -> Table:
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = Table(self.folder / f"{name}.parquet", schema)
+        return table
+
+    def close(self) -> None:
+        """Completes the files; those of which nothing happened have no row."""
+        for name, schema in self._empty.items():
+            self._table(name, schema).close()

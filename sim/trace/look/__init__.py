@@ -1,0 +1,1 @@
+"""Looking at a trace: one pass that keeps figures only, then tables, a picture and a page."""

@@ -1,0 +1,4 @@
+"""Generated workloads: one module a named workload, and what they share.
+
+`catalog` lists the names and their knobs and imports nothing heavy.
+"""
