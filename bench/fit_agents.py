@@ -153,10 +153,14 @@ def body(
     out.append(
         "# tokens that a turn adds: the first, the second, and the third to eighth after one"
     )
-    out.append("# of fewer than 40,000 tokens, and other turns; the share of the log-variance that")
-    out.append("# is its session's")
-    kinds = [[s for s in grown if growth_kind(s) == kind] for kind in range(5)]
-    for name, some in zip(("FIRST", "SECOND", "EARLY", "NARROW", "WIDE"), kinds, strict=True):
+    out.append(
+        "# of fewer than 40,000 tokens; others after one of fewer than 80,000, than 120,000,"
+    )
+    out.append("# and of more; in sessions of wide context. The share of the log-variance that is")
+    out.append("# its session's")
+    names = ("FIRST", "SECOND", "EARLY", "LOW", "MIDDLE", "HIGH", "WIDE")
+    kinds = [[s for s in grown if growth_kind(s) == kind] for kind in range(len(names))]
+    for name, some in zip(names, kinds, strict=True):
         out.append(written(f"{name}_GROWTH", table([s["growth"] for s in some])))
     logs = np.log([s["growth"] for s in grown])
     numbers = np.array([s["session"] for s in grown])
@@ -182,11 +186,11 @@ def body(
     users = {
         name: float(np.mean([s["user"] for s in steps if s["session"] == name])) for name in own
     }
-    ranks = [np.argsort(np.argsort([by[name] for name in own])) for by in (own, users)]
-    out.append("# the share of a session's turns that are a user's, and its rank correlation with")
-    out.append("# their number")
+    out.append("# the share of a session's turns that are a user's, and its correlation with their")
+    out.append("# number that gives the share over all turns")
     out.append(written("USER_SHARE", table(list(users.values()))))
-    out.append(f"USER_BY_TURNS = {np.corrcoef(*ranks)[0, 1]:.3f}")
+    whole = float(np.mean([s["user"] for s in steps]))
+    out.append(f"USER_BY_TURNS = {tilt(list(own.values()), list(users.values()), whole):.2f}")
     out.append("# turns whose prompt has lost the end of the one before, of all; blocks lost")
     trimmed = [s for s in rest if 0 < s["share"] <= LOST]
     out.append(f"TRIM_SHARE = {len(trimmed) / len(steps):.4f}")
@@ -214,12 +218,26 @@ def body(
     return "\n".join(out)
 
 
+def tilt(turns: list[int], shares: list[float], whole: float) -> float:
+    """The correlation of normal scores at which the mean share over all turns is *whole*."""
+    rng = np.random.default_rng(0)
+    score, own = rng.standard_normal((2, 200_000))
+    ranks = np.argsort(np.argsort(score)) / len(score)
+    weights = np.quantile(turns, ranks)
+    best = []
+    for r in np.arange(-0.8, 0.81, 0.02):
+        mixed = r * score + (1 - r * r) ** 0.5 * own
+        drawn = np.quantile(shares, np.argsort(np.argsort(mixed)) / len(mixed))
+        best.append((abs(float(np.average(drawn, weights=weights)) - whole), float(r)))
+    return min(best)[1]
+
+
 def growth_kind(step: dict[str, Any]) -> int:
     """Which table of growth a turn belongs to."""
     if step["wide"]:
-        return 4
+        return 6
     if step["before"] >= SMALL or step["turn"] > 8:
-        return 3
+        return 3 + int(step["before"] >= 80_000) + int(step["before"] >= 120_000)
     return min(step["turn"] - 1, 2)
 
 

@@ -1,10 +1,10 @@
 """Measures ServeGen's published client parameters: the tables of the built-in populations.
 
-    python bench/fit_servegen.py [--traces DIR] > sim/trace/workloads/population_tables.py
+    python bench/fit_servegen.py [--traces DIR] [--out sim/trace/workloads]
 
 Reads the consolidated files `servegen_*_clients.csv.xz` and `..._length_pmf.json.xz` under DIR
-(default: traces/). Of the models with 14 days the rates and shapes are those of the first seven,
-so that the other seven can judge them.
+(default: traces/) and writes population_clients.py and population_lengths.py. Of the models with 14
+days the rates and shapes are those of the first seven, so that the other seven can judge them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MODELS = {
 TOP = 10  # clients with a row of their own
 PARTS = ("00-06", "06-12", "12-18", "18-24")
 WINDOW_S = 600.0
-HEAD = '''"""Built-in clients of ServeGen: numbers measured on the published parameters.
+CLIENTS = '''"""Built-in clients of ServeGen: how much they send, and how evenly, measured.
 
 Written by bench/fit_servegen.py from the consolidated files of ServeGen (Alibaba Cloud Model
 Studio, Apache-2.0; Xiang et al., arXiv 2505.09999); do not edit by hand. For each model:
@@ -44,9 +44,6 @@ Studio, Apache-2.0; Xiang et al., arXiv 2505.09999); do not edit by hand. For ea
   share of all requests, and the shape of its gaps: the geometric mean over its windows, weighted
   with their requests, of the shape of a gamma distribution with the same CV. The rest, whose many
   clients come together to a Poisson process, has shape 1.
-- `prompt` and `output`: tables of (edge, share of lengths below it), straight lines in between,
-  nowhere further than 0.006 from the published distribution, by quarter of the day or for all of
-  it; of mm-image the tokens of text and image added, as if independent.
 """
 
 from __future__ import annotations
@@ -54,7 +51,23 @@ from __future__ import annotations
 from typing import Any
 
 # fmt: off
-TABLES: dict[str, dict[str, Any]] = {{
+CLIENTS: dict[str, dict[str, Any]] = {{
+'''
+LENGTHS = '''"""Built-in clients of ServeGen: how long their prompts and answers are, measured.
+
+Written by bench/fit_servegen.py from the consolidated files of ServeGen (Alibaba Cloud Model
+Studio, Apache-2.0; Xiang et al., arXiv 2505.09999); do not edit by hand. For each model `prompt`
+and `output`: tables of (edge, share of lengths below it), straight lines in between, nowhere
+further than 0.006 from the published distribution, by quarter of the day or for all of it; of
+mm-image the tokens of text and image added, as if independent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# fmt: off
+LENGTHS: dict[str, dict[str, Any]] = {
 '''
 
 
@@ -181,27 +194,32 @@ def written(name: str, value: Any, depth: int) -> str:
 
 
 def main() -> None:
-    """Print the module."""
+    """Write the modules."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--traces", type=Path, default=Path("traces"), metavar="DIR")
+    parser.add_argument("--out", type=Path, default=Path("sim/trace/workloads"), metavar="DIR")
     options = parser.parse_args()
-    out = io.StringIO()
+    out = [io.StringIO(), io.StringIO()]
     days = ", ".join(f"{name} {row[1]}" for name, row in MODELS.items())
-    out.write(HEAD.format(days=days))
+    out[0].write(CLIENTS.format(days=days))
+    out[1].write(LENGTHS)
     for name, (stem, days_, parts) in MODELS.items():
         path = next(iter(sorted(options.traces.rglob(f"servegen_{stem}_clients.csv.xz"))))
         rows = windows(path, days_)
-        out.write(f'    "{name}": {{\n')
-        out.write(written('"rates": ', rates(rows, days_), 2) + "\n")
-        out.write('        "clients": (\n')
+        for file in out:
+            file.write(f'    "{name}": {{\n')
+        out[0].write(written('"rates": ', rates(rows, days_), 2) + "\n")
+        out[0].write('        "clients": (\n')
         for shares, shapes in clients(rows):
-            out.write(f"            ({tuple(shares)}, {tuple(shapes)}),\n")
-        out.write("        ),\n")
+            out[0].write(f"            ({tuple(shares)}, {tuple(shapes)}),\n")
+        out[0].write("        ),\n")
         pmf = path.with_name(path.name.replace("_clients.csv", "_length_pmf.json"))
         for key, tables in lengths(pmf, parts).items():
-            out.write(written(f'"{key}": ', [list(table) for table in tables], 2) + "\n")
-        out.write("    },\n")
-    print(out.getvalue() + "}\n# fmt: on")
+            out[1].write(written(f'"{key}": ', [list(table) for table in tables], 2) + "\n")
+        for file in out:
+            file.write("    },\n")
+    for file, of in zip(out, ("clients", "lengths"), strict=True):
+        (options.out / f"population_{of}.py").write_text(file.getvalue() + "}\n# fmt: on\n")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ def account(charges: Sequence[Charge], node: float) -> Accounts:
         if path == "host":
             tklqt[rows] = queue.total(x, np.maximum)
             launches[rows], syncs[rows] = queue.launches, 1
+    if any(charge.slow != 1.0 for charge in charges):
+        busy *= np.array([charge.slow for charge in charges])
     return Accounts(busy, tklqt, launches, syncs)
 
 

@@ -12,6 +12,7 @@ from .request import Reason
 
 if TYPE_CHECKING:
     from .kv import BlockPool
+    from .memory.manager import Memory
     from .request import Request
 
 
@@ -23,6 +24,8 @@ class Admission:
         self.max_batch = max_batch
         self.max_context = max_context
         self.waiting: deque[Request] = deque()
+        self.memory: Memory | None = None
+        """Where KV is shared or moves, it says who gets room."""
 
     def impossible(self, request: Request) -> Reason | None:
         """Why *request* can never be served, or None."""
@@ -33,7 +36,7 @@ class Admission:
             return Reason.EXCEEDS_KV_CAPACITY
         return None
 
-    def try_admit(self, running: int, reserved: int) -> Request | None:
+    def try_admit(self, running: int, reserved: int, now: float) -> Request | None:
         """The next request to run beside *running* others, its KV blocks taken; None if none may.
 
         *reserved* free blocks are left to those that decode. Nobody overtakes the queue's head.
@@ -43,6 +46,10 @@ class Admission:
         # Model: blocks for the whole prompt are reserved at admission, so that a prefill, once
         # begun, never waits for memory (vLLM V1 allocates chunk by chunk).
         request = self.waiting[0]
+        if self.memory is not None:
+            if not self.memory.try_take(request, reserved, now):
+                return None
+            return self.waiting.popleft()
         blocks = self.pool.blocks(request.prefill_tokens)
         if blocks > self.pool.free - reserved:
             return None

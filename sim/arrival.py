@@ -7,7 +7,7 @@ slower server sees it later.
 
 from __future__ import annotations
 
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from simpy.events import Event
 
     from .clock import Clock
+    from .memory.held import Held
+    from .memory.manager import Memory
     from .trace.chunk import Chunk
 
 
@@ -35,13 +37,17 @@ class Server(Protocol):
     def listen(self, heard: Callable[[list[Request]], None]) -> None:
         """From now on tells *heard* who has got a last token, at the time of that token."""
 
+    def expect(self, request: Request) -> None:
+        """*request* will be sent at a time that is known now."""
+
 
 class Arrivals:
     """Counts what arrived; `arrive` is the process. It ends with the trace or at *stop_at*."""
 
     def __init__(
-        self, clock: Clock, chunks: Iterable[Chunk], server: Server, stop_at: float = inf
-    ) -> None:
+        self, clock: Clock, chunks: Iterable[Chunk], server: Server, stop_at: float = inf,
+        ids_found: Callable[[], Memory | None] = lambda: None,
+    ) -> None:  # fmt: skip
         self.clock = clock
         self.chunks = iter(chunks)
         self.server = server
@@ -49,6 +55,9 @@ class Arrivals:
         self.count = 0
         self.prefix_ids = False
         """Whether the trace says which prompts share a prefix."""
+        self.ids_found = ids_found
+        self.memory: Memory | None = None
+        """Who makes use of that."""
         self.links: ClosedLoop | None = None
         """Who waits for whom; None for a trace that says nothing about it."""
         # Of all that happens at one instant the loop comes last, so a boundary sees what is due.
@@ -66,14 +75,14 @@ class Arrivals:
                 return
             rows = zip(
                 chunk.arrival_s.tolist(), chunk.prompt_tokens.tolist(),
-                chunk.output_tokens.tolist(), strict=True,
+                chunk.output_tokens.tolist(), self._held(chunk), strict=True,
             )  # fmt: skip
-            for time, prompt, output in rows:
+            for time, prompt, output, held in rows:
                 if time > clock.now:
                     if time > self.stop_at:
                         return
                     yield clock.at(time)
-                submit(Request(self.count, time, prompt, output))
+                submit(Request(self.count, time, prompt, output, kv=held))
                 self.count += 1
 
     # ---------------------------------------------------------------- closed loop
@@ -96,7 +105,9 @@ class Arrivals:
         """Takes note that *answered* got their last tokens just now; sends what follows at once."""
         assert self.links is not None
         for request in answered:
-            self.links.answered(request, self.clock.now)
+            for following in self.links.answered(request, self.clock.now):
+                if self.memory is not None and following.arrival > self.clock.now:
+                    self.server.expect(following)
         self._send()
         if self.links.next_due <= self.stop_at:
             self.alarm.bring_forward(self.links.next_due)
@@ -129,19 +140,38 @@ class Arrivals:
                 repeat("", len(chunk)) if links is None else links.session,
                 repeat((), len(chunk)) if links is None else links.after,
                 repeat(0.0, len(chunk)) if links is None else links.delay_s.tolist(),
-                strict=True,
+                self._held(chunk), strict=True,
             )  # fmt: skip
-            for time, prompt, output, session, after, think in rows:
+            for time, prompt, output, session, after, think, held in rows:
                 request = Request(
                     position, time, prompt, output, session=session, waits_for=len(after),
-                    think=think,
+                    think=think, kv=held,
                 )  # fmt: skip
                 yield request, after
                 position += 1
 
+    @property
+    def shares(self) -> bool:
+        """Whether anybody makes use of prefixes that prompts share."""
+        return self.memory is not None
+
+    def _held(self, chunk: Chunk) -> Iterable[Held | None]:
+        """For each request what it has to do with KV that is shared."""
+        ids, memory = chunk.block_ids, self.memory
+        if memory is None or ids is None:
+            return repeat(None, len(chunk))
+        spans = pairwise(ids.offsets.tolist())
+        prompts = chunk.prompt_tokens.tolist()
+        return (
+            memory.ids(ids.values[start:stop], prompt)
+            for (start, stop), prompt in zip(spans, prompts, strict=True)
+        )
+
     def _check(self, chunk: Chunk) -> None:
         """Notes whether *chunk* has ids; raises `InputError` if it comes too late."""
-        self.prefix_ids |= chunk.block_ids is not None
+        if chunk.block_ids is not None and not self.prefix_ids:
+            self.prefix_ids = True
+            self.memory = self.ids_found()
         if len(chunk) and (last := float(chunk.arrival_s[-1])) > MAX_SECONDS:
             raise InputError(
                 f"trace: a request arrives after {last:g} s, beyond {MAX_SECONDS:g} s, where a "

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .admission import Admission
     from .decoding import Decoding
     from .iteration_log import IterationLog
+    from .memory.manager import Memory
     from .request_log import RequestLog
 
 
@@ -51,23 +52,74 @@ class Batch:
         """
         admission, running = self.admission, self.running
         while budget > 0 and admission.waiting:
-            request = admission.try_admit(len(running), reserved)
+            if self.memory is not None and self.memory.is_swapped(admission.waiting[0]):
+                # It would not prefill but compete for blocks at once.
+                reserved = max(reserved, self.decoding.blocks_needed())
+            request = admission.try_admit(len(running), reserved, now)
             if request is None:
                 return
             self.departures += 1
             if isnan(request.admitted):
                 request.admitted = now
             running[request] = None
-            self.prefilling.join(request)
-            budget -= request.prefill_tokens
+            if self.memory is None or request not in self.memory.loading:
+                self.prefilling.join(request)
+            elif self.memory.resumes(request):
+                continue
+            budget -= request.prefill_tokens - request.prefilled
+
+    @property
+    def memory(self) -> Memory | None:
+        """Where KV is shared or moves."""
+        return self.admission.memory
+
+    @property
+    def room(self) -> int:
+        """KV blocks that decoding requests can have at once."""
+        memory = self.admission.memory
+        return self.pool.free if memory is None else memory.rooms.room
 
     def make_room(self) -> bool:
         """Preempts the youngest until every decoding request gets its next block."""
+        memory = self.memory
+        if memory is not None:
+            return self._make_room(memory)
         preempted = False
         while self.decoding.blocks_needed() > self.pool.free:
             self._preempt(next(reversed(self.running)))
             preempted = True
         return preempted
+
+    def _make_room(self, memory: Memory) -> bool:
+        """The same where KV is shared: cached KV goes first, even if it is the only copy."""
+        preempted = False
+        while (needed := self.decoding.blocks_needed()) > self.room + memory.swapping.blocks:
+            if not memory.drop_dirty(needed):
+                self._preempt(next(filter(memory.may_preempt, reversed(self.running))))
+                preempted = True
+        return preempted
+
+    @property
+    def short(self) -> bool:
+        """Whether decoding requests need more blocks than they can have at once."""
+        return self.decoding.blocks_needed() > self.room
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the loop has to wait for swapped requests to be out before it can go on."""
+        memory = self.memory
+        return memory is not None and memory.stalled and self.short
+
+    def join_loaded(self) -> None:
+        """Requests whose KV has been loaded go on: to what is left to prefill, or to decode."""
+        memory = self.memory
+        assert memory is not None
+        for request in memory.loaded():
+            if memory.resumes(request):
+                self.decoding.join(request)
+                self.joined.append(request)
+            else:
+                self.prefilling.join(request)
 
     def _preempt(self, request: Request) -> None:
         """Frees the blocks of *request*; all its tokens are computed again when it comes back."""
@@ -79,10 +131,18 @@ class Batch:
                 self.joined.remove(request)
             else:
                 request.last_token = self.last_commit
+            decoded = True
         else:
-            self.prefilling.leave(request)
+            decoded = False
             tokens = request.prefill_tokens
-        self.pool.give_back(self.pool.blocks(tokens))
+            if request in self.prefilling.requests:
+                self.prefilling.leave(request)
+            else:  # still waits for KV
+                request.prefilled = 0
+        if self.memory is None:
+            self.pool.give_back(self.pool.blocks(tokens))
+        else:
+            self.memory.preempt(request, tokens, decoded)
         request.preemptions += 1
         self.preemptions += 1
         self.departures -= 1
@@ -90,6 +150,8 @@ class Batch:
 
     def advance_prefill(self, chunks: Chunks, end: float) -> None:
         """Counts *chunks* as computed at *end*; a complete prompt commits a token."""
+        if self.memory is not None:
+            self.memory.stirred = True
         for request in self.prefilling.advance(chunks):
             if isnan(request.first_token):
                 request.first_token = end
@@ -104,6 +166,8 @@ class Batch:
     def join_prefilled(self) -> None:
         """Requests with a fresh token begin to decode, or finish if it was all they asked."""
         for request in self.prefilled:
+            if self.memory is not None:
+                self.memory.prefilled(request)
             if request.generated == request.output_tokens:
                 self._finish(request)
             else:
@@ -125,7 +189,10 @@ class Batch:
         Returns the new KV blocks of each iteration.
         """
         blocks, finished = self.decoding.advance(iterations)
-        self.pool.take(sum(blocks))
+        if self.memory is None:
+            self.pool.take(sum(blocks))
+        else:
+            blocks = self.memory.take(blocks)
         self.last_commit = end
         if self.answered is not None:
             self.answered += finished
@@ -138,7 +205,10 @@ class Batch:
         """Releases the request's blocks and writes its row."""
         del self.running[request]
         self.last_change = max(self.last_change, request.last_token)
-        self.pool.give_back(self.pool.blocks(request.final_context_tokens))
+        if self.memory is None:
+            self.pool.give_back(self.pool.blocks(request.final_context_tokens))
+        else:
+            self.memory.finish(request)
         request.status, request.finished = Status.FINISHED, request.last_token
         self.requests.add(request)
 

@@ -75,14 +75,20 @@ class ClosedLoop:
         for position in missing:
             self._behind.setdefault(position, []).append(request)
 
-    def answered(self, request: Request, time: float) -> None:
-        """Takes note that *request* was answered, or rejected, at *time*."""
+    def answered(self, request: Request, time: float) -> list[Request]:
+        """Takes note that *request* was answered, or rejected, at *time*.
+
+        Returns the requests whose times are known now.
+        """
         self._answered[request.id] = time
+        released = []
         for waiting in self._behind.pop(request.id, ()):
             self._left[waiting] -= 1
             if not self._left[waiting]:
                 del self._left[waiting]
                 self._release(waiting, time)
+                released.append(waiting)
+        return released
 
     def _release(self, request: Request, last_answer: float) -> None:
         request.arrival = max(request.arrival, last_answer + request.think)

@@ -7,7 +7,7 @@ many at once with results equal to the last bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from .measured import Attention, MeasuredLoops, attention_of
 from .modes import Modes
 from .profile import Profile, decode_kernel
 from .stages import Pass, Stages
+from .timing import slowed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,13 +36,15 @@ class Chunk(NamedTuple):
 class Charge(NamedTuple):
     """A single iteration with prefill: its length, and what it is worked out from later.
 
-    *attention* is decode attention's time in a layer, 0 if nothing decodes.
+    *attention* is decode attention's time in a layer, 0 if nothing decodes; *slow* how many times
+    longer the GPU takes beside transfers of KV.
     """
 
     seconds: float
     path: str
     queue: LaunchQueue
     attention: float
+    slow: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +87,27 @@ class Cost:
         self.split_kv = profile.decode_attention(scenario.kv.dtype)
         self.prefill_form = profile.prefill_attention()
         self.captured = loop.captures if loop.mode in ("graph", "control") else ()
-        self.by_batch: dict[tuple[int, bool], DecodeCost] = {}
+        self.by_batch: dict[tuple[int, bool, float], DecodeCost] = {}
         self.by_requests: dict[int, Attention] = {}
         self.most_tokens = 0
         self.most_batch = 0
         self.most_context = 0
         self.least_context = 1 << 62
 
-    def decode(self, batch: int, beside_prefill: bool = False) -> DecodeCost:
-        """The cost of decoding *batch* requests, on fewer SMs when *beside_prefill*."""
-        key = (batch, beside_prefill)
+    def decode(self, batch: int, beside_prefill: bool = False, slow: float = 1.0) -> DecodeCost:
+        """The cost of decoding *batch* requests, on fewer SMs when *beside_prefill*.
+
+        The GPU takes *slow* times longer, because KV is moved meanwhile.
+        """
+        key = (batch, beside_prefill, slow)
         found = self.by_batch.get(key)
         if found is None:
-            found = self.by_batch[key] = self._decode(batch, beside_prefill)
+            if slow == 1.0:
+                found = self._decode(batch, beside_prefill)
+            else:
+                alone = self.decode(batch, beside_prefill)
+                found = replace(alone, timing=slowed(alone.timing, slow))
+            self.by_batch[key] = found
         return found
 
     def _decode(self, batch: int, beside_prefill: bool) -> DecodeCost:
@@ -125,26 +136,42 @@ class Cost:
     def _attention(self, requests: int) -> Attention:
         return attention_of(self.split_kv, self.shape, requests)
 
-    def mixed(self, batch: int, context: int, chunks: Sequence[Chunk], logits: int) -> Charge:
+    def mixed(
+        self, batch: int, context: int, chunks: Sequence[Chunk], logits: int, slow: float = 1.0
+    ) -> Charge:
         """Decode of *batch* requests over *context* KV entries together with prefill *chunks*.
 
         *logits* of all tokens are sampled from. Runs as single launches in every mode: no graph
-        is captured for it, and a resident loop has left before.
+        is captured for it, and a resident loop has left before. The GPU takes *slow* times longer.
         """
         queue = self.modes.queue(
             self._pass(batch, chunks, logits), batch > 0, self._prefill(chunks)
         )
         x = self.attention(batch).seconds(float(context)) if batch else 0.0
-        launched = max(const + slope * x for const, slope in queue.lines())
+        lines = queue.lines()
+        if slow != 1.0:
+            const, slope = lines[0]
+            const += (slow - 1.0) * self._busy(queue)
+            lines = ((const, slope * slow), *lines[1:])
+        launched = max(const + slope * x for const, slope in lines)
         seconds = launched + self.modes.host_overhead(batch + len(chunks))
-        return Charge(seconds, "host", queue, x)
+        return Charge(seconds, "host", queue, x, slow)
 
-    def partition(self, chunks: Sequence[Chunk], logits: int) -> Charge:
-        """Prefill *chunks* on their share of the SMs, beside the resident loop."""
+    def _busy(self, queue: LaunchQueue) -> float:
+        """Seconds of all kernels but decode attention."""
+        return queue.kernel_seconds() - queue.launches * self.modes.node
+
+    def partition(self, chunks: Sequence[Chunk], logits: int, slow: float = 1.0) -> Charge:
+        """Prefill *chunks* on their share of the SMs, beside the resident loop.
+
+        The GPU takes *slow* times longer.
+        """
         work = self._pass(0, chunks, logits)
         queue = self.modes.queue(work, False, self._prefill(chunks))
         seconds = self.modes.partition_seconds(queue, self.loop.prefill_share)
-        return Charge(seconds, "partition", queue, 0.0)
+        if slow != 1.0:
+            seconds += (slow - 1.0) * self._busy(queue) / self.loop.prefill_share
+        return Charge(seconds, "partition", queue, 0.0, slow)
 
     def _pass(self, batch: int, chunks: Sequence[Chunk], logits: int) -> Pass:
         tokens = batch + sum(chunk.tokens for chunk in chunks)

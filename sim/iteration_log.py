@@ -49,6 +49,8 @@ class Iteration(NamedTuple):
     output_tokens: int
     charge: Charge | None
     """Cost if it is a single iteration with prefill; decode iterations are worked out in bulk."""
+    slow: float = 1.0
+    """How many times longer the GPU takes beside transfers of KV."""
 
 
 class IterationLog:
@@ -129,7 +131,9 @@ class IterationLog:
         self._stretches, self._counts, self._blocks = [], [], []
         self._ends, self._seconds = array("d"), array("d")
         if self._rest is not None:
-            columns = {k: np.concatenate((self._rest[k], v)) for k, v in columns.items()}
+            rest = self._rest
+            none = np.zeros(len(rest["start_s"]), np.int64)  # `tiers` was not set yet
+            columns = {k: np.concatenate((rest.get(k, none), v)) for k, v in columns.items()}
         length = len(columns["start_s"])
         full = length - length % SLICE
         for at in range(0, full, SLICE):
@@ -140,6 +144,7 @@ class IterationLog:
         (
             start, batch, padded, context, prefill_requests, prefill_tokens, running, departures,
             blocks, beside, joined, last_commit, output_tokens, charges,
+            slow,
         ) = zip(*self._stretches, strict=True)  # fmt: skip
         counts = np.array(self._counts)
         firsts = np.cumsum(counts) - counts
@@ -171,7 +176,8 @@ class IterationLog:
         }
         if self.tiers is not None:
             columns |= self._occupied(starts)
-        columns |= self._account(columns, each(beside, np.bool_), charges, firsts)
+        slows = each(slow, np.float64)
+        columns |= self._account(columns, each(beside, np.bool_), charges, firsts, slows)
         columns |= self._gaps(starts, ends, batches, firsts, joined, last_commit)
         return columns
 
@@ -209,6 +215,7 @@ class IterationLog:
         beside: np.ndarray,
         charges: tuple[Charge | None, ...],
         firsts: np.ndarray,
+        slows: np.ndarray,
     ) -> Columns:
         """Busy, gap and queueing seconds, launches, syncs and path of every row."""
         length = len(beside)
@@ -216,7 +223,9 @@ class IterationLog:
         launches, syncs = np.empty(length, np.int32), np.empty(length, np.int32)
         path = np.empty(length, np.int8)
         decode = columns["prefill_tokens"] == 0
-        keys = columns["decode_requests"].astype(np.int64) * 2 + beside
+        factors, which = np.unique(slows, return_inverse=True)
+        like = columns["decode_requests"].astype(np.int64) * 2 + beside
+        keys = like * len(factors) + which
         keys[~decode] = -1
         order = np.argsort(keys, kind="stable")
         values, begins = np.unique(keys[order], return_index=True)
@@ -224,7 +233,8 @@ class IterationLog:
         for key, rows in zip(values, np.split(order, begins[1:]), strict=True):
             if key < 0:
                 continue
-            cost = self.cost.decode(int(key) // 2, bool(key % 2))
+            like, factor = divmod(int(key), len(factors))
+            cost = self.cost.decode(like // 2, bool(like % 2), float(factors[factor]))
             busy[rows], tklqt[rows] = cost.account(contexts[rows])
             launches[rows], syncs[rows] = cost.timing.launches, cost.timing.syncs
             path[rows] = PATHS.index(cost.timing.path)

@@ -34,8 +34,22 @@ class Run:
     @property
     def series(self) -> str:
         """What its curve is called: every axis but the rate."""
-        names = [f"{v}" for k, v in self.axes.items() if k != "trace.rate_scale"]
-        return ", ".join(names) or str(self.summary["loop_mode"])
+        rest = {key: v for key, v in self.axes.items() if key != "trace.rate_scale"}
+        return self.named(rest) or str(self.summary["loop_mode"])
+
+    @staticmethod
+    def named(axes: dict[str, Any]) -> str:
+        """The values of *axes* in a few words; a part that is missing or a map with its key."""
+        said = []
+        for key, value in axes.items():
+            name = key.rpartition(".")[2]
+            if value is None:
+                said.append(f"no {name}")
+            elif isinstance(value, dict):
+                said.append(f"{name} {' '.join(map(str, value.values()))}")
+            else:
+                said.append(f"{value}")
+        return ", ".join(said)
 
     @property
     def rate(self) -> float:
@@ -44,16 +58,17 @@ class Run:
 
     def requests(self, *names: str) -> dict[str, np.ndarray]:
         """Columns of the finished requests."""
-        table = _columns(self.folder / "requests.parquet", (*names, "status"))
+        table = columns_of(self.folder / "requests.parquet", (*names, "status"))
         done = table["status"] == "finished"
         return {name: table[name][done].astype(float) for name in names}
 
     def iterations(self, *names: str) -> dict[str, np.ndarray]:
         """Columns of the iterations."""
-        return _columns(self.folder / "iterations.parquet", names)
+        return columns_of(self.folder / "iterations.parquet", names)
 
 
-def _columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+def columns_of(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of a Parquet file; `InputError` if it lacks them."""
     import pyarrow.parquet as pq
 
     if not path.is_file():
@@ -73,7 +88,7 @@ def cdf(axes: Axes, runs: list[Run], column: str, label: str) -> None:
         if not len(values):
             continue
         at = np.unique(np.linspace(0, len(values) - 1, 600).astype(int))
-        axes.plot(values[at], (at + 1) / len(values), **_look(run, number))
+        axes.plot(values[at], (at + 1) / len(values), **look(run, number))
     axes.set_xscale("log")
     plain_ticks(axes.xaxis)
     axes.set_xlabel(label)
@@ -105,7 +120,7 @@ def timeline(axes: Axes, runs: list[Run], column: str, label: str) -> None:
         time, _ = np.histogram(middle, edges, weights=rows["duration_s"])
         total, _ = np.histogram(middle, edges, weights=rows["duration_s"] * rows[column])
         mean = np.divide(total, time, out=np.zeros(BINS), where=time > 0)
-        axes.plot((edges[:-1] + edges[1:]) / 2, mean, **_look(run, number, width=1.0))
+        axes.plot((edges[:-1] + edges[1:]) / 2, mean, **look(run, number, width=1.0))
     axes.set_xlabel("simulated time (s)")
     axes.set_ylabel(label)
     axes.set_ylim(bottom=0)
@@ -150,7 +165,7 @@ def by_batch(axes: Axes, runs: list[Run]) -> None:
         sizes, counts = np.unique(batch, return_counts=True)
         sizes = sizes[counts >= 5]
         median = [np.median(seconds[batch == size]) * 1e3 for size in sizes]
-        axes.plot(sizes, median, **_look(run, number))
+        axes.plot(sizes, median, **look(run, number))
     axes.set_xlabel("requests decoding")
     axes.set_ylabel("decode iteration, median (ms)")
     axes.set_ylim(bottom=0)
@@ -165,7 +180,7 @@ def against_load(axes: Axes, runs: list[Run], key: str, label: str, log: bool = 
         x = [run.summary["output_throughput"] for run in members]
         y = [run.summary[key] for run in members]
         if members:
-            axes.plot(x, y, marker="o", markersize=3.5, **_look(members[0], number))
+            axes.plot(x, y, marker="o", markersize=3.5, **look(members[0], number))
     axes.set_xlabel("output tokens/s")
     axes.set_ylabel(label)
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -182,6 +197,7 @@ def _colour(run: Run, number: int) -> str:
     return COLOURS[mode] if alone else (*COLOURS.values(), *SPARE)[number % 8]
 
 
-def _look(run: Run, number: int, width: float = 1.6) -> dict[str, Any]:
+def look(run: Run, number: int, width: float = 1.6) -> dict[str, Any]:
+    """How the curve of *run*, the one of that *number*, is drawn."""
     return {"color": _colour(run, number), "label": run.series, "linewidth": width,
             "linestyle": STYLES[number // 8 % 4]}  # fmt: skip

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import tier_panels
 from .errors import InputError
 from .panels import Run, against_load, by_batch, cdf, stacked, timeline
 from .result import read_json, read_summary
@@ -36,7 +37,10 @@ STYLE: dict[Any, Any] = {
 def draw_run(folder: Path, out: Path) -> list[Path]:
     """The figures of one run into *out*; returns the files."""
     runs = [Run(folder, {}, read_summary(folder))]
-    return _draw_all(runs, runs, out, (("latency", latency), ("time", over_time), ("gpu", gpu)))
+    figures: list[tuple[str, Drawing]] = [("latency", latency), ("time", over_time), ("gpu", gpu)]
+    if tier_panels.keeps(runs[0]):
+        figures.append(("tiers", tiers))
+    return _draw_all(runs, runs, out, tuple(figures))
 
 
 def draw_study(folder: Path, out: Path) -> list[Path]:
@@ -48,6 +52,8 @@ def draw_study(folder: Path, out: Path) -> list[Path]:
     figures: list[tuple[str, Drawing]] = [("latency", latency), ("time", over_time), ("gpu", gpu)]
     if any("trace.rate_scale" in run.axes for run in runs):
         figures += [("load", load), ("overview", overview)]
+    if all(tier_panels.keeps(run) for run in runs):
+        figures.append(("reuse", reuse))
     return _draw_all(runs, _like_load(runs), out, tuple(figures))
 
 
@@ -89,7 +95,8 @@ def _draw_all(
     files = []
     with mpl.rc_context(STYLE):
         for name, draw in figures:
-            figure = Figure(figsize=(9.6, 7.4) if name == "overview" else (9.6, 3.6))
+            tall = name in ("overview", "tiers")
+            figure = Figure(figsize=(9.6, 7.4) if tall else (9.6, _height(name, alike)))
             draw(figure, runs, alike)
             for kind in ("svg", "png"):
                 path = out / f"{name}.{kind}"
@@ -98,6 +105,11 @@ def _draw_all(
                     figure.savefig(temporary, format=kind, dpi=160, metadata=metadata)
                 files.append(path)
     return files
+
+
+def _height(name: str, alike: list[Run]) -> float:
+    """Inches of a figure with one row of panels; more where each run has a bar of its own."""
+    return max(3.6, 1.6 + 0.26 * len(alike)) if name in ("gpu", "reuse") else 3.6
 
 
 # ---------------------------------------------------------------------------- figures
@@ -126,6 +138,35 @@ def gpu(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     stacked(left, alike)
     by_batch(right, alike)
     figure.suptitle(_title("GPU time", alike))
+
+
+def tiers(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
+    """Where KV was, what moved it, who waited for it, and what it saved, over simulated time."""
+    (top_left, top_right), (low_left, low_right) = figure.subplots(2, 2)
+    run = alike[0]
+    tier_panels.occupancy(top_left, run)
+    if (run.folder / "transfers.parquet").is_file():
+        tier_panels.links(top_right, run)
+    else:
+        top_right.set_axis_off()
+    tier_panels.waits(low_left, run)
+    tier_panels.hits_over_time(low_right, run)
+    figure.suptitle(_title("KV over the tiers", alike))
+
+
+def reuse(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
+    """What the prefix cache saved, and by the size of a tier where a study varies one."""
+    tier = tier_panels.swept_tier(alike)
+    if tier is None:
+        tier_panels.sources(figure.subplots(), alike)
+    else:
+        left, middle, right = figure.subplots(1, 3, width_ratios=(1.0, 1.0, 1.1))
+        tier_panels.against_size(left, alike, tier, "saved")
+        tier_panels.against_size(middle, alike, tier, "ttft")
+        tier_panels.sources(right, alike)
+        if left.get_legend_handles_labels()[0]:
+            left.legend(loc="best", fontsize=8)
+    figure.suptitle(_title("Prefix reuse", alike))
 
 
 def load(figure: Figure, runs: list[Run], alike: list[Run]) -> None:

@@ -43,8 +43,10 @@ class Records:
 
     def requests(self, columns: Columns) -> None:
         """Appends a slice of requests."""
+        # Where ids come up after the first slice, the file goes on as it has begun.
         schema = REQUESTS_OF_MEMORY if "cached_hbm" in columns else REQUESTS
-        self._table("requests", schema).write(request_table(columns))
+        table, found = self._table("requests", schema), request_table(columns)
+        table.write({name: found[name] for name in table.schema.names})
 
     def iterations(self, columns: Columns) -> None:
         """Appends a slice of iterations, if they are recorded."""

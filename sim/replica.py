@@ -13,6 +13,7 @@ import numpy as np
 
 from .clock import Alarm, Clock
 from .iteration_log import Iteration
+from .partition import Partition
 from .request import Request, Status
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from .batch import Batch
     from .cost import Cost
+    from .memory.manager import Memory
     from .prefill import Chunks
     from .scenario import Loop
 
@@ -40,6 +42,7 @@ class Replica:
         self.exits = loop.leaves
         self.alarm = Alarm(clock)
         self.asleep = False
+        self.stalled = False  # until swapped requests' blocks are out
         self.outside = False  # a loop on the device that has left for prefill
         self.ends: np.ndarray | None = None  # of the iterations under way, where they can be cut
         self.leap = 0
@@ -58,14 +61,24 @@ class Replica:
         batch.last_change = request.arrival
         reason = admission.impossible(request)
         if reason is not None:
-            request.status, request.reason = Status.REJECTED, reason
+            request.status, request.reason, request.kv = Status.REJECTED, reason, None
             batch.requests.add(request)
             return
         batch.iterations.queued(request.arrival)
         first = not admission.waiting
         admission.waiting.append(request)
+        memory = batch.memory
         if first and len(batch.running) < admission.max_batch:
+            if memory is not None:
+                memory.stirred = True
             self.wake()
+        if memory is not None and memory.queued(request):
+            self.wake()
+
+    def expect(self, request: Request) -> None:
+        """*request* will be sent at a time that is known now."""
+        if self.batch.memory is not None:
+            self.batch.memory.expect(request)
 
     def listen(self, heard: Callable[[list[Request]], None]) -> None:
         """From now on tells *heard* who has got a last token, at the time of that token."""
@@ -81,7 +94,7 @@ class Replica:
     def wake(self) -> None:
         """Brings the next boundary at or after now, or now itself if the loop is idle."""
         now = self.clock.now
-        if self.asleep:
+        if self.asleep or self.stalled:
             self.alarm.bring_forward(now)
         elif self.ends is not None:
             boundary = int(self.ends.searchsorted(now))
@@ -107,6 +120,8 @@ class Replica:
         """The process: boundary after boundary, until nobody waits or runs."""
         batch, partition = self.batch, self.partition
         while True:
+            if batch.memory is not None:
+                self.settle(batch.memory)
             batch.join_prefilled()
             if partition is not None:
                 partition.record()
@@ -115,6 +130,15 @@ class Replica:
             if self.clock.now >= self.stop_at:
                 return
             chunks, preempted = self.exit_plan() if self.exits else self.mixed_plan()
+            memory = batch.memory
+            if memory is not None:
+                decodes = not (self.exits and chunks)
+                if decodes and batch.stalled:
+                    yield from self.stall(memory)
+                    continue
+                self.tend(memory, preempted)
+                if decodes and batch.short:
+                    continue  # what was written down made other copies the only ones
             if partition is not None:
                 partition.start()
             elif chunks:
@@ -126,8 +150,45 @@ class Replica:
                 self.mark_idle()
                 self.asleep = True
                 yield self.alarm.never()
+                if memory is not None and memory.loading and not batch.prefilling:
+                    memory.waited("load", self.since(self.idle_since))
                 self.mark_idle()
                 self.asleep = False
+
+    # ---------------------------------------------------------------- KV that moves
+    def settle(self, memory: Memory) -> None:
+        """What has been moved by now is where it was to go."""
+        now = self.clock.now
+        if now < self.stop_at:
+            memory.settle(now)
+            if memory.ready:
+                self.batch.join_loaded()
+
+    def tend(self, memory: Memory, preempted: bool) -> None:
+        """What may be moved in the background begins to move; not while memory is being fought
+        for."""
+        if memory.stirred and not preempted:
+            batch = self.batch
+            memory.tend(batch.admission.waiting, batch.decoding.blocks_needed())
+            batch.iterations.occupancy(self.clock.now, *memory.occupancy())
+
+    def stall(self, memory: Memory) -> Generator[Event, None, None]:
+        """The loop stands still: it has nothing to decode with until swapped blocks are out."""
+        since = self.clock.now
+        self.stalled = True
+        yield self.alarm.never()
+        self.stalled = False
+        memory.waited("swap", self.since(since))
+
+    def since(self, time: float) -> float:
+        """Seconds from *time* until now, or until the end of the run."""
+        return max(0.0, min(self.clock.now, self.stop_at) - time)
+
+    @property
+    def slow(self) -> float:
+        """How many times longer the GPU takes beside the transfers of now."""
+        memory = self.batch.memory
+        return 1.0 if memory is None else memory.slowdown
 
     def mixed_plan(self) -> tuple[Chunks, bool]:
         """Decoding first, which may preempt; then chunks of prompts with what is left."""
@@ -153,7 +214,7 @@ class Replica:
         decoding = 0 if self.exits else len(batch.decoding)
         context = batch.decoding.context_tokens + decoding if decoding else 0
         logits = decoding + batch.prefilling.completing(chunks)
-        charge = self.cost.mixed(decoding, context, list(chunks.values()), logits)
+        charge = self.cost.mixed(decoding, context, list(chunks.values()), logits, self.slow)
         seconds = charge.seconds
         if self.exits and not self.outside:
             seconds += self.cost.modes.exit
@@ -178,8 +239,9 @@ class Replica:
         batch, decoding, now = self.batch, self.batch.decoding, self.clock.now
         size, context = len(decoding), decoding.context_tokens
         beside = self.partition is not None and len(batch.prefilling) > 0
-        cost = self.cost.decode(size, beside)
-        count = min(decoding.horizon(batch.pool.free), most)
+        slow = self.slow
+        cost = self.cost.decode(size, beside, slow)
+        count = min(decoding.horizon(batch.room), most)
         seconds = decoding.durations(cost, count)
         if self.outside:
             seconds[0] += self.cost.modes.relaunch
@@ -195,71 +257,10 @@ class Replica:
                 return
         iteration = Iteration(
             now, size, cost.padded, context + size, 0, 0, len(batch.running), batch.departures,
-            batch.pool.used, beside, batch.take_joined(), batch.last_commit, size, None,
+            batch.pool.used, beside, batch.take_joined(), batch.last_commit, size, None, slow,
         )  # fmt: skip
         self.ends, self.leap = ends, count
         yield self.alarm.set(float(ends[count - 1]))
         self.ends, count = None, self.leap
         blocks = batch.commit(count, float(ends[count - 1]))
         batch.iterations.add(iteration, ends[:count], seconds[:count], blocks)
-
-
-class Partition:
-    """Prefill on some of the SMs, as a process beside the resident loop of *replica*.
-
-    It only computes: admission, tokens that join and blocks that are freed wait for the loop's
-    next boundary, which it brings near at the end of each chunk.
-    """
-
-    def __init__(self, replica: Replica) -> None:
-        self.replica = replica
-        self.alarm = Alarm(replica.clock)
-        self.asleep = False
-        self.rows: list[tuple[Iteration, float, float]] = []
-        replica.clock.process(self.compute())
-
-    def start(self) -> None:
-        """Wakes the process if there is something to compute."""
-        if self.asleep and len(self.replica.batch.prefilling):
-            self.alarm.bring_forward(self.replica.clock.now)
-
-    def record(self) -> None:
-        """Hands on the rows of chunks that ended since the last boundary."""
-        batch = self.replica.batch
-        for iteration, end, seconds in self.rows:
-            row = iteration._replace(blocks=batch.pool.used)
-            batch.iterations.add_one(row, end, seconds, [0])
-        self.rows.clear()
-
-    def compute(self) -> Generator[Event, None, None]:
-        """The process: chunk after chunk."""
-        replica, batch = self.replica, self.replica.batch
-        while True:
-            chunks = batch.prefilling.chunks(replica.loop.token_budget)
-            if not chunks:
-                replica.mark_idle()
-                self.asleep = True
-                yield self.alarm.never()
-                replica.mark_idle()
-                self.asleep = False
-                continue
-            logits = batch.prefilling.completing(chunks)
-            charge = replica.cost.partition(list(chunks.values()), logits)
-            start = replica.clock.now
-            end = start + charge.seconds
-            if end > replica.stop_at:
-                return
-            iteration = Iteration(
-                start, 0, 0, 0, len(chunks), sum(c.tokens for c in chunks.values()),
-                len(batch.running), batch.departures, 0, False, (), 0.0, logits, charge,
-            )  # fmt: skip
-            attempts = [request.preemptions for request in chunks]
-            yield replica.clock.at(end)
-            # A chunk of a request that was preempted meanwhile has been computed for nothing.
-            tried = zip(chunks.items(), attempts, strict=True)
-            kept = {r: c for (r, c), tries in tried if r.preemptions == tries}
-            iteration = iteration._replace(output_tokens=batch.prefilling.completing(kept))
-            self.rows.append((iteration, end, charge.seconds))
-            batch.advance_prefill(kept, end)
-            replica.tell_answers()
-            replica.wake()

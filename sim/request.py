@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from math import nan
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .memory.held import Held
 
 
 class Status(Enum):
@@ -62,6 +66,8 @@ class Request:
     cached_remote: int = 0
     load_s: float = 0.0
     """Seconds it held its place and waited for KV from a lower tier."""
+    kv: Held | None = None
+    """What it has to do with KV that is shared or moves; kept until it ends."""
 
     @property
     def prefill_tokens(self) -> int:

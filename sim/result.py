@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OURS = {
     "scenario.json", "summary.json", "trace.json", "environment.json", "requests.parquet",
-    "iterations.parquet", "figures",
+    "iterations.parquet", "transfers.parquet", "figures",
 }  # fmt: skip
 """What a run's folder may hold; nothing else is ever deleted."""
 

@@ -18,11 +18,15 @@ from .errors import InputError
 from .iteration_log import Columns, IterationLog
 from .kv import BlockPool
 from .leap import LeapDecoding
+from .memory.host import Host
+from .memory.manager import Memory
+from .memory.transfer_log import TransferLog
 from .metrics import LoopStats, RequestStats
 from .profile import Profile, load_profile
 from .replica import Replica
 from .request_log import RequestLog
 from .session_stats import SessionStats
+from .tiers import memory_options
 from .trace.chunk import Tally
 from .units import bytes_text
 from .workload import chunks
@@ -46,6 +50,7 @@ class Simulation:
         engine: str = "leap",
         on_requests: Callable[[Columns], None] | None = None,
         on_iterations: Callable[[Columns], None] | None = None,
+        on_transfers: Callable[[Columns], None] | None = None,
     ) -> None:
         self.scenario = scenario
         self.profile = load_profile(scenario.hardware.profile)
@@ -66,7 +71,39 @@ class Simulation:
         )
         self.batch = Batch(admission, decoding, self.requests, self.iterations)
         self.replica = Replica(self.clock, scenario.loop, self.cost, self.batch, stop_at)
-        self.arrivals = Arrivals(self.clock, chunks(scenario, self.tally), self.replica, stop_at)
+        self.options = memory_options(scenario.hardware, scenario.kv)
+        self.transfers = TransferLog(on_transfers or (lambda columns: None))
+        self.memory: Memory | None = None
+        if self.options.swaps:
+            self._remember()
+        self.arrivals = Arrivals(
+            self.clock, chunks(scenario, self.tally), self.replica, stop_at, self._ids_found
+        )
+
+    def _remember(self) -> Memory:
+        """From now on KV is shared or moves."""
+        host = Host(
+            self.options, self.pool, self.clock, self.cost, self.scenario.kv.bits,
+            self.replica.wake, self.transfers.add,
+        )  # fmt: skip
+        self.memory = self.batch.admission.memory = Memory(host)
+        self.requests.memory = True
+        self.iterations.tiers = tuple(tier.name for tier in self.memory.rooms.tiers.values())
+        return self.memory
+
+    def _ids_found(self) -> Memory | None:
+        """The trace has prefix block ids; who makes use of them, if anybody does."""
+        if not self.options.prefix_cache:
+            return None
+        tokens = self.tally.block_tokens
+        if tokens is None:
+            raise InputError(
+                "trace: has prefix block ids and does not say of how many tokens; give "
+                "trace.block_tokens, or kv.prefix_cache: false"
+            )
+        memory = self.memory or self._remember()
+        memory.open(tokens)
+        return memory
 
     def run(self, progress: Progress | None = None) -> Summary:
         """Runs to the end and returns the summary; *progress* is called about ten times a second.
@@ -85,6 +122,7 @@ class Simulation:
                 gc.enable()
         self.requests.close(self.batch.unfinished())
         self.iterations.close()
+        self.transfers.close()
         return self.summary()
 
     def _run_watched(self, progress: Progress) -> None:
@@ -127,10 +165,11 @@ class Simulation:
             "kv_blocks_allocated": self.pool.allocated,
             "kv_blocks_freed": self.pool.freed,
             "kv_preemptions": self.batch.preemptions,
+            **(self.memory.summary(self.duration) if self.memory else {}),
             "trace_closed_loop": links is not None and links.waiting > 0,
             **self.session_stats.summary(links.sessions_cut() if links else ()),
             "trace_requests_not_sent": links.not_sent if links else 0,
-            "trace_prefix_ids_unused": self.arrivals.prefix_ids,
+            "trace_prefix_ids_unused": self.arrivals.prefix_ids and not self.arrivals.shares,
             "trace_rows_skipped": self.tally.skipped,
             "trace_rows_skipped_by_reason": dict(sorted(self.tally.reasons.items())),
             "cost_profile": profile.name,
@@ -179,30 +218,20 @@ def run(
     progress: Progress | None = None,
 ) -> Summary:
     """Runs *scenario* and writes its records into *folder*, which exists and is empty."""
-    from .parquet import ITERATIONS, REQUESTS, Table, iteration_table, request_table
+    from .records import Records
     from .result import environment, write_json
     from .trace_record import trace_record
 
     begin = time.perf_counter()
-    requests = Table(folder / "requests.parquet", REQUESTS)
-    iterations = None
-    if scenario.record.iterations:
-        iterations = Table(folder / "iterations.parquet", ITERATIONS)
-
-    def write_requests(columns: Columns) -> None:
-        requests.write(request_table(columns))
-
-    def write_iterations(columns: Columns) -> None:
-        if iterations is not None:
-            iterations.write(iteration_table(columns))
-
+    tiers = bool(memory_options(scenario.hardware, scenario.kv).sizes)
+    records = Records(folder, scenario.record.iterations, tiers)
     try:
-        simulation = Simulation(scenario, engine, write_requests, write_iterations)
+        simulation = Simulation(
+            scenario, engine, records.requests, records.iterations, records.transfers
+        )
         summary = simulation.run(progress)
     finally:
-        requests.close()
-        if iterations is not None:
-            iterations.close()
+        records.close()
     profile = simulation.profile
     resolved = scenario.resolved() | {
         "hash": scenario.hash,

@@ -85,9 +85,9 @@ class Source(Node):
     """The process of arrivals."""
     burstiness: Shape = 1.0
     """Shape of gamma gaps: 1 is Poisson, less is burstier (as in vLLM's benchmark)."""
-    on: Period | None = None
+    on_period: Period | None = None
     """Mean length of a period with requests."""
-    off: Period | None = None
+    off_period: Period | None = None
     """Mean length of a period without."""
     prompt_tokens: Length | None = None
     """Tokens of a prompt."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from . import kv_words
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -50,6 +52,7 @@ def facts(summary: Summary) -> list[str]:
         f"KV in HBM: {summary['kv_blocks_capacity']:,} blocks, {summary['kv_mean_utilization']:.1%}"
         f" in use on average, peak {summary['kv_blocks_peak']:,}",
     ]
+    lines += kv_words.lines(summary)
     if summary["trace_sessions"]:
         lines.append(_sessions(summary))
     for reason, count in summary["requests_rejected_by_reason"].items():
@@ -109,11 +112,13 @@ COLUMNS = (
 )
 
 
+OF_MEMORY = (("found %", "kv_prefix_hit_rate", 100.0),)
+"""Columns of a study with a cache of prefixes: the share of prompt tokens that it had."""
 OF_SESSIONS = (("session p50 s", "trace_session_median_s", 1.0),)
 """Columns of a study of sessions."""
 ESSENTIAL = (
     "output_throughput", "p99_ttft_ms", "mean_tpot_ms", "loop_gap_fraction",
-    "trace_session_median_s",
+    "trace_session_median_s", "kv_prefix_hit_rate",
 )  # fmt: skip
 """What a study's table shows on a narrow terminal."""
 
@@ -130,8 +135,13 @@ def print_study(
         table.add_column(name.rpartition(".")[2])
     # Results of old know nothing of sessions.
     sessions = OF_SESSIONS if any(summary.get("trace_sessions") for summary in summaries) else ()
+    cached = (
+        OF_MEMORY if any(summary.get("kv_prefix_lookup_units") for summary in summaries) else ()
+    )
     columns = [
-        column for column in (*COLUMNS, *sessions) if console.width >= 110 or column[1] in ESSENTIAL
+        column
+        for column in (*COLUMNS, *cached, *sessions)
+        if console.width >= 110 or column[1] in ESSENTIAL
     ]
     for title, _, _ in columns:
         table.add_column(title, justify="right")

@@ -111,7 +111,7 @@ class Kv(Node):
     write_back: Literal["on_evict", "eager"] = "on_evict"
     """When KV is copied down: when HBM runs short, or as soon as it is computed."""
     reserve: Annotated[float, Field(strict=True, ge=0, le=0.5)] = 0.05
-    """Share of a tier that `write_back: on_evict` keeps free or ready to be dropped."""
+    """Share of a tier that is kept free or ready to be dropped, by copying down before."""
     queue_limit: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 32
     """Transfers that may wait for a link before nothing more is loaded over it."""
     layout: Literal["contiguous", "paged"] = "contiguous"
@@ -172,7 +172,6 @@ def warnings(hardware: Hardware, kv: Kv) -> Iterator[str]:
         ("kv.lookahead", kv.prefetch != "lookahead", "only with kv.prefetch: lookahead"),
         ("kv.write_back", cold, why_cold),
         ("kv.reserve", cold, why_cold),
-        ("kv.reserve", kv.write_back != "on_evict", "only with kv.write_back: on_evict"),
         ("kv.queue_limit", cold, why_cold),
         ("kv.layout", not lower, no_dram),
         ("kv.preemption", moves and not lower, f"{no_dram}; what is preempted is computed again"),

@@ -7,7 +7,7 @@ long launches queued, so that one iteration or a thousand cost the same few oper
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
@@ -69,6 +69,18 @@ class Timing:
         if self.queue is None:
             return 0.0 * x + self.queued
         return self.queue.total(x, largest)
+
+
+def slowed(timing: Timing, factor: float) -> Timing:
+    """*timing* with a GPU that takes *factor* times longer, because KV is moved meanwhile."""
+    # Model: only the GPU's own work takes longer. A host that submits more slowly than the GPU
+    # works stays the limit: of the lines of launches, the first is that of a GPU always at work.
+    const, slope = timing.busy_line
+    more, steeper = (factor - 1.0) * const, (factor - 1.0) * slope
+    lines = tuple((line + more, rate + steeper) for line, rate in timing.lines)
+    if timing.path == "host":
+        lines = (lines[0], *timing.lines[1:])
+    return replace(timing, lines=lines, busy_line=(const * factor, slope * factor))
 
 
 class Segment:

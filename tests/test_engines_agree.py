@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import kv_runs
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -105,13 +106,16 @@ def closed_loops(draw: Any) -> tuple[list[Turn], dict[str, Any]]:
     return draw(turns_of_a_run(scale)), sections | {"requests": [(0, 1, 1)], "trace": trace}
 
 
-def both(scenario: Scenario, chunks: Sequence[Chunk] = ()) -> tuple[Ran, Ran]:
-    return play(scenario, "step", chunks), play(scenario, "leap", chunks)
+def both(
+    scenario: Scenario, chunks: Sequence[Chunk] = (), block_tokens: int | None = None
+) -> tuple[Ran, Ran]:
+    step, leap = (play(scenario, e, chunks, block_tokens) for e in ("step", "leap"))
+    return step, leap
 
 
 def assert_same(first: Ran, second: Ran) -> None:
     """Equal to the last bit: floats are compared as they are, nulls with nulls."""
-    for name in ("requests", "iterations"):
+    for name in ("requests", "iterations", "transfers"):
         a, b = getattr(first, name), getattr(second, name)
         assert list(a) == list(b)
         for column in a:
@@ -273,6 +277,18 @@ def test_closed_loop_with_many_preemptions(tmp_path: Path, mode: str, prefill: s
     check_conservation(leap)
     check_iterations(leap, scenario)
     check_sending(leap, chunks, scenario)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(run=kv_runs.runs())
+def test_any_run_with_tiers(run: tuple[list[Chunk], int, dict[str, Any]]) -> None:
+    chunks, block_tokens, sections = run
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = toy_scenario(Path(folder), [(0, 1, 1)], **sections)
+        step, leap = both(scenario, chunks, block_tokens)
+    assert_same(step, leap)
+    if sections["stop"]["at"] is None:
+        assert not (leap.requests.status == "unfinished").any()
 
 
 def crowd(count: int) -> list[tuple[float, int, int]]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -34,9 +34,10 @@ from sim.trace.chunk import Chunk, Links
 from sim.trace.ragged import Ragged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from sim.profile import Profile
+    from sim.trace.chunk import Tally
 
 TICK = 2.0**-10
 ENDLESS = 1e300
@@ -156,6 +157,7 @@ class Ran:
     iterations: pd.DataFrame
     summary: dict[str, Any]
     trace: dict[str, Any]
+    transfers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def ticks(self, column: str) -> list[float]:
         """A column of request times in ticks."""
@@ -185,6 +187,7 @@ class Turn:
     session: str = ""
     after: tuple[int, ...] = ()
     delay: float = 0.0
+    ids: tuple[int, ...] | None = None
 
 
 def linked(turns: Sequence[Turn]) -> list[Chunk]:
@@ -205,16 +208,29 @@ def linked(turns: Sequence[Turn]) -> list[Chunk]:
     prompts, outputs = ([getattr(turn, name) for turn in rows] for name in ("prompt", "output"))
     chunk = Chunk(
         np.array([earliest[number] for number in order]), np.array(prompts), np.array(outputs),
-        links=links,
+        None if rows[0].ids is None else Ragged.of(turn.ids or () for turn in rows), links,
     )  # fmt: skip
     return list(chunk.split(-(-len(rows) // 2)))
 
 
-def play(scenario: Scenario, engine: str = "leap", chunks: Sequence[Chunk] = ()) -> Ran:
-    """Runs *scenario* and reads its files back; *chunks* replace its trace, if there are any."""
+def play(
+    scenario: Scenario,
+    engine: str = "leap",
+    chunks: Sequence[Chunk] = (),
+    block_tokens: int | None = None,
+) -> Ran:
+    """Runs *scenario* and reads its files back; *chunks* replace its trace, if there are any.
+
+    Their ids, if they have any, are those of blocks of *block_tokens* tokens.
+    """
+
+    def given(trace: object, seed: int, tally: Tally) -> Iterator[Chunk]:
+        tally.block_tokens = block_tokens
+        return iter(chunks)
+
     with tempfile.TemporaryDirectory() as folder:
         if chunks:
-            with patch("sim.workload.original", lambda *_: iter(chunks)):
+            with patch("sim.workload.original", given):
                 run(scenario, Path(folder), engine)
         else:
             run(scenario, Path(folder), engine)
@@ -223,11 +239,11 @@ def play(scenario: Scenario, engine: str = "leap", chunks: Sequence[Chunk] = ())
 
 def read_run(folder: Path) -> Ran:
     """What a run's folder holds."""
-    tables = [folder / name for name in ("requests.parquet", "iterations.parquet")]
-    requests, iterations = (
+    tables = [folder / f"{name}.parquet" for name in ("requests", "iterations", "transfers")]
+    requests, iterations, transfers = (
         pd.read_parquet(table) if table.exists() else pd.DataFrame() for table in tables
     )
     summary, trace = (
         json.loads((folder / name).read_text()) for name in ("summary.json", "trace.json")
     )
-    return Ran(requests, iterations, summary, trace)
+    return Ran(requests, iterations, summary, trace, transfers)

@@ -76,7 +76,9 @@ class Length:
             _whole(f"{name}: within: largest length", self.within[1], self.within[0])
             if not np.ptp(self._below(np.array([self.within[0], self.within[1] + 1.0]))) > 0:
                 low, high = self.within
-                raise InputError(f"{name}: within: no length is from {low} to {high}; widen it")
+                raise InputError(
+                    f"{name}: within: no length is from {low:.10g} to {high:.10g}; widen it"
+                )
         if self.cap is not None:
             _whole(f"{name}: cap", self.cap, 1)
 

@@ -35,6 +35,7 @@ HOW = (
     "or several as WEIGHT*LENGTH+WEIGHT*LENGTH"
 )
 _PART = re.compile(r"([0-9.eE]+)\*(.+)")
+_TABLE = re.compile(r"table:(.*?)((?:,(?:tail|within|cap)=[^,]*)*)", re.DOTALL)
 _FILE_BYTES = 64 * 2**20
 _ROWS = 1_000_000
 
@@ -65,13 +66,15 @@ def _mixture(name: str, text: str) -> Length | None:
 
 def _plain(name: str, text: str, whole: str) -> Length:
     """One part without a weight; *whole* is what stands in a message."""
-    if text.startswith("table:"):
-        return read_table(name, Path(text.removeprefix("table:")))
-    body, *cuts = text.split(",")
+    table = _TABLE.fullmatch(text)
+    body, *cuts = (table[2] if table else text).split(",")
     kind, *numbers = body.split(":")
     given: dict[str, Any] = {"kind": kind}
+    if table:
+        given = {"kind": "table", "atoms": read_table(name, Path(table[1])).atoms}
     try:
-        given |= zip(_FIELDS[kind], map(float, numbers), strict=True)
+        if not table:
+            given |= zip(_FIELDS[kind], map(float, numbers), strict=True)
         for cut in cuts:
             key, _, value = cut.partition("=")
             values = [float(number) for number in value.split(":")]
@@ -115,7 +118,8 @@ def read_table(name: str, path: Path) -> Length:
     for place, tokens, weight in pairs:
         if len(atoms) > _ROWS:
             raise InputError(f"{place}: more than {_ROWS:,} different lengths; is it a table?")
-        atoms[_tokens(place, tokens)] = atoms.get(int(tokens), 0.0) + _weight(place, weight)
+        atom = _tokens(place, tokens)
+        atoms[atom] = atoms.get(atom, 0.0) + _weight(place, weight)
     if not sum(atoms.values()) > 0:
         raise InputError(f"{said(path)}: no length with a weight above 0; correct the table")
     length = Length("table", atoms=tuple(sorted(atoms.items())))
@@ -171,7 +175,7 @@ def _tokens(place: str, cell: Any) -> int:
 def _weight(place: str, cell: Any) -> float:
     try:
         value = math.nan if isinstance(cell, bool) else float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not 0 <= value <= 1e18:
         raise InputError(f"{place}: weight: {shown(cell)} is no weight; write a number from 0")

@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.memory.offline import belady
+from sim.trace.ragged import Ragged
+
 from .stack import stack_distances
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from sim.trace.ragged import Ragged
-
 MOST = 2**22
+MOST_FOR_BOUND = 2**19
+"""References up to which Belady's bound is worked out: some 0.3 s a cache size at most."""
 _HASH_BITS = 32
 _GROUPS = 32
 
@@ -102,6 +107,17 @@ class References:
         self._lengths.append(lengths[there])
         self._times.append(times[there])
         self._held += len(ids)
+
+    def bound(self, capacities: Sequence[int]) -> list[float] | None:
+        """Hit rates that no policy beats with caches of *capacities* blocks (Belady).
+
+        None for more than `MOST_FOR_BOUND` references, of which it would take too long.
+        """
+        if self.count > MOST_FOR_BOUND or self.rate < 1.0:
+            return None
+        lengths = np.concatenate([np.zeros(1, dtype=np.int64), *self._lengths])
+        ids = np.concatenate([np.zeros(0, dtype=np.int64), *self._ids])
+        return belady(Ragged(ids, np.cumsum(lengths)), capacities)
 
     def curve(self, cold: int | None) -> Curve:
         """The curve of what was taken; *cold* references find no block (None: by the sample)."""

@@ -15,6 +15,7 @@ from .times import Gaps, Hours, Timeline, Windows
 if TYPE_CHECKING:
     from sim.trace.chunk import Chunk
 
+CAPACITIES_BLOCKS = tuple(m * 10**k for k in range(2, 8) for m in (1, 2, 5))
 _WINDOWS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
@@ -39,12 +40,13 @@ class Inspection:
         self.references = References()
         self.sessions = Sessions()
         self._curve: Curve | None = None
+        self._bound: dict[int, float] | None = None
 
     def add(self, chunk: Chunk) -> None:
         """Take the next requests."""
         if not len(chunk):
             return
-        self._curve = None
+        self._curve = self._bound = None
         self.duration_s = float(chunk.arrival_s[-1])
         self.prompt.add(chunk.prompt_tokens)
         self.output.add(chunk.output_tokens)
@@ -97,3 +99,19 @@ class Inspection:
         if self._curve is None:
             self._curve = self.references.curve(self.reuse.misses if self.reuse.exact else None)
         return self._curve
+
+    def shown_capacities(self) -> list[int]:
+        """Cache sizes from 100 blocks on, to the first that is as good as an infinite one."""
+        curve = self.curve()
+        largest = float(curve.distances[-1]) if curve and len(curve.distances) else 0.0
+        needed = int(np.searchsorted(CAPACITIES_BLOCKS, largest)) + 1
+        # the three that traces are compared at are always there
+        return list(CAPACITIES_BLOCKS[: max(needed, CAPACITIES_BLOCKS.index(100_000) + 1)])
+
+    def bound(self) -> dict[int, float] | None:
+        """Belady's bound by `shown_capacities`; None where it would take too long."""
+        if self._bound is None and self.references.count:
+            sizes = self.shown_capacities()
+            rates = self.references.bound(sizes)
+            self._bound = None if rates is None else dict(zip(sizes, rates, strict=True))
+        return self._bound

@@ -214,18 +214,20 @@ def _sizes(traces: Sequence[Named]) -> Panel:
         "Prefix reuse by cache size (LRU)", "cache size (blocks)", "block references that hit (%)",
         x_log=True, low=0.0,
     )  # fmt: skip
-    curves = [(name, x.curve(), colour) for name, x, colour in _colours(traces)]
-    ends = [1e5]
-    for _, curve, _ in curves:
-        if curve is not None and len(curve.distances):
-            ends.append(float(curve.distances[-1]))
-    sizes = np.unique(np.round(np.geomspace(10, 2 * max(ends), 120)))
-    for name, curve, colour in curves:
+    curves = [(name, x.curve(), x.bound(), colour) for name, x, colour in _colours(traces)]
+    ends = [curve.distances[-1:] for _, curve, _, _ in curves if curve is not None]
+    end = float(np.concatenate([[1e5], *ends]).max())
+    sizes = np.unique(np.round(np.geomspace(10, 2 * end, 120)))
+    for name, curve, bound, colour in curves:
         if curve is None:
             continue
-        rates = np.array([100.0 * curve.hit_rate(size) for size in sizes.tolist()])
+        rates = 100.0 * np.array([curve.hit_rate(size) for size in sizes.tolist()])
         said = "exact" if curve.exact else f"from 1/{round(1 / curve.rate)} of the blocks"
         panel.lines.append(Line(f"{name}, {said}", sizes, rates, colour))
+        if bound is not None:
+            at = np.array([size for size in bound if size <= 2 * end])
+            best = np.array([100.0 * bound[size] for size in at.tolist()])
+            panel.lines.append(Line("Belady's bound", at, best, colour, dots=True, dashed=True))
         top = np.full(2, 100.0 * curve.hit_rate(inf))
         label = f"any size, {top[0]:.1f} %"
         panel.lines.append(Line(label, sizes[[0, -1]], top, colour, dashed=True))

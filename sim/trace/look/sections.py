@@ -115,20 +115,22 @@ def _prefix(prefix: dict[str, Any]) -> Section:
 
 
 def _sizes(prefix: dict[str, Any]) -> Section:
-    lru = prefix["lru"]
+    lru, bound = prefix["lru"], prefix["belady"]["hit_rate_by_capacity_blocks"]
     top = share(prefix["infinite_cache_hit_rate"], 2)
     rows = []
     for blocks, rate in lru["hit_rate_by_capacity_blocks"].items():
         tokens = short(int(blocks) * prefix["block_tokens"])
-        rows.append((number(int(blocks)), tokens, share(rate, 2)))
-        if rows[-1][-1] == top:  # larger ones are no better
+        best = "-" if bound is None else share(bound[blocks], 2)
+        rows.append((number(int(blocks)), tokens, share(rate, 2), best))
+        if rows[-1][2] == top:  # larger ones are no better
             break
-    rows.append(("any size", "", top))
+    rows.append(("any size", "", top, top))
     how = lru["method"]
     if how != "exact":
         how += f", 1/{round(1 / lru['sampled_blocks_share'])}, standard error at most "
         how += f"{100 * lru['standard_error_at_most']:.2f} points"
-    return Section(f"hits of an LRU prefix cache ({how})", rows, ("blocks", "tokens", "hit rate"))
+    heads = ("blocks", "tokens", "hit rate", "Belady's bound")
+    return Section(f"hits of an LRU prefix cache ({how})", rows, heads)
 
 
 def _sessions(found: dict[str, Any]) -> Section:

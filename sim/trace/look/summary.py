@@ -9,6 +9,9 @@ import numpy as np
 
 from sim.trace.transforms.record import said
 
+from .curve import MOST_FOR_BOUND
+from .inspection import CAPACITIES_BLOCKS
+
 if TYPE_CHECKING:
     from sim.trace.chunk import Tally
 
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
     from .lengths import Lengths
 
 WINDOWS_S = (1.0, 10.0, 60.0)
-CAPACITIES_BLOCKS = tuple(m * 10**k for k in range(2, 8) for m in (1, 2, 5))
 _RATE_BARS = 60
 
 
@@ -107,10 +109,11 @@ def _prefix(inspection: Inspection) -> dict[str, Any] | None:
             "sampled_blocks_share": curve.rate,
             "standard_error_at_most": max(curve.error(size) for size in CAPACITIES_BLOCKS),
             "hit_rate_by_capacity_blocks": {
-                str(size): curve.hit_rate(size) for size in shown_capacities(curve)
+                str(size): curve.hit_rate(size) for size in inspection.shown_capacities()
             },
             "blocks_for_share_of_infinite": _working_sets(curve),
         },
+        "belady": _bound(inspection),
         "reuse_time_s": _quantiles(curve.reuse_s),
         "references_per_block": _quantiles(curve.popularity),
         "used_once_blocks_share": float((curve.popularity == 1).mean()),
@@ -118,12 +121,14 @@ def _prefix(inspection: Inspection) -> dict[str, Any] | None:
     }
 
 
-def shown_capacities(curve: Curve) -> list[int]:
-    """Capacities from 100 blocks on, to the first that is as good as an infinite one."""
-    largest = float(curve.distances[-1]) if len(curve.distances) else 0.0
-    needed = int(np.searchsorted(CAPACITIES_BLOCKS, largest)) + 1
-    # the three that traces are compared at are always there
-    return list(CAPACITIES_BLOCKS[: max(needed, CAPACITIES_BLOCKS.index(100_000) + 1)])
+def _bound(inspection: Inspection) -> dict[str, Any]:
+    """Hit rates that no policy beats, or why they are not there."""
+    rates = inspection.bound()
+    if rates is None:
+        method = f"not worked out above {MOST_FOR_BOUND:,} references"
+        return {"method": method, "hit_rate_by_capacity_blocks": None}
+    by_size = {str(size): rate for size, rate in rates.items()}
+    return {"method": "exact", "hit_rate_by_capacity_blocks": by_size}
 
 
 def _working_sets(curve: Curve) -> dict[str, float] | None:
@@ -170,6 +175,11 @@ def notes(inspection: Inspection, tally: Tally) -> list[str]:
         found.append(
             f"prefix reuse by cache size is from 1/{round(1 / curve.rate)} of the blocks, chosen "
             f"by a hash of their ids; standard error at most {100 * worst:.2f} points"
+        )
+    if curve is not None and inspection.bound() is None:
+        found.append(
+            f"Belady's bound on prefix reuse is not worked out above {MOST_FOR_BOUND:,} "
+            f"references to blocks; these are {curve.references:,} (--limit takes fewer requests)"
         )
     if reuse.blocks and not reuse.exact:
         found.append(

@@ -60,6 +60,13 @@ def rows(seed: int, requests: int, knobs: Knobs) -> Iterator[Chunk]:
     return _Agents(seed, starts, share, bool(knobs.shared_prefix)).chunks(requests)
 
 
+def whole_sessions(seed: int, sessions: int, knobs: Knobs) -> list[Session]:
+    """The first *sessions* sessions, each to its end: what a report on their shape compares."""
+    share = FORK_SHARE if knobs.sub_agents is None else knobs.sub_agents
+    agents = _Agents(seed, _starts(seed, "poisson", knobs), share, bool(knobs.shared_prefix))
+    return [agents.session(number) for number in range(sessions)]
+
+
 def _starts(seed: int, process: Process, knobs: Knobs) -> Arrivals:
     """When sessions begin."""
     rate = _RATE_PER_S if knobs.rate_per_s is None else knobs.rate_per_s
@@ -146,13 +153,16 @@ class _Agents:
         """The session whose turn comes first, after those that begin before it have begun."""
         while not self._open or self._next_s <= self._open[0][0]:
             number = self._begun
-            rng = stream(self._seed, f"trace.{NAME}.session", number)
-            session = Session(self._shape(number), rng, self._fork_share)
-            begun = _Open(f"agent-{number}", self._next_s, session)
+            begun = _Open(f"agent-{number}", self._next_s, self.session(number))
             heapq.heappush(self._open, (begun.due_s, number, begun))
             self._begun += 1
             self._next_s = next(self._begin)
         return heapq.heappop(self._open)
+
+    def session(self, number: int) -> Session:
+        """Session *number*; to be called in order, from 0."""
+        rng = stream(self._seed, f"trace.{NAME}.session", number)
+        return Session(self._shape(number), rng, self._fork_share)
 
     def _shape(self, number: int) -> Shape:
         """Of session *number*: each 64 sessions have one in each 64th of every distribution."""
@@ -177,7 +187,9 @@ class _Agents:
     def _start(self, session: _Open, turn: Turn) -> tuple[runs.Run, ...]:
         """What a new context begins with; the first turn of a session keeps it whole."""
         if turn.context != MAIN:
-            return session.contexts.setdefault(_SUB, self._fresh(turn.keep))
+            if _SUB not in session.contexts:
+                session.contexts[_SUB] = self._fresh(turn.keep)
+            return session.contexts[_SUB]
         if self._common is None:
             return ()
         more = session.prefix - self._common_blocks

@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 BLOCK_TOKENS = 64
 MAIN = 0
 """The context of the session itself; those of its sub-agents count from 1."""
-_LONG_SCORE = 0.75  # normal score of the turns of the session of a turn, on average
+# Model: the correlation of a session's growth with its turns (normal scores), and the share of the
+# log-variance of growth that is the session's. Measured are -0.31 and 0.17 on mean logarithms,
+# which are noisy in short sessions; these give the distribution of prompts. Most turns are of long
+# sessions, whose score is this much above 0.
+_GROWTH_BY_TURNS, _GROWTH_BY_SESSION, _LONG_SCORE = -0.6, 0.1, 0.9
 _SMALL, _EARLY = 40_000, 8  # tokens and turns for which early growth holds
+_MIDDLE, _HIGH = 80_000, 120_000
 # Model: compaction at the latest when these are reached (contexts of 200k and 1M tokens).
 _NARROW_TOKENS, _WIDE_TOKENS = 200_000, 950_000
 # Model: 38 of 44,850 turns send off 1, 2 or 3 sub-agents (21, 9, 8 times), all at once; their
@@ -82,6 +87,11 @@ def _share(steps: Sequence[tuple[float, float]], at: float) -> float:
     return next(share for since, share in reversed(steps) if since <= at)
 
 
+def _mixed(correlation: float, score: float, own: float) -> float:
+    """A normal score of this correlation with *score*, from its *own* independent part."""
+    return correlation * score + float((1 - correlation**2) ** 0.5) * own
+
+
 def _leveled(random: NDArray[np.float64], level: float, by_level: float) -> NDArray[np.float64]:
     """Uniform numbers, of whose variance (as normal scores) *by_level* is the session's *level*."""
     score = by_level**0.5 * level + (1 - by_level) ** 0.5 * normal_quantile(random)
@@ -102,47 +112,53 @@ class Session:
         self._make(shape)
 
     def _make(self, shape: Shape) -> None:
+        """Draw all turns."""
         wide = self._wide
-        correlation = tables.WIDE_RANK_CORRELATION if wide else tables.NARROW_RANK_CORRELATION
-        share = float(correlated(np.array([shape.turns]), np.array([shape.first]), correlation)[0])
         count = round(_one(tables.WIDE_TURNS if wide else tables.NARROW_TURNS, shape.turns))
-        first = int(_one(tables.WIDE_FIRST if wide else tables.NARROW_FIRST, share))
+        correlation = tables.WIDE_RANK_CORRELATION if wide else tables.NARROW_RANK_CORRELATION
+        share = correlated(np.array([shape.turns]), np.array([shape.first]), correlation)
+        first = int(_one(tables.WIDE_FIRST if wide else tables.NARROW_FIRST, float(share[0])))
         self.prefix = min(self.prefix, first - 1)
-        random = self._rng.random((6, count))
-        level = self._rng.standard_normal(4)
-        score = float(normal_quantile(np.array([shape.turns]))[0]) - _LONG_SCORE
-        level[1] = (
-            tables.GROWTH_BY_TURNS * score + (1 - tables.GROWTH_BY_TURNS**2) ** 0.5 * level[1]
-        )
-        by_turns = correlated(np.array([shape.turns]), self._rng.random(1), tables.USER_BY_TURNS)
-        users = float(np.interp(by_turns[0], tables.SHARES, tables.USER_SHARE))
-        outputs = quantile(tables.OUTPUT, _leveled(random[0], level[0], tables.OUTPUT_BY_SESSION))
-        growth = _leveled(random[1], level[1], tables.GROWTH_BY_SESSION)
-        thinks = (
-            quantile(tables.TOOL_S, _leveled(random[2], level[2], tables.TOOL_BY_SESSION)),
-            quantile(tables.USER_S, _leveled(random[2], level[3], tables.USER_BY_SESSION)),
-        )
+        outputs, growth, thinks, random = self._draws(shape, count)
         self._add((), 0.0, first, outputs[0], MAIN, 0)
         last: tuple[int, ...] = (0,)
         for turn in range(1, count):
-            user = bool(random[3, turn] < users)
-            think_s = float(thinks[user][turn])
             before = self.turns[last[0]].prompt
-            added = int(_one(self._growth(turn, before), float(growth[turn])))
-            prompt, keep, think_s = self._next(
-                before, added, think_s, random[4, turn], random[5, turn]
-            )
+            added = int(_one(self._growth(turn, before), growth[turn]))
+            prompt, keep, think_s = self._next(before, added, thinks[turn], *random[turn])
             number = self._add(last, think_s, prompt, outputs[turn], MAIN, keep)
             last = (number,)
             if self._fork_share and turn + 1 < count and self._rng.random() < self._fork_share:
                 last = (number, *self._fork(number))
+
+    def _draws(
+        self, shape: Shape, count: int
+    ) -> tuple[list[float], list[float], list[float], list[list[float]]]:
+        """For each turn its output, a share for its growth, its think time, and two shares."""
+        random = self._rng.random((4, count))
+        level = self._rng.standard_normal(5)
+        turns = float(normal_quantile(np.array([shape.turns]))[0])
+        users = np.array([_mixed(tables.USER_BY_TURNS, turns, level[0])])
+        user_share = np.interp(normal_below(users), tables.SHARES, tables.USER_SHARE)[0]
+        grows = _mixed(_GROWTH_BY_TURNS, turns - _LONG_SCORE, level[1])
+        outputs = quantile(tables.OUTPUT, _leveled(random[0], level[2], tables.OUTPUT_BY_SESSION))
+        thinks = np.where(
+            random[3] < user_share,
+            quantile(tables.USER_S, _leveled(random[2], level[3], tables.USER_BY_SESSION)),
+            quantile(tables.TOOL_S, _leveled(random[2], level[4], tables.TOOL_BY_SESSION)),
+        )
+        growth = _leveled(random[1], grows, _GROWTH_BY_SESSION)
+        events = self._rng.random((count, 2))
+        return outputs.tolist(), growth.tolist(), thinks.tolist(), events.tolist()
 
     def _growth(self, turn: int, before: int) -> Sequence[float]:
         """The table of what turn *turn* adds to a prompt of *before* tokens."""
         if self._wide:
             return tables.WIDE_GROWTH
         if before >= _SMALL or turn > _EARLY:
-            return tables.NARROW_GROWTH
+            if before < _MIDDLE:
+                return tables.LOW_GROWTH
+            return tables.MIDDLE_GROWTH if before < _HIGH else tables.HIGH_GROWTH
         return (tables.FIRST_GROWTH, tables.SECOND_GROWTH, tables.EARLY_GROWTH)[min(turn - 1, 2)]
 
     def _next(

@@ -46,8 +46,9 @@ OUTPUT = (
 )
 OUTPUT_BY_SESSION = 0.125
 # tokens that a turn adds: the first, the second, and the third to eighth after one
-# of fewer than 40,000 tokens, and other turns; the share of the log-variance that
-# is its session's
+# of fewer than 40,000 tokens; others after one of fewer than 80,000, than 120,000,
+# and of more; in sessions of wide context. The share of the log-variance that is
+# its session's
 FIRST_GROWTH = (
     112, 141.27, 178.22, 240.3, 358, 441.95, 595.6, 696, 878.4, 1527.6, 3006, 4797.5, 9069,
     10810, 13590, 17412, 24188, 29484, 34093, 51043, 76666, 85880, 98146, 109070, 115740,
@@ -60,9 +61,17 @@ EARLY_GROWTH = (
     94, 100, 116, 138, 157, 202.15, 258.2, 302.25, 354.3, 403, 454, 681, 1103.2, 1423.7, 1839.3,
     2368.2, 3221.2, 4354.2, 6823, 11026, 18277, 27176, 51647, 88641, 102140,
 )
-NARROW_GROWTH = (
-    14, 101, 125, 154, 185, 229, 274, 316, 365, 419, 477, 625, 841, 990, 1191.1, 1478, 1819.4,
-    2342, 3215.7, 5196.3, 8994.2, 12464, 16360, 22786, 95111,
+LOW_GROWTH = (
+    14, 97, 114, 148, 179, 217, 259, 301, 348, 394, 454, 586, 791, 946.1, 1159.8, 1472, 1872,
+    2514.9, 3638.6, 6084, 10752, 14472, 19405, 29088, 95111,
+)
+MIDDLE_GROWTH = (
+    14, 107.89, 125, 153, 187, 232, 281.8, 328, 378.7, 433, 492, 647, 878, 1031, 1228.3, 1502,
+    1811.2, 2296, 3096.4, 4954, 8476, 11730, 15529, 20828, 54007,
+)
+HIGH_GROWTH = (
+    14, 125, 140, 158, 193, 239, 283, 321, 375, 435, 491, 647, 852, 990, 1177.6, 1452, 1770,
+    2192.8, 2899.8, 4509.8, 7305.9, 10369, 13717, 17207, 45714,
 )
 WIDE_GROWTH = (
     14, 125, 135, 164, 224, 284, 336, 389, 445, 509, 574, 760, 1013, 1191, 1434, 1754, 2260.8,
@@ -83,13 +92,13 @@ USER_S = (
 # the share of the log-variance of both that is its session's
 TOOL_BY_SESSION = 0.099
 USER_BY_SESSION = 0.376
-# the share of a session's turns that are a user's, and its rank correlation with
-# their number
+# the share of a session's turns that are a user's, and its correlation with their
+# number that gives the share over all turns
 USER_SHARE = (
     0, 0, 0, 0, 0, 0, 0, 0.014653, 0.020264, 0.026718, 0.034394, 0.05752, 0.10081, 0.15058,
     0.21886, 0.31043, 0.45364, 0.5533, 0.66667, 0.7525, 0.88013, 0.96224, 1, 1, 1,
 )
-USER_BY_TURNS = -0.072
+USER_BY_TURNS = -0.28
 # turns whose prompt has lost the end of the one before, of all; blocks lost
 TRIM_SHARE = 0.0495
 TRIM_ONE_BLOCK = 0.8238

@@ -38,8 +38,8 @@ KNOBS = {
     "burstiness": Knob(
         "burstiness", "--burstiness", "shape of gamma gaps: 1 is Poisson, less is burstier", "0.5"
     ),
-    "on_s": Knob("on", "--on", "mean seconds of a period with traffic", "20 s"),
-    "off_s": Knob("off", "--off", "mean seconds of a period without", "40 s"),
+    "on_s": Knob("on_period", "--on", "mean seconds of a period with traffic", "20 s"),
+    "off_s": Knob("off_period", "--off", "mean seconds of a period without", "40 s"),
     "prompt": Knob("prompt_tokens", "--prompt", "lengths of prompts", "1024"),
     "output": Knob("output_tokens", "--output", "lengths of answers", "200"),
     "rank_correlation": Knob(

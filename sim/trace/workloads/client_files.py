@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.errors import InputError, shown
-from sim.trace.bounds import MAX_TOKENS
+from sim.trace.bounds import MAX_TOKENS, RATE_PER_S
 from sim.trace.lines import open_bytes, strip_bom, unreadable
 from sim.trace.naming import said
 
@@ -130,10 +130,16 @@ def _clients(
     number, rate, weibull, shape = (
         np.array(column) for column in zip(*(row[1] for row in rows), strict=True)
     )
+    windows = int(number.max()) + 1
+    if rate.sum() / windows < RATE_PER_S[0]:
+        raise InputError(
+            f"{said(path)}: {rate.sum() / windows:.3g} requests a second on average, "
+            f"{RATE_PER_S[0]:g} is the least; fetch the files again"
+        )
     order = np.lexsort((client, number))
     return Clients(
         client[order], number[order].astype(np.int64), rate[order].astype(np.float64),
-        weibull[order].astype(bool), shape[order].astype(np.float64), int(number.max()) + 1,
+        weibull[order].astype(bool), shape[order].astype(np.float64), windows,
         lengths,
     )  # fmt: skip
 

@@ -97,16 +97,19 @@ def rows(
     """
     scale = 1.0 if rate_per_s is None else rate_per_s / clients.mean_rate_per_s
     held: list[Chunk] = []
-    count, first_s, number = 0, -1.0, 0
+    count, first, first_s, number = 0, 0, -1.0, 0
     starts = np.searchsorted(clients.window, np.arange(clients.windows + 1))
     while requests > 0:
         window = (int(start_s // WINDOW_S) + number) % clients.windows
-        rng = stream(seed, "trace.servegen.window", number)
         part = slice(int(starts[window]), int(starts[window + 1]))
-        made = _window(clients, part, window, scale, rng)
-        if len(made):
-            first_s = float(made.arrival_s[0]) if first_s < 0 else first_s
-            made = made.at(np.maximum(made.arrival_s + (number * WINDOW_S - first_s), 0.0))
+        if part.start < part.stop:
+            rng = stream(seed, "trace.servegen.window", number)
+            made = _window(clients, part, window, scale, rng)
+        if part.start < part.stop and len(made):
+            if first_s < 0:
+                first, first_s = number, float(made.arrival_s[0])
+            since_s = (number - first) * WINDOW_S - first_s
+            made = made.at(np.maximum(made.arrival_s + since_s, 0.0))
             held.append(made.part(0, min(requests, len(made))))
             count += len(held[-1])
             requests -= len(held[-1])
@@ -132,11 +135,7 @@ def _window(
     spans = counts + (counts > 0)
     ends = np.cumsum(spans)
     shape = np.repeat(clients.shape[part], spans)
-    gaps = np.where(
-        np.repeat(clients.weibull[part], spans),
-        rng.standard_exponential(len(shape)) ** (1.0 / shape),
-        rng.standard_gamma(shape),
-    )
+    gaps = _gaps(np.repeat(clients.weibull[part], spans), shape, spans, rng)
     sums = np.concatenate([[0.0], np.cumsum(gaps)])
     before, totals = sums[ends - spans], sums[ends] - sums[ends - spans]
     last = np.zeros(len(gaps), dtype=bool)
@@ -152,6 +151,28 @@ def _window(
     shares = rng.random((2, len(order)))
     prompt, output = _lengths(clients, client, window, shares, rng)
     return Chunk(np.clip(at[order], 0.0, 1.0) * WINDOW_S, prompt, output)
+
+
+def _gaps(
+    weibull: NDArray[np.bool_],
+    shape: NDArray[np.float64],
+    spans: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Gaps of these shapes, the *spans* of each client together, in units of its largest one.
+
+    So a client whose gaps are huge takes nothing from the precision of those added up with it.
+    """
+    starts = (np.cumsum(spans) - spans)[spans > 0]
+    with np.errstate(divide="ignore"):
+        logs = np.where(
+            weibull,
+            np.log(rng.standard_exponential(len(shape))) / shape,
+            np.log(rng.standard_gamma(shape)),
+        )
+    largest = np.maximum.reduceat(logs, starts) if len(starts) else logs
+    largest = np.where(np.isfinite(largest), largest, 0.0)
+    return np.asarray(np.exp(logs - np.repeat(largest, spans[spans > 0])), dtype=np.float64)
 
 
 def _lengths(

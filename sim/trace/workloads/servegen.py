@@ -17,7 +17,8 @@ from sim.trace.lengths import in_range, knots_of
 from . import client_files, clients
 from .catalog import POPULATIONS
 from .clients import WINDOW_S, Clients, Lengths
-from .population_tables import TABLES
+from .population_clients import CLIENTS
+from .population_lengths import LENGTHS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,7 @@ def population(name: str, given: Lengths | None = None) -> Clients:
     if name not in POPULATIONS:
         known = ", ".join(POPULATIONS)
         raise InputError(f"population: {shown(name)} is unknown; write one of {known}")
-    table = TABLES[name]
+    table = CLIENTS[name] | LENGTHS[name]
     windows = int(_DAY_S / WINDOW_S)
     total = np.repeat(table["rates"], windows // len(table["rates"]))
     quarter = np.arange(windows) * 4 // windows

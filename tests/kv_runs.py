@@ -1,0 +1,121 @@
+"""Random runs with KV over several tiers, for tests of what must hold in all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+from toy import KV_BYTES, TICK, Turn, hbm, linked
+
+if TYPE_CHECKING:
+    from sim.trace.chunk import Chunk
+
+LENGTHS = st.one_of(st.integers(1, 8), st.integers(1, 40))
+GAPS = st.sampled_from([0, 0, 0, 1, 15, 16, 16.5, 20, 37, 100, 400])
+
+
+def link(bandwidth: float, latency: float = 0.0, slowdown: float = 1.0) -> dict[str, Any]:
+    """A link of *bandwidth* bytes a tick and *latency* ticks."""
+    return {
+        "bandwidth": f"{bandwidth / TICK} B/s", "latency": f"{latency * TICK} s",
+        "slowdown": slowdown,
+    }  # fmt: skip
+
+
+def links(
+    pcie: dict[str, Any], disk: dict[str, Any] | None = None, out: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """`hardware.links` with the same for both directions, or another one *out* of HBM."""
+    found = {"h2d": pcie, "d2h": out or pcie}
+    return found | ({"ssd_read": disk, "ssd_write": disk} if disk else {})
+
+
+def ids_of(family: int, shared: int, number: int, blocks: int) -> tuple[int, ...]:
+    """Ids of a prompt of *blocks* blocks that shares its first *shared* with its family."""
+    own = 1_000_000 + 1000 * number
+    return tuple(1000 * family + i if i < shared else own + i for i in range(blocks))
+
+
+@st.composite
+def turns(draw: Any, trace_block: int, closed: bool) -> list[Turn]:
+    """Requests that share prefixes; some wait for others if *closed*."""
+    found: list[Turn] = []
+    for number in range(draw(st.integers(1, 16))):
+        prompt = draw(LENGTHS)
+        names = ids_of(
+            draw(st.integers(0, 2)), draw(st.integers(0, 12)), number, -(-prompt // trace_block)
+        )
+        turn = Turn(draw(GAPS) * draw(st.integers(0, 3)), prompt, draw(LENGTHS), ids=names)
+        if closed and number and draw(st.booleans()):
+            after = (draw(st.integers(max(0, number - 4), number - 1)),)
+            turn = replace(turn, after=after, delay=draw(GAPS), session=draw(st.sampled_from("ab")))
+        found.append(turn)
+    return found
+
+
+@st.composite
+def sections(draw: Any, block: int, unit: int) -> dict[str, Any]:
+    """All sections of a scenario but the trace, with little memory in every tier."""
+    unit_bytes = unit * KV_BYTES
+    size = draw(st.integers(1, 60)) // block + 1
+    pcie, out = (
+        link(
+            draw(st.sampled_from([1e-1, 2.0, 50.0, 1e6])) * unit_bytes,
+            draw(st.sampled_from([0, 0.5, 3])),
+            draw(st.sampled_from([1, 1.25, 2])),
+        )
+        for _ in range(2)
+    )
+    disk = link(draw(st.sampled_from([0.05, 1.0, 1e5])) * unit_bytes, draw(st.integers(0, 9)))
+    hardware: dict[str, Any] = {"hbm": hbm(size, block)}
+    dtypes: dict[str, str] = {}
+    if draw(st.integers(0, 5)):
+        there = draw(st.booleans())
+        capacity = draw(st.sampled_from([1, 2, 3, 5, 8, 40])) * unit_bytes
+        hardware |= {"dram": {"capacity": f"{capacity} B"}}
+        hardware["links"] = links(pcie, disk if there else None, out)
+        dtypes["dram"] = draw(st.sampled_from(["bf16", "bf16", "fp8"]))
+        if there:
+            bytes = draw(st.sampled_from([1, 2, 6, 80])) * unit_bytes
+            hardware |= {"ssd": {"capacity": f"{bytes} B"}}
+            dtypes["ssd"] = draw(st.sampled_from(["fp8", "int4"]))
+    most = draw(st.integers(1, 5))
+    stop = draw(st.one_of(st.none(), st.none(), st.sampled_from([20, 36, 100.25, 700])))
+    return {
+        "hardware": hardware,
+        "loop": {
+            "mode": draw(st.sampled_from(["host", "graph", "control", "resident"])),
+            "prefill": draw(st.sampled_from(["exit", "partition"])),
+            "max_batch": most,
+            "token_budget": most + draw(st.integers(0, 30)),
+        },
+        "kv": {
+            "block_tokens": block,
+            "eviction": draw(
+                st.sampled_from(["lru", "lfu", "cost_aware", "draft_first_lru", "h2o", "streaming"])
+            ),
+            "promotion": draw(st.sampled_from(["always", "cost_aware"])),
+            "prefetch": draw(st.sampled_from(["none", "next_block", "lookahead", "session"])),
+            "lookahead": draw(st.sampled_from([1, 8])),
+            "write_back": draw(st.sampled_from(["on_evict", "eager"])),
+            "reserve": draw(st.sampled_from([0.0, 0.05, 0.3])),
+            "queue_limit": draw(st.sampled_from([1, 32])),
+            "layout": draw(st.sampled_from(["contiguous", "paged"])),
+            "preemption": draw(st.sampled_from(["recompute", "swap", "cheaper"])),
+            "tier_dtypes": dtypes,
+        },
+        "stop": {"at": None if stop is None else f"{stop * TICK} s"},
+    }
+
+
+@st.composite
+def runs(draw: Any) -> tuple[list[Chunk], int, dict[str, Any]]:
+    """A trace with ids, the tokens of its blocks, and the sections of a scenario to play it."""
+    block = draw(st.sampled_from([1, 2, 4]))
+    trace_block = draw(st.sampled_from([1, 2, 4, 8]))
+    closed = draw(st.booleans())
+    chunks = linked(draw(turns(trace_block, closed)))
+    if not closed:
+        chunks = [replace(chunk, links=None) for chunk in chunks]
+    return chunks, trace_block, draw(sections(block, max(block, trace_block)))
