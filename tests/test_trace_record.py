@@ -170,7 +170,8 @@ def test_a_format_that_is_none(tmp_path: Path) -> None:
 def test_block_tokens(scenario: Callable[..., Scenario], played: Played) -> None:
     rows = [row(timestamp=0, input_length=600, hash_ids=list(range(10)))]
     assert played(rows, block_tokens=64).trace["block_tokens"] == 64
-    assert played(rows, block_tokens=60).trace["block_tokens"] == 60
+    thirteen = [row(timestamp=0, input_length=600, hash_ids=list(range(13)))]
+    assert played(thirteen, block_tokens=48).trace["block_tokens"] == 48
     with pytest.raises(InputError, match="512"):
         play(scenario(rows, block_tokens=512))
 
