@@ -47,8 +47,9 @@ def account(charges: Sequence[Charge], node: float) -> Accounts:
         if path == "host":
             tklqt[rows] = queue.total(x, np.maximum)
             launches[rows], syncs[rows] = queue.launches, 1
-    if any(charge.slow != 1.0 for charge in charges):
-        busy *= np.array([charge.slow for charge in charges])
+    slow = np.array([charge.slow for charge in charges])
+    if (slow != 1.0).any():
+        busy *= slow
     return Accounts(busy, tklqt, launches, syncs)
 
 

@@ -36,7 +36,7 @@ class Admission:
             return Reason.EXCEEDS_KV_CAPACITY
         return None
 
-    def try_admit(self, running: int, reserved: int, now: float) -> Request | None:
+    def try_admit(self, running: int, reserved: int) -> Request | None:
         """The next request to run beside *running* others, its KV blocks taken; None if none may.
 
         *reserved* free blocks are left to those that decode. Nobody overtakes the queue's head.
@@ -47,7 +47,7 @@ class Admission:
         # begun, never waits for memory (vLLM V1 allocates chunk by chunk).
         request = self.waiting[0]
         if self.memory is not None:
-            if not self.memory.try_take(request, reserved, now):
+            if not self.memory.try_take(request, reserved):
                 return None
             return self.waiting.popleft()
         blocks = self.pool.blocks(request.prefill_tokens)

@@ -88,15 +88,19 @@ class Arrivals:
     # ---------------------------------------------------------------- closed loop
     def arrive_linked(self, chunks: Iterable[Chunk]) -> Generator[Event, None, None]:
         """The process for a trace with links. A request is read when the clock is at its earliest
-        time, so each one that can be due is known."""
+        time, so each one that can be due is known; sooner where KV is brought up for it."""
         clock, links = self.clock, ClosedLoop()
         self.links = links
         self.server.listen(self.hear)
         for request, after in self._requests(chunks):
-            while request.arrival > clock.now:
+            known = request.arrival
+            if self.memory is not None and request.arrival <= self.stop_at:
+                known -= self.memory.prefetching.ahead_s
+            while known > clock.now:
                 self._send()
-                yield self._alarm_at(min(request.arrival, links.next_due))
-            links.read(request, after)
+                yield self._alarm_at(min(known, links.next_due))
+            if links.read(request, after):
+                self._expect(request)
         while True:
             self._send()
             yield self._alarm_at(links.next_due)
@@ -106,11 +110,15 @@ class Arrivals:
         assert self.links is not None
         for request in answered:
             for following in self.links.answered(request, self.clock.now):
-                if self.memory is not None and following.arrival > self.clock.now:
-                    self.server.expect(following)
+                self._expect(following)
         self._send()
         if self.links.next_due <= self.stop_at:
             self.alarm.bring_forward(self.links.next_due)
+
+    def _expect(self, request: Request) -> None:
+        """Tells the server of a *request* that follows an answer and is not due yet."""
+        if self.memory is not None and request.arrival > self.clock.now:
+            self.server.expect(request)
 
     def _send(self) -> None:
         """Hands over what is due, in the order of the trace among those of the same instant."""

@@ -55,7 +55,7 @@ class Batch:
             if self.memory is not None and self.memory.is_swapped(admission.waiting[0]):
                 # It would not prefill but compete for blocks at once.
                 reserved = max(reserved, self.decoding.blocks_needed())
-            request = admission.try_admit(len(running), reserved, now)
+            request = admission.try_admit(len(running), reserved)
             if request is None:
                 return
             self.departures += 1
@@ -192,7 +192,7 @@ class Batch:
         if self.memory is None:
             self.pool.take(sum(blocks))
         else:
-            blocks = self.memory.take(blocks)
+            blocks = self.memory.rooms.take(blocks)
         self.last_commit = end
         if self.answered is not None:
             self.answered += finished

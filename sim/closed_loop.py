@@ -55,25 +55,29 @@ class ClosedLoop:
         """Takes out the request that is due next, to be sent."""
         return heappop(self._due)[2]
 
-    def read(self, request: Request, after: tuple[int, ...]) -> None:
-        """Takes the next *request* of the trace, its arrival the earliest; waits for *after*."""
+    def read(self, request: Request, after: tuple[int, ...]) -> bool:
+        """Takes the next *request* of the trace, its arrival the earliest; waits for *after*.
+
+        Whether these have all been answered before.
+        """
         assert request.id == len(self._answered)
         self._answered.append(nan)
         if request.session:
             request.session = self.sessions.setdefault(request.session, request.session)
         if not after:
             heappush(self._due, (request.arrival, request.id, request))
-            return
+            return False
         self.waiting += 1
         self.answers_awaited += len(after)
         times = [self._answered[position] for position in after]
         missing = {p for p, time in zip(after, times, strict=True) if isnan(time)}
         if not missing:
             self._release(request, max(times))
-            return
+            return True
         self._left[request] = len(missing)
         for position in missing:
             self._behind.setdefault(position, []).append(request)
+        return False
 
     def answered(self, request: Request, time: float) -> list[Request]:
         """Takes note that *request* was answered, or rejected, at *time*.

@@ -77,8 +77,8 @@ class Replica:
 
     def expect(self, request: Request) -> None:
         """*request* will be sent at a time that is known now."""
-        if self.batch.memory is not None:
-            self.batch.memory.expect(request)
+        if self.batch.memory is not None and self.batch.memory.expect(request):
+            self.wake()
 
     def listen(self, heard: Callable[[list[Request]], None]) -> None:
         """From now on tells *heard* who has got a last token, at the time of that token."""

@@ -80,19 +80,19 @@ def test_what_can_never_run(admission, prompt, output, reason) -> None:
 
 def test_slots_are_the_limit(admission) -> None:
     admission.waiting.append(Request(0, 0.0, 8, 8))
-    assert admission.try_admit(2, 0, 0.0) is None
-    assert admission.try_admit(1, 0, 0.0).id == 0
-    assert admission.try_admit(0, 0, 0.0) is None
+    assert admission.try_admit(2, 0) is None
+    assert admission.try_admit(1, 0).id == 0
+    assert admission.try_admit(0, 0) is None
     assert admission.pool.used == 1
 
 
 def test_memory_is_the_limit_and_the_reserve_is_left_alone(admission) -> None:
     admission.waiting.extend([Request(0, 0.0, 48, 8), Request(1, 0.0, 1, 1)])
-    assert admission.try_admit(0, 2, 0.0) is None
+    assert admission.try_admit(0, 2) is None
     assert admission.pool.used == 0
-    assert admission.try_admit(0, 1, 0.0).id == 0
-    assert admission.try_admit(1, 1, 0.0) is None
-    assert admission.try_admit(1, 0, 0.0).id == 1
+    assert admission.try_admit(0, 1).id == 0
+    assert admission.try_admit(1, 1) is None
+    assert admission.try_admit(1, 0).id == 1
     assert admission.pool.free == 0
 
 
@@ -100,6 +100,6 @@ def test_preempted_request_comes_back_before_the_others_and_with_its_answer(admi
     first, second = Request(0, 0.0, 16, 30, generated=17), Request(1, 0.0, 8, 8)
     admission.waiting.append(second)
     admission.return_to_head(first)
-    assert admission.try_admit(0, 0, 0.0) is first
+    assert admission.try_admit(0, 0) is first
     assert admission.pool.used == 3
-    assert admission.try_admit(0, 0, 0.0) is second
+    assert admission.try_admit(0, 0) is second

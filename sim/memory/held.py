@@ -29,7 +29,9 @@ class Held:
     resumes: bool = False
     """Whether it goes straight on to decode when its loads have ended."""
     counted: bool = False
-    """Whether its lookup and uses have been counted: once, not at every admission."""
+    """Whether its lookup has been counted: once, not at every admission."""
+    computed: bool = False
+    """Whether the use of what it computed has been counted."""
     waits: bool = False
     """Whether it waits for a link to be less busy; until something has ended."""
 

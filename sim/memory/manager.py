@@ -13,11 +13,11 @@ from math import isnan
 from typing import TYPE_CHECKING
 
 from .held import Held, Load
-from .hits import count_hits, count_uses
 from .preemption import Swapping
 from .prefetch import Prefetching
 from .promotion import Promotion
 from .rooms import Rooms
+from .sharing import Sharing
 from .summary import summary
 from .units import HBM, Index
 from .writeback import WriteBack
@@ -64,6 +64,7 @@ class Memory:
         self.index = index
         tiers = self.host.tiers(index.unit_blocks)
         self.rooms = Rooms(index, self.pool, tiers, self.host.orders(index))
+        self.sharing = Sharing(self)
         self.write_back = WriteBack(self)
         self.swapping = Swapping(self)
         self.promotion = Promotion(self)
@@ -75,15 +76,15 @@ class Memory:
         """What a request with the trace's *blocks* has to do with units."""
         return Held(self.index.ids(blocks, prompt_tokens))
 
-    def expect(self, request: Request) -> None:
-        """*request* will be sent at a time that is known now."""
-        self.prefetching.expect(request)
+    def expect(self, request: Request) -> bool:
+        """*request* will be sent at a time that is known now; whether that is of interest."""
+        return self.prefetching.expect(request)
 
     def queued(self, request: Request) -> bool:
         """*request* has joined the queue; whether that is of interest wherever it stands."""
         return self.prefetching.queued(request)
 
-    def try_take(self, request: Request, reserved: int, now: float) -> bool:
+    def try_take(self, request: Request, reserved: int) -> bool:
         """Takes blocks for *request* and starts to load what is worth it; False: no room yet.
 
         *reserved* blocks are left to those that decode.
@@ -113,6 +114,7 @@ class Memory:
         if not self._take(blocks, reserved):
             rooms.release(found)
             return False
+        now = self.host.clock.now
         self._admit(request, held, found, now)
         if swapped:
             self.swapping.bring_back(request, held)
@@ -138,8 +140,7 @@ class Memory:
     def _admit(self, request: Request, held: Held, found: list[Unit], now: float) -> None:
         """*request* uses *found* from *now* on; what is not in HBM is sent for."""
         if not held.counted:
-            count_hits(self.counts, self.index, request, held, found)
-            count_uses(found, 0, len(held.ids), now)
+            self.sharing.found(request, held, found, now)
         if found:
             self.rooms.touch(found)
             self.promotion.load(request, held, found)
@@ -167,29 +168,14 @@ class Memory:
         held = request.kv
         if held is None or len(held.ids) == len(held.units):
             return
-        first, index, rooms = len(held.units), self.index, self.rooms
-        known = index.units
-        rooms.hold([known[name] for name in held.ids[first:] if name in known])
-        every, fresh = index.register(held.ids, first)
-        for unit in every:
-            if not unit.refs:
-                unit.refs = 1
-                unit.uses = 0
-        count_uses(every, first, len(held.ids), self.host.clock.now)
-        held.units = held.units + every
-        twice = len(every) - len(fresh)
-        if twice:
-            self.counts["duplicates"] += twice
-            self.pool.give_back(twice * index.unit_blocks)
+        self.sharing.computed(held)
         self.stirred = True
-        if self.options.write_back == "eager":
-            self.write_back.eager(every)
 
     def finish(self, request: Request) -> None:
         """*request* has its last token and needs nothing any more."""
         self._leave(request, self.pool.blocks(request.final_context_tokens))
         request.kv = None
-        self.stirred = True
+        self.stirred = self.prefetching.due = True
 
     def _leave(self, request: Request, blocks: int) -> None:
         """Gives up the *blocks* of *request*: its own at once, units when others need room."""
@@ -247,7 +233,7 @@ class Memory:
         for held in self.patient:
             held.waits = False
         self.patient.clear()
-        self.stirred = True
+        self.stirred = self.prefetching.due = True
 
     def tend(self, waiting: Sequence[Request], reserved: int) -> None:
         """At a boundary, after admission: what may be done in the background is begun.
@@ -255,8 +241,8 @@ class Memory:
         *reserved* blocks of HBM are left to those that decode.
         """
         self.stirred = False
-        self.write_back.tend()
         self.prefetching.tend(waiting, reserved)
+        self.write_back.tend()
 
     def _landed(self, apply: Callable[[], None]) -> None:
         """A transfer has ended."""
@@ -291,24 +277,6 @@ class Memory:
     def stalled(self) -> bool:
         """Whether swapped requests' blocks are on their way out."""
         return self.swapping.blocks > 0
-
-    def take(self, blocks: list[int]) -> list[int]:
-        """Takes the new blocks of each of consecutive iterations, dropping what may go meanwhile.
-
-        Returns by how many blocks each changes what HBM holds.
-        """
-        pool, total = self.pool, sum(blocks)
-        if total <= pool.free:
-            pool.take(total)
-            return blocks
-        size, changes = self.rooms.blocks, []
-        for needed in blocks:
-            gone = 0
-            if needed > pool.free:
-                gone = self.rooms.reclaim(-(-(needed - pool.free) // size), HBM) * size
-            pool.take(needed)
-            changes.append(needed - gone)
-        return changes
 
     def summary(self, duration: float) -> dict[str, object]:
         """What was found, moved and waited for in a run of *duration* seconds."""

@@ -1,6 +1,7 @@
 """Prefetch: KV comes up before it is asked for, into room that nobody needs now.
 
-One rule: nothing that cannot be had without loss is dropped for it, and a reserve is left.
+One rule: nothing that cannot be had without loss is dropped for it, a reserve is left, and what
+nobody has asked for yet takes no more than a quarter of a tier.
 
 `next_block` brings up what followed a prefix the last time, a step a hit; `lookahead` the prefixes
 of the first requests of the queue; `session` that of a turn whose time is known because the answer
@@ -13,7 +14,7 @@ from bisect import bisect_left, insort
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .units import DRAM, HBM, NAMES
+from .units import DRAM, HBM, NAMES, SSD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from .units import Unit
 
 
+# Model: that a user will go on, and when, is known up to ten minutes before he can at the earliest.
+AHEAD_S = 600.0
+
+
 class Prefetching:
     """Brings up units for *memory* and keeps account of what for."""
 
@@ -33,28 +38,40 @@ class Prefetching:
         self.host = memory.host
         self.rooms = memory.rooms
         self.policy = memory.options.prefetch if memory.options.sizes else "none"
+        self.ahead_s = AHEAD_S if self.policy == "session" else 0.0
+        """How long before the earliest time of a turn it is of interest that it will come."""
         self.most = memory.options.lookahead
         self.limit = memory.options.queue_limit
         self.unused: dict[Unit, int] = {}
         """Units that were brought up and nobody has asked for since, and to which tier."""
+        self.short = dict.fromkeys(self.rooms.below, 0)
+        """Units for which a tier had no room, so that some may be written out for them."""
+        self._ahead = dict.fromkeys(self.rooms.below, 0)  # of `unused`, by tier
+        self._most_ahead = {HBM: memory.pool.capacity // (4 * self.rooms.blocks)}
+        for bit, tier in self.rooms.tiers.items():
+            self._most_ahead[bit] = tier.capacity // (4 * tier.unit_bytes)
         self._expected: list[tuple[float, int, Request]] = []  # in order of time
         self._next: dict[int, int] = {}  # by id: the unit that followed it the last time
         self._wanted: list[list[Unit]] = []
+        self.due = False
+        """Whether there is something to look at: somebody new, or an end that left room."""
         self._left_out = 0  # units of HBM that decoding requests need at once
 
     # ---------------------------------------------------------------- what others tell
-    def expect(self, request: Request) -> None:
-        """*request* will be sent at a time that is known now."""
-        if self.policy == "session":
-            insort(self._expected, (request.arrival, request.id, request))
-            self.memory.stirred = True
+    def expect(self, request: Request) -> bool:
+        """*request* will be sent at a time that is known now; whether that is of interest."""
+        if self.policy != "session":
+            return False
+        insort(self._expected, (request.arrival, request.id, request))
+        self.due = self.memory.stirred = True
+        return True
 
     def queued(self, request: Request) -> bool:
         """*request* has joined the queue; whether that is of interest wherever it stands."""
         if self._expected:
             self._forget(request)
         if self.policy == "lookahead":
-            self.memory.stirred = True
+            self.due = self.memory.stirred = True
             return True
         return False
 
@@ -68,6 +85,7 @@ class Prefetching:
         """Somebody has asked for *unit*."""
         tier = self.unused.pop(unit, 0)
         if tier:
+            self._ahead[tier] -= 1
             late = unit.flight & tier and not unit.where & tier
             self.memory.counts["prefetch_late" if late else "prefetch_used"] += 1
 
@@ -78,6 +96,7 @@ class Prefetching:
             for unit in units:
                 if self.unused.get(unit) == tier:
                     del self.unused[unit]
+                    self._ahead[tier] -= 1
                     self.memory.counts["prefetch_wasted"] += 1
 
     def follow(self, held: Held, found: list[Unit]) -> None:
@@ -85,16 +104,15 @@ class Prefetching:
         if self.policy != "next_block":
             return
         following = self._next
+        last = following.get(found[-1].id) if found else None
         following.update(zip(held.ids, held.ids[1:], strict=False))
         if len(following) > 2 * len(self.memory.index) + 1024:
             known = self.memory.index.units
             self._next = {a: b for a, b in following.items() if a in known and b in known}
-        if found:
-            name = following.get(found[-1].id)
-            unit = self.memory.index.units.get(name) if name is not None else None
-            if unit is not None:
-                self._wanted.append([unit])
-        self.memory.stirred = True
+        unit = self.memory.index.units.get(last) if last is not None else None
+        if unit is not None:
+            self._wanted.append([unit])
+            self.due = self.memory.stirred = True
 
     # ---------------------------------------------------------------- at a boundary
     def tend(self, waiting: Sequence[Request], reserved: int) -> None:
@@ -102,7 +120,13 @@ class Prefetching:
 
         *reserved* blocks of HBM are left to those that decode.
         """
+        if not self.due:
+            return
+        self.due = False
         self._left_out = -(-reserved // self.rooms.blocks)
+        self.short = dict.fromkeys(self.short, 0)
+        if all(self._ahead[tier] >= self._most_ahead[tier] for tier in self.short if tier < SSD):
+            return
         match self.policy:
             case "none":
                 return
@@ -123,12 +147,15 @@ class Prefetching:
             index = self.memory.index
             most = index.most_cached(request.prefill_tokens)
             found = index.match(held.ids, most)
-            if not all(unit.where & HBM for unit in found):
+            self.rooms.keep(found)
+            if not all((unit.where | unit.flight) & HBM for unit in found):
                 self._bring(found, request.id)
 
     def _bring(self, units: list[Unit], request_id: int) -> None:
         """Sends each of *units* that is below HBM up a tier, the first ones first."""
         still = [unit for unit in units if not unit.flight and not unit.where & HBM]
+        if not still:
+            return
         parts: dict[tuple[int, int], list[Unit]] = {}
         for unit in still:
             source = unit.where & -unit.where
@@ -137,9 +164,11 @@ class Prefetching:
             links = [self.host.links.by_name[link] for link in self.host.path(source, target)]
             if any(link.waiting >= self.limit for link in links):
                 continue
-            part = part[: self._spare(target)]
-            if part:
-                self._start(part, source, target, request_id)
+            part = part[: max(0, self._most_ahead[target] - self._ahead[target])]
+            spare = self._spare(target)
+            self.short[target] += max(0, len(part) - spare)
+            if part[:spare]:
+                self._start(part[:spare], source, target, request_id)
 
     def _spare(self, tier: int) -> int:
         """Units for which *tier* has room, besides its reserve."""
@@ -166,5 +195,6 @@ class Prefetching:
         memory.counts["prefetch_issued"] += len(units)
         for unit in units:
             if unit in self.unused:  # from SSD to DRAM before, and now on to HBM
-                memory.counts["prefetch_used"] += 1
+                self.used(unit)
             self.unused[unit] = target
+        self._ahead[target] += len(units)

@@ -136,6 +136,12 @@ class Rooms:
         for bit, order in self._lower:
             order.insert_all([unit for unit in reversed(units) if unit.where & bit])
 
+    def keep(self, units: Sequence[Unit]) -> None:
+        """*units*, a prefix of a prompt, will be asked for soon: later victims in HBM."""
+        order = self.orders[HBM]
+        for unit in reversed(units):
+            order.touch(unit)
+
     # ---------------------------------------------------------------- copies
     def depart(self, units: Sequence[Unit], tier: int) -> None:
         """Copies of *units* are on their way to *tier*; room for them has been taken there."""
@@ -199,6 +205,24 @@ class Rooms:
         if victims:
             self.drop(victims, tier)
         return len(victims)
+
+    def take(self, blocks: list[int]) -> list[int]:
+        """Takes the new blocks of each of consecutive iterations, dropping what may go meanwhile.
+
+        Returns by how many blocks each changes what HBM holds.
+        """
+        pool, total = self.pool, sum(blocks)
+        if total <= pool.free:
+            pool.take(total)
+            return blocks
+        size, changes = self.blocks, []
+        for needed in blocks:
+            gone = 0
+            if needed > pool.free:
+                gone = self.reclaim(-(-(needed - pool.free) // size), HBM) * size
+            pool.take(needed)
+            changes.append(needed - gone)
+        return changes
 
     def make_room(self, bytes: int, tier: int) -> int:
         """Bytes free in *tier* below HBM after dropping what may go, if *bytes* are not free."""

@@ -47,7 +47,8 @@ class WriteBack:
         """Begins to write out victims of tiers in which too little is free or droppable."""
         for tier, below in self.rooms.below.items():
             if below:
-                short = self.reserve[tier] - self.at_hand(tier) - self.leaving[tier]
+                wanted = self.reserve[tier] + self.memory.prefetching.short[tier]
+                short = wanted - self.at_hand(tier) - self.leaving[tier]
                 if short > 0:
                     self._write(short, tier)
 
