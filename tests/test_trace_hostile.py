@@ -124,7 +124,7 @@ CASES: dict[str, tuple[bytes, str]] = {
         "t:1:55: not JSON",
     ),
     "json two": (MO + MO[:-1] + MO, "t:2:56: not JSON: Extra data"),
-    "json list": (MO + b"[1, 2]\n", "t:2: '[1, 2]' is no JSON object"),
+    "json list": (MO + b"[1, 2]\n", "t:2: a list is no JSON object; write one a line"),
     "json deep": (MO + b"[" * 100_000 + b"\n", "t:2: nested too deeply"),
     "json deep first": (b'{"a":' * 100_000, "unknown trace format"),
     "json digits": (

@@ -20,6 +20,7 @@ from . import (
     llmservingsim,
     mooncake,
     mooncake_sessions,
+    objects,
     splitwise,
     vidur,
     weka,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def _mooncake(path: Path, tally: Tally) -> tuple[Adapter, Iterator[Block]]:
-    return mooncake.Mooncake(tally), blocks(path, mooncake.LINE_LIMIT)
+    return mooncake.Mooncake(tally), blocks(path, objects.LINE_LIMIT)
 
 
 lines_of: dict[str, Lines] = {

@@ -26,7 +26,6 @@ from .mooncake_keys import (
     SESSION,
     TIME,
     Prompt,
-    Unread,
     answer,
     milliseconds,
     records,
@@ -52,7 +51,7 @@ _SCOPES = ("local", "global")
 def turns(path: Path, findings: Findings, tally: Tally, replay: Replay) -> Iterator[Turn]:
     """The turns of the file at *path*; bad rows go to *findings*."""
     reader: _First | _Second | None = None
-    unread = Unread()
+    unread: objects.Unread | None = None
     for line, record in records(path, findings):
         if reader is None and "schema" in record:
             reader = _Second(_header(path, line, record, replay), tally, replay)
@@ -61,7 +60,9 @@ def turns(path: Path, findings: Findings, tally: Tally, replay: Replay) -> Itera
             continue
         if reader is None:
             reader = _First(tally, replay)
-        unread.see(record, reader.keys)
+        if unread is None:
+            unread = objects.Unread(reader.keys, tally)
+        unread.see(record)
         turn = None
         try:
             turn = reader.place(line, record)
@@ -72,7 +73,6 @@ def turns(path: Path, findings: Findings, tally: Tally, replay: Replay) -> Itera
                 yield turn
             continue
         yield reader.filled(turn, prompt, output)
-    unread.note(tally)
     if reader is not None:
         reader.note()
 

@@ -15,7 +15,7 @@ from sim.trace.rows import BadRowError, tokens
 from sim.trace.turns import Turn
 
 from . import objects
-from .mooncake_keys import Unread, records
+from .mooncake_keys import records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,10 +45,10 @@ def turns(path: Path, findings: Findings, tally: Tally, replay: Replay) -> Itera
         "the file has no block ids: made so that each prompt extends the one before, in blocks of "
         f"{block_tokens} tokens"
     )
-    unread = Unread()
+    unread = objects.Unread(KEYS, tally)
     used = 0  # block ids
     for line, record in records(path, findings):
-        unread.see(record, KEYS)
+        unread.see(record)
         try:
             steps = _steps(record)
         except BadRowError as bad:
@@ -62,7 +62,6 @@ def turns(path: Path, findings: Findings, tally: Tally, replay: Replay) -> Itera
                 delay_s=delay_s, ids=ids, free_start=True,
             )  # fmt: skip
         used += steps[-1][0] // block_tokens
-    unread.note(tally)
 
 
 def _steps(record: dict[str, Any]) -> list[tuple[int, int, float]]:

@@ -6,21 +6,18 @@ before it. `Mooncake.row` says what a line must be; `json_blocks` reads plain bl
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from sim.errors import shown
 from sim.trace.bounds import MAX_STAMP_S, MAX_TOKENS
 from sim.trace.json_blocks import Plain
-from sim.trace.lines import text_of
-from sim.trace.rows import BadRowError, Columns, Row, tokens
+from sim.trace.rows import BadRowError, Columns, Row
 
-from .table import check_time
+from . import objects
 
 if TYPE_CHECKING:
     from sim.trace.chunk import Tally
 
-LINE_LIMIT = 16 * 2**20
 KEYS = ("timestamp", "input_length", "output_length")
 ALIASES = {
     "timestamp": "created_time",
@@ -31,31 +28,7 @@ ALIASES = {
 IDS = "hash_ids"
 _KNOWN = {*KEYS, *ALIASES.values(), IDS}
 _LINKING = ("session_id", "delay", "delay_ms", "wait_for", "tool_wait_ms")
-_MAX_ID = 2**63 - 1
 _MAX_NOTED = 20
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise BadRowError("not a number", f"the value {name} is no JSON number; correct the line")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
-
-
-def decode(text: str) -> Any:
-    """The JSON value of one line; raises `BadRowError`."""
-    try:
-        return _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise BadRowError(
-            "not JSON",
-            f"not JSON: {error.msg}; one complete object a line is needed",
-            error.colno,
-        ) from None
-    except RecursionError:
-        raise BadRowError("not JSON", "nested too deeply; a request is a flat object") from None
-    except ValueError:
-        raise BadRowError("huge number", "a number with too many digits; correct it") from None
 
 
 def named(record: dict[str, Any], key: str) -> tuple[str, Any]:
@@ -84,30 +57,19 @@ class Mooncake:
     def __init__(self, tally: Tally | None = None) -> None:
         self._tally = tally
         self._noted: set[str] = set()
-        self._plain = Plain(KEYS, ALIASES, IDS, LINE_LIMIT)
+        self._plain = Plain(KEYS, ALIASES, IDS, objects.LINE_LIMIT)
 
     def row(self, line: bytes) -> Row | None:
         """The row of *line*, or None if it is blank; raises `BadRowError`."""
-        text = text_of(line, LINE_LIMIT)
-        if not text or text.isspace():
+        record = objects.record_of(line, (), objects.LAST_WINS)
+        if record is None:
             return None
-        record = decode(text)
-        if not isinstance(record, dict):
-            raise BadRowError(
-                "not an object",
-                f"{shown(text)} is no JSON object; one with {', '.join(KEYS)} is needed",
-            )
         time_key, time = named(record, "timestamp")
         prompt_key, prompt = named(record, "input_length")
         output_key, output = named(record, "output_length")
-        if type(time) not in (int, float):
-            raise BadRowError(
-                "bad time", f"{time_key}: {_said(time)} is not a number; write milliseconds"
-            )
-        # an integer may be too large for a float: bound it before the division
-        check_time(time_key, time, time / 1e3 if abs(time) < 1e18 else float("inf"))
-        prompt = _count(prompt_key, prompt, output=False)
-        output = _count(output_key, output, output=True)
+        time = objects.time_of(time_key, time, self.ticks_per_s, "milliseconds")
+        prompt = objects.count(prompt_key, prompt, output=False)
+        output = objects.count(output_key, output, output=True)
         ids = _ids(record.get(IDS))
         if not record.keys() <= _KNOWN:
             self._note(record.keys() - _KNOWN)
@@ -142,37 +104,5 @@ class Mooncake:
             self._tally.note(f"key {shown(key)} is not used{why if key in _LINKING else ''}")
 
 
-def _said(value: object) -> str:
-    # the text of a nested value may be megabytes, or too deep to write
-    return f"a {type(value).__name__}" if isinstance(value, list | dict) else shown(value)
-
-
-def _count(key: str, value: object, *, output: bool) -> int:
-    if type(value) is not int:
-        raise BadRowError(
-            "not a whole number",
-            f"{key}: {_said(value)} is not a whole number; write tokens as digits only",
-        )
-    return tokens(key, value, None, output=output)
-
-
 def _ids(value: object) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list):
-        raise BadRowError(
-            "bad hash_ids", f"hash_ids: {_said(value)} is not a list of numbers; correct it"
-        )
-    if not value:
-        return ()
-    if set(map(type, value)) != {int}:
-        odd = next(item for item in value if type(item) is not int)
-        raise BadRowError(
-            "bad hash_ids", f"hash_ids: {_said(odd)} is not a whole number; correct it"
-        )
-    if min(value) < 0 or max(value) > _MAX_ID:
-        odd = min(value) if min(value) < 0 else max(value)
-        raise BadRowError(
-            "bad hash_ids", f"hash_ids: {_said(odd)} is not in 0 to 2^63 - 1; correct it"
-        )
-    return tuple(value)
+    return None if value is None else tuple(objects.ids(IDS, value).tolist())

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from math import nan
 from typing import TYPE_CHECKING, Any
 
-from sim.errors import shown
 from sim.trace.bounds import MAX_SECONDS
 from sim.trace.lines import blocks
 from sim.trace.rows import BadRowError, tokens
@@ -14,7 +13,7 @@ from sim.trace.rows import BadRowError, tokens
 from . import objects
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     import numpy as np
@@ -31,7 +30,6 @@ DELAY = ("delay", "delay_ms")
 IDS = "hash_ids"
 KEYS = (SESSION, *TIME, *PROMPT, *OUTPUT, *DELAY, IDS)
 BLOCK_TOKENS = 512
-_MAX_UNREAD = 20
 
 
 def records(path: Path, findings: Findings) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -76,24 +74,6 @@ def wait_s(record: dict[str, Any], keys: tuple[str, ...]) -> float:
             "bad delay", f"{key}: {delay_s:,.4g} s is above {MAX_SECONDS:,.10g} s; correct it"
         )
     return delay_s
-
-
-class Unread:
-    """Collects the keys of records that nobody reads, the first twenty."""
-
-    def __init__(self) -> None:
-        self._keys: dict[str, None] = {}
-
-    def see(self, record: dict[str, Any], read: Collection[str]) -> None:
-        """Look at the keys of *record* that are not among those *read*."""
-        for key in record:
-            if key not in read and len(self._keys) < _MAX_UNREAD:
-                self._keys[key] = None
-
-    def note(self, tally: Tally) -> None:
-        """Tell *tally* of them."""
-        if self._keys:
-            tally.note(f"keys not read: {shown(', '.join(self._keys), 400)}")
 
 
 @dataclass(frozen=True, slots=True)

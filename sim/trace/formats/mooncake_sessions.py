@@ -27,7 +27,6 @@ from .mooncake_keys import (
     SESSION,
     TIME,
     Prompt,
-    Unread,
     answer,
     milliseconds,
     records,
@@ -62,9 +61,9 @@ def _turns(
     path: Path, findings: Findings, tally: Tally, block_tokens: int, growing: _Growing | None
 ) -> Iterator[Turn]:
     places = _Places(tally)
-    unread = Unread()
+    unread = objects.Unread(KEYS, tally)
     for line, record in records(path, findings):
-        unread.see(record, KEYS)
+        unread.see(record)
         place = None
         try:
             place = places.next(line, record)
@@ -81,7 +80,6 @@ def _turns(
         if growing is not None:
             growing.answered(place.session, output)
         yield place.turn(line, prompt.tokens, output, prompt.ids)
-    unread.note(tally)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,13 +41,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object)
+_STRICT = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object)
+LAST_WINS = json.JSONDecoder(parse_constant=_no_constant)
+"""Takes the last of two equal keys, for formats whose fast path does not look at all keys."""
 
 
-def decode(text: str) -> Any:
+def decode(text: str, decoder: json.JSONDecoder = _STRICT) -> Any:
     """The JSON value of one line; raises `BadRowError`."""
     try:
-        return _DECODER.decode(text)
+        return decoder.decode(text)
     except json.JSONDecodeError as error:
         raise BadRowError(
             "not JSON",
@@ -60,17 +62,17 @@ def decode(text: str) -> Any:
         raise BadRowError("huge number", "a number with too many digits; correct it") from None
 
 
-def record_of(line: bytes, wanted: Collection[str]) -> dict[str, Any] | None:
+def record_of(
+    line: bytes, wanted: Collection[str], decoder: json.JSONDecoder = _STRICT
+) -> dict[str, Any] | None:
     """The object of *line* with the *wanted* keys, or None if it is blank; raises `BadRowError`."""
     text = text_of(line, LINE_LIMIT)
     if not text or text.isspace():
         return None
-    record = decode(text)
+    record = decode(text, decoder)
     if not isinstance(record, dict):
-        raise BadRowError(
-            "not an object",
-            f"{said(record)} is no JSON object; one with {', '.join(wanted)} is needed",
-        )
+        keys = f"; one with {', '.join(wanted)} is needed" if wanted else "; write one a line"
+        raise BadRowError("not an object", f"{said(record)} is no JSON object{keys}")
     need(record, wanted)
     return record
 

@@ -22,6 +22,30 @@ if TYPE_CHECKING:
     from .target import Target
 
 
+class KeptIds:
+    """Ids as the source has them, or regrouped where the target's blocks are of another size."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._global: GlobalIds | None = None
+
+    @property
+    def regrouped(self) -> bool:
+        """Whether the ids given out are of the target's blocks, and not of the source's."""
+        return self._global is not None
+
+    def of(self, chunk: Chunk) -> Ragged:
+        """The ids of a chunk's prompts; none where it has none."""
+        if chunk.block_ids is None:
+            return Ragged.empty(len(chunk))
+        size = self._target.block_tokens
+        if size is None or (size == self._target.source_tokens and not self.regrouped):
+            return chunk.block_ids
+        if self._global is None:
+            self._global = GlobalIds(self._target, size)
+        return self._global.of(chunk)
+
+
 class GlobalIds:
     """Ids for blocks of *tokens*, the last one of a prompt included, chunk by chunk."""
 

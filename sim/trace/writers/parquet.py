@@ -13,7 +13,7 @@ from sim.trace.arrow import lists, numbers, texts
 from sim.trace.formats.columns import AFTER, BLOCK_KEY, IDS, LAST_KEY, LINKS, NAMES, SESSION
 from sim.trace.ragged import Ragged
 
-from .ids import GlobalIds
+from .ids import KeptIds
 from .spool import unlinked
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class _Table:
         self._rows = 0
         self._ids = False
         self._links = False
-        self._regrouped: GlobalIds | None = None
+        self._block_ids = KeptIds(target)
         self._writer: Any = None
         self._held: list[Any] = []  # tables of the next row group
         self._held_rows = 0
@@ -77,8 +77,8 @@ class _Table:
         self._flush()
         if self._ids:
             target = self._target
-            size = target.block_tokens if self._regrouped is not None else target.source_tokens
-            last = "partial" if self._regrouped is not None else target.source_last
+            size = target.block_tokens if self._block_ids.regrouped else target.source_tokens
+            last = "partial" if self._block_ids.regrouped else target.source_last
             self._writer.add_key_value_metadata({BLOCK_KEY: str(size), LAST_KEY: last})
         self.close()
         return self._rows
@@ -117,23 +117,13 @@ class _Table:
 
         arrays = [numbers(c) for c in (part.arrival_s, part.prompt_tokens, part.output_tokens)]
         if self._ids:
-            arrays.append(lists(self._block_ids(part)))
+            arrays.append(lists(self._block_ids.of(part)))
         if self._links:
             links = part.links or unlinked(len(part))
             known = ~np.isnan(links.recorded_s)
             arrays += [texts(links.session), lists(links.after), numbers(links.delay_s)]
             arrays.append(numbers(links.recorded_s, known))
         return pa.Table.from_arrays(arrays, schema=self._schema(self._ids, self._links))
-
-    def _block_ids(self, part: Chunk) -> Ragged:
-        if part.block_ids is None:
-            return Ragged.empty(len(part))
-        size = self._target.block_tokens
-        if size is None or (size == self._target.source_tokens and self._regrouped is None):
-            return part.block_ids
-        if self._regrouped is None:
-            self._regrouped = GlobalIds(self._target, size)
-        return self._regrouped.of(part)
 
     def _flush(self) -> None:
         """Write what is held as a row group."""

@@ -18,9 +18,8 @@ from sim.trace.arrow import digits, joined, texts, woven
 from sim.trace.blocks import USUAL_TOKENS
 from sim.trace.formats.table import VIDUR
 from sim.trace.formats.vidur import IDS, SESSION, TURN
-from sim.trace.ragged import Ragged
 
-from .ids import GlobalIds
+from .ids import KeptIds
 from .spool import PART_ROWS, unlinked
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class _Table:
         self._links = False
         self._turns: dict[str, int] = {}  # so far of a session
         self._last: dict[str, int] = {}  # the last request of a session
-        self._regrouped: GlobalIds | None = None
+        self._block_ids = KeptIds(target)
         self._delays = 0
 
     def add(self, part: Chunk) -> None:
@@ -81,7 +80,7 @@ class _Table:
         if self._links:
             cells += [texts(column) for column in self._sessions(part)]
         if self._ids:
-            cells.append(joined(self._block_ids(part), "|"))
+            cells.append(joined(self._block_ids.of(part), "|"))
         marks = [","] * (len(cells) - 1) + ["\n"]
         return woven(*itertools.chain.from_iterable(zip(cells, marks, strict=True)))
 
@@ -107,16 +106,6 @@ class _Table:
             others,
         )
         return [_cell(name) for name in links.session], turns
-
-    def _block_ids(self, part: Chunk) -> Ragged:
-        if part.block_ids is None:
-            return Ragged.empty(len(part))
-        size = self._target.block_tokens
-        if size is None or (size == self._target.source_tokens and self._regrouped is None):
-            return part.block_ids
-        if self._regrouped is None:
-            self._regrouped = GlobalIds(self._target, size)
-        return self._regrouped.of(part)
 
     def say_lost(self) -> None:
         """Tell the target what the file does not hold."""
