@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 FOLDERS = build.folders()
 PAIRS = list(itertools.product(FOLDERS, build.ARCHITECTURES))
+MEASURED_ON = "sm_90"
+"""The architecture of the machine that the profile is from; kernels for others take `--slow`."""
 
 REGISTER_FILE = 65536
 REGISTERS = 128
@@ -62,14 +64,16 @@ Compiled = dict[tuple[str, str], Future[dict[str, build.Resources]]]
 
 
 @pytest.fixture(scope="session")
-def compiled() -> Iterator[Compiled]:
+def compiled(request: pytest.FixtureRequest) -> Iterator[Compiled]:
     """Each folder for each architecture, compiling on as many threads as there are cores."""
     try:
         build.toolkit()
     except build.BuildError as error:
         pytest.fail(f"kernels cannot be compiled: {error}", pytrace=False)
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
-    yield {pair: pool.submit(build.resources, *pair) for pair in PAIRS}
+    every = request.config.getoption("--slow")
+    pairs = [pair for pair in PAIRS if every or pair[1] == MEASURED_ON]
+    yield {pair: pool.submit(build.resources, *pair) for pair in pairs}
     pool.shutdown(cancel_futures=True)
 
 
@@ -92,7 +96,10 @@ def test_there_are_kernels() -> None:
             assert (here / name).exists(), f"{folder}: no {name}"
 
 
-@pytest.mark.parametrize(("folder", "arch"), PAIRS)
+@pytest.mark.parametrize(
+    ("folder", "arch"),
+    [pytest.param(*pair, marks=[pytest.mark.slow] * (pair[1] != MEASURED_ON)) for pair in PAIRS],
+)
 def test_it_compiles_within_its_budgets(compiled: Compiled, folder: str, arch: str) -> None:
     source = build.HERE / folder / "kernel.cu"
     found = compiled[folder, arch].result()
@@ -154,7 +161,14 @@ class Recording(Cpu):
         return call
 
 
-@pytest.mark.parametrize("folder", sorted({*FOLDERS} - {*CHECKED_ELSEWHERE}))
+@pytest.mark.parametrize(
+    "folder",
+    [
+        # The tests of these two folders run all their kernels, too.
+        pytest.param(folder, marks=[pytest.mark.slow] * (folder in ("fused_step", "decoder")))
+        for folder in sorted({*FOLDERS} - {*CHECKED_ELSEWHERE})
+    ],
+)
 def test_its_small_checks_run_every_kernel_on_the_cpu(gxx: str, folder: str) -> None:
     check = importlib.import_module(f"kernels.{folder}.check")
     names = build.kernel_names(build.HERE / folder / "kernel.cu")

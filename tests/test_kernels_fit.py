@@ -321,6 +321,7 @@ def test_every_kernel_has_points_held_out(recipe):
     assert max(1, 0.1 * len(points)) <= held <= max(3, 0.35 * len(points))
 
 
+@pytest.mark.slow
 def test_same_samples_same_bytes(written):
     samples = read(written[0])
     assert text(build(samples)) == written[1].read_text()
