@@ -47,6 +47,11 @@ def account(charges: Sequence[Charge], node: float) -> Accounts:
         if path == "host":
             tklqt[rows] = queue.total(x, np.maximum)
             launches[rows], syncs[rows] = queue.launches, 1
+    for row, charge in enumerate(charges):
+        if charge.extra is not None:
+            busy[row] += charge.extra.busy
+            tklqt[row] += charge.extra.tklqt
+            launches[row] += charge.extra.launches
     slow = np.array([charge.slow for charge in charges])
     if (slow != 1.0).any():
         busy *= slow

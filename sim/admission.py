@@ -24,6 +24,8 @@ class Admission:
         self.max_batch = max_batch
         self.max_context = max_context
         self.waiting: deque[Request] = deque()
+        self.overhang = 0
+        """Tokens that a decode step may hold beyond those of the complete output."""
         self.memory: Memory | None = None
         """Where KV is shared or moves, it says who gets room."""
 
@@ -32,7 +34,8 @@ class Admission:
         total = request.prompt_tokens + request.output_tokens
         if total > self.max_context:
             return Reason.EXCEEDS_MODEL_CONTEXT
-        if self.pool.blocks(request.final_context_tokens) > self.pool.capacity:
+        most = request.final_context_tokens + self.overhang
+        if self.pool.blocks(most) > self.pool.capacity:
             return Reason.EXCEEDS_KV_CAPACITY
         return None
 

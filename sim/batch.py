@@ -13,6 +13,10 @@ from .prefill import Chunks, Prefilling
 from .request import Request, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
     from .admission import Admission
     from .decoding import Decoding
     from .iteration_log import IterationLog
@@ -127,20 +131,22 @@ class Batch:
         if request in self.decoding:
             self.decoding.leave(request)
             tokens = request.context_tokens
+            blocks = self.decoding.blocks(tokens)
             if request in self.joined:
                 self.joined.remove(request)
-            else:
+            elif not self.decoding.keeps_times:
                 request.last_token = self.last_commit
             decoded = True
         else:
             decoded = False
             tokens = request.prefill_tokens
+            blocks = self.pool.blocks(tokens)
             if request in self.prefilling.requests:
                 self.prefilling.leave(request)
             else:  # still waits for KV
                 request.prefilled = 0
         if self.memory is None:
-            self.pool.give_back(self.pool.blocks(tokens))
+            self.pool.give_back(blocks)
         else:
             self.memory.preempt(request, tokens, decoded)
         request.preemptions += 1
@@ -169,8 +175,11 @@ class Batch:
             if self.memory is not None:
                 self.memory.prefilled(request)
             if request.generated == request.output_tokens:
-                self._finish(request)
+                self._finish(request, self.pool.blocks(request.final_context_tokens))
             else:
+                context = request.context_tokens
+                # What decoding does not keep in HBM leaves it.
+                self.pool.give_back(self.pool.blocks(context) - self.decoding.blocks(context))
                 self.decoding.join(request)
                 self.joined.append(request)
         self.prefilled.clear()
@@ -181,32 +190,35 @@ class Batch:
             return ()
         times = tuple(request.last_token for request in self.joined)
         self.joined.clear()
-        return times
+        return times if not self.decoding.keeps_times else ()
 
-    def commit(self, iterations: int, end: float) -> list[int]:
-        """A token a decoding request in each of *iterations*, the last of which ends at *end*.
+    def commit(self, ends: np.ndarray) -> Sequence[int]:
+        """What decoding requests commit in the iterations that end at *ends*.
 
-        Returns the new KV blocks of each iteration.
+        Returns by how many KV blocks each changes what is in use while it runs.
         """
-        blocks, finished = self.decoding.advance(iterations)
-        if self.memory is None:
+        (blocks, returned), finished = self.decoding.advance(ends)
+        end = float(ends[-1])
+        if self.memory is not None:
+            blocks = self.memory.rooms.take(blocks, returned)
+        elif returned is None:
             self.pool.take(sum(blocks))
         else:
-            blocks = self.memory.rooms.take(blocks)
+            blocks = self.pool.pass_through(blocks, returned)
         self.last_commit = end
         if self.answered is not None:
             self.answered += finished
         for request in finished:
             request.last_token = end
-            self._finish(request)
+            self._finish(request, self.decoding.blocks(request.final_context_tokens))
         return blocks
 
-    def _finish(self, request: Request) -> None:
-        """Releases the request's blocks and writes its row."""
+    def _finish(self, request: Request, blocks: int) -> None:
+        """Releases the request's *blocks* and writes its row."""
         del self.running[request]
         self.last_change = max(self.last_change, request.last_token)
         if self.memory is None:
-            self.pool.give_back(self.pool.blocks(request.final_context_tokens))
+            self.pool.give_back(blocks)
         else:
             self.memory.finish(request)
         request.status, request.finished = Status.FINISHED, request.last_token

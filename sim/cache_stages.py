@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .curve import Curve
 from .dtypes import BITS
 from .forms import SplitKv, StreamRows, Waves
 from .profile import decode_kernel
@@ -25,7 +26,8 @@ class CacheStages:
 
     profile: Profile
     batch: int
-    tokens: int
+    tokens: float
+    """The mean over requests, where they differ."""
     heads: int
     kv_heads: int
     head_dim: int
@@ -50,20 +52,41 @@ class CacheStages:
         moved = 2.0 * self.tokens * (1.0 + stored) + before * stored + 2.0 * pages
         return form.seconds(rows * token * moved, rows)
 
-    def score(self, pages: float) -> float:
-        """Seconds of scoring *pages* pages a request: bounds, queries, page table and scores."""
+    def score(self, pages: float, vectors: float = 2.0) -> float:
+        """Seconds of scoring *pages* pages a request: bounds, queries, page table and scores.
+
+        The bounds are *vectors* vectors for each page and KV head.
+        """
         form = self._form("page_score")
         assert isinstance(form, StreamRows)
         rows, every = self.batch * self.kv_heads, self.batch * pages
-        bounds = every * self.kv_heads * 2.0 * self.head_dim * ELEMENT_BYTES
+        bounds = every * self.kv_heads * vectors * self.head_dim * ELEMENT_BYTES
         queries = self.batch * self.tokens * self.heads * self.head_dim * ELEMENT_BYTES
         return form.seconds(bounds + queries + 4.0 * every * (self.kv_heads + 1), rows)
+
+    def scoring(self, vectors: float) -> Curve:
+        """`score` as a function of the pages of all requests together."""
+        form = self._form("page_score")
+        assert isinstance(form, StreamRows)
+        rows = self.batch * self.kv_heads
+        page = self.kv_heads * vectors * self.head_dim * ELEMENT_BYTES
+        page += 4.0 * (self.kv_heads + 1)
+        queries = self.batch * self.tokens * self.heads * self.head_dim * ELEMENT_BYTES
+        rate, rest = form.bytes_per_s, form.row_s * rows
+        return Curve(form.t0_s, page / rate, queries / rate + form.ramp_s, rest * rest)
 
     def select(self, pages: float) -> float:
         """Seconds of choosing among *pages* pages for each request and KV head."""
         form = self._form("topk_select")
         assert isinstance(form, Waves)
         return form.seconds(self.batch * self.kv_heads, pages)
+
+    def selecting(self) -> Curve:
+        """`select` as a function of the pages of all requests together."""
+        form = self._form("topk_select")
+        assert isinstance(form, Waves)
+        none, one = self.select(0.0), self.select(1.0)
+        return Curve(none, (one - none) / self.batch, 0.0, 0.0)
 
     def attend(self, tokens: float) -> float:
         """Seconds of attention of all requests over *tokens* tokens of the cache each."""
@@ -77,9 +100,16 @@ class CacheStages:
         total = float(self.batch * tokens)
         return form.seconds(self.batch, total, heads, self.kv_heads, self.head_dim)
 
-    def verify(self, vocabulary: int) -> float:
-        """Seconds of the arg-max over each row of *vocabulary* logits, verification and commit."""
-        form = self._form("verify_commit.greedy")
+    def verify(self, vocabulary: int, rule: str = "greedy", drafted: bool = False) -> float:
+        """Seconds of verification and commit over each row of *vocabulary* logits.
+
+        *rule*: `greedy` takes the arg-max of each row, `rejection` samples; *drafted*: from what
+        the draft's probabilities leave, 32 bits each, of which it reads a row a request.
+        """
+        form = self._form(f"verify_commit.{rule}")
         assert isinstance(form, StreamRows)
         rows = self.batch * self.tokens
-        return form.seconds(rows * vocabulary * ELEMENT_BYTES, rows)
+        moved = rows * vocabulary * ELEMENT_BYTES
+        if drafted:
+            moved += self.batch * vocabulary * 4.0
+        return form.seconds(moved, rows)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_modes import modes
 from .cli_profile import app as profile_app
 from .cli_trace import app as trace_app
 from .errors import InputError
@@ -34,6 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(trace_app, name="trace", help="Look at, convert and generate traces.")
+app.command()(modes)
 app.add_typer(profile_app, name="profile", help="What a GPU profile holds.")
 
 ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO.yaml", help="A scenario file.")]

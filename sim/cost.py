@@ -7,23 +7,27 @@ many at once with results equal to the last bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
+from . import cost_trust
 from .accounting import Accounts, account
-from .measured import Attention, MeasuredLoops, attention_of
+from .decode_cost import DecodeCost, layer_time
+from .model_cost import ModelCost, layer_seconds
 from .modes import Modes
-from .profile import Profile, decode_kernel
-from .stages import Pass, Stages
+from .moe import fetch_of
 from .timing import slowed
+from .widening import Widening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .models import ModelShape
+    from .profile import Prefill, Profile
     from .scenario import Scenario
-    from .timing import LaunchQueue, Timing
+    from .stages import Pass
+    from .timing import LaunchQueue
 
 
 class Chunk(NamedTuple):
@@ -31,6 +35,15 @@ class Chunk(NamedTuple):
 
     tokens: int
     offset: int
+
+
+class Extra(NamedTuple):
+    """Launched work beside a queue: seconds, seconds of them on the GPU, queueing, launches."""
+
+    seconds: float
+    busy: float
+    tklqt: float
+    launches: int
 
 
 class Charge(NamedTuple):
@@ -45,28 +58,8 @@ class Charge(NamedTuple):
     queue: LaunchQueue
     attention: float
     slow: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeCost:
-    """An iteration in which all decode, run as *padded* requests."""
-
-    padded: int
-    timing: Timing
-    attention: Attention
-
-    def seconds(self, context: int) -> float:
-        """Length of the iteration over *context* KV entries, those appended included."""
-        return self.timing.seconds(self.attention.seconds(float(context)))
-
-    def seconds_into(self, contexts: np.ndarray) -> np.ndarray:
-        """`seconds` in place of each element of *contexts* (float64)."""
-        return self.timing.seconds_into(self.attention.into(contexts))
-
-    def account(self, contexts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """GPU-busy seconds and seconds of launches queued, for each of *contexts*."""
-        x = self.attention.into(contexts.copy())
-        return self.timing.busy(x), self.timing.tklqt(x, np.maximum)
+    extra: Extra | None = None
+    """What drafting adds to it."""
 
 
 class Cost:
@@ -77,77 +70,110 @@ class Cost:
         self.shape = model.shape
         self.loop = loop
         self.profile = profile
-        self.stages = Stages(self.shape, model.weights, loop.kernels, profile)
         self.modes = Modes(profile, loop.host)
-        self.measured = MeasuredLoops(scenario, profile, self.modes)
-        self.measured.leave_as_measured()
+        self.wide = Widening(scenario, profile)
+        self.model = ModelCost(self.wide.setup, self.modes)
+        self.model.measured.leave_as_measured()
+        self.stages = self.model.stages
+        self.headed = self.model
+        if self.wide.drafting_setup.extra:
+            self.headed = ModelCost(self.wide.drafting_setup, self.modes)
+        self.drafting = self.wide.drafting(self.modes)
         self.weights = model.weights
         self.kv_dtype = scenario.kv.dtype
         self.memory_of_profile = scenario.hardware.hbm.capacity is None
-        self.split_kv = profile.decode_attention(scenario.kv.dtype)
         self.prefill_form = profile.prefill_attention()
         self.captured = loop.captures if loop.mode in ("graph", "control") else ()
-        self.by_batch: dict[tuple[int, bool, float], DecodeCost] = {}
-        self.by_requests: dict[int, Attention] = {}
+        self.by_load: dict[tuple[int, int, int, bool, float], DecodeCost] = {}
         self.most_tokens = 0
         self.most_batch = 0
         self.most_context = 0
         self.least_context = 1 << 62
 
-    def decode(self, batch: int, beside_prefill: bool = False, slow: float = 1.0) -> DecodeCost:
+    @property
+    def models(self) -> list[ModelCost]:
+        """The model that serves, with heads that draft or without, and one that drafts."""
+        drafter = None if self.drafting is None else self.drafting.model
+        headed = [] if self.headed is self.model else [self.headed]
+        return [self.model, *headed, *([] if drafter is None else [drafter])]
+
+    def decode(
+        self,
+        batch: int,
+        rows: int | None = None,
+        depth: int = 0,
+        *,
+        beside_prefill: bool = False,
+        slow: float = 1.0,
+    ) -> DecodeCost:
         """The cost of decoding *batch* requests, on fewer SMs when *beside_prefill*.
 
-        The GPU takes *slow* times longer, because KV is moved meanwhile.
+        *rows* tokens go through the model, not given: one a request; the request that drafts most
+        drafts *depth* levels. The GPU takes *slow* times longer, because KV is moved meanwhile.
         """
-        key = (batch, beside_prefill, slow)
-        found = self.by_batch.get(key)
+        key = (batch, batch if rows is None else rows, depth, beside_prefill, slow)
+        found = self.by_load.get(key)
         if found is None:
             if slow == 1.0:
-                found = self._decode(batch, beside_prefill)
+                found = self._decode(batch, key[1], depth, beside_prefill)
             else:
-                alone = self.decode(batch, beside_prefill)
-                found = replace(alone, timing=slowed(alone.timing, slow))
-            self.by_batch[key] = found
+                alone = self.decode(batch, rows, depth, beside_prefill=beside_prefill)
+                draft = alone.draft and alone.draft.slowed(slow)
+                found = replace(alone, timing=slowed(alone.timing, slow), draft=draft)
+            self.by_load[key] = found
         return found
 
-    def _decode(self, batch: int, beside_prefill: bool) -> DecodeCost:
-        padded = next((size for size in self.captured if size >= batch), batch)
-        replayed = self.loop.mode == "resident" or (self.captured and batch <= self.captured[-1])
-        mode = self.loop.mode if replayed else "host"
-
-        def alone(rows: int) -> Timing:
-            return self.modes.run(mode, self.stages.of(rows, rows), batch)
-
-        found = self.measured.decode(mode, padded, batch, alone)
-        timing, attention = found or (alone(padded), self.attention(padded))
+    def _decode(self, batch: int, rows: int, depth: int, beside_prefill: bool) -> DecodeCost:
+        mode, padded, rows = self.run_as(batch, rows)
+        model = self.headed if depth else self.model
+        timing, layer = model.step(mode, padded, rows, batch)
+        draft = None
+        if self.drafting is not None:
+            draft = self.drafting.of(mode, padded, batch, depth)
         if beside_prefill:
-            timing = self.modes.beside_prefill(timing, self.loop.prefill_share)
+            share = self.loop.prefill_share
+            timing = self.modes.beside_prefill(timing, share)
+            draft = draft and draft.changed(lambda one: self.modes.beside_prefill(one, share))
         self.most_batch = max(self.most_batch, padded)
-        self.most_tokens = max(self.most_tokens, padded)
-        return DecodeCost(padded, timing, attention)
+        self.most_tokens = max(self.most_tokens, rows)
+        return DecodeCost(padded, rows, timing, layer, draft, self.wide.fetch)
 
-    def attention(self, requests: int) -> Attention:
-        """A layer's decode attention for *requests* requests."""
-        found = self.by_requests.get(requests)
-        if found is None:
-            found = self.by_requests[requests] = self._attention(requests)
-        return found
-
-    def _attention(self, requests: int) -> Attention:
-        return attention_of(self.split_kv, self.shape, requests)
+    def run_as(self, batch: int, rows: int) -> tuple[str, int, int]:
+        """The mode in which *batch* requests decode *rows* tokens, and both as they are padded."""
+        if self.loop.mode == "resident":
+            return "resident", batch, rows
+        padded = next((size for size in self.captured if size >= batch), None)
+        if padded is None:
+            return "host", batch, rows
+        # Model: graphs are captured for every batch size and number of tokens a request. As the
+        # tokens of all requests are padded together, the mean number is rounded up.
+        return self.loop.mode, padded, padded * ceil(rows / batch)
 
     def mixed(
-        self, batch: int, context: int, chunks: Sequence[Chunk], logits: int, slow: float = 1.0
+        self,
+        batch: int,
+        context: int,
+        chunks: Sequence[Chunk],
+        logits: int,
+        slow: float = 1.0,
+        rows: int | None = None,
+        depth: int = 0,
+        attended: int | None = None,
+        pages: int | None = None,
+        fetched: int | None = None,
+        causal: bool = True,
     ) -> Charge:
         """Decode of *batch* requests over *context* KV entries together with prefill *chunks*.
 
         *logits* of all tokens are sampled from. Runs as single launches in every mode: no graph
         is captured for it, and a resident loop has left before. The GPU takes *slow* times longer.
+        The rest as in `decode` and `DecodeCost.seconds`. Tokens of a chunk attend to those before
+        them or, not *causal*, to all.
         """
-        queue = self.modes.queue(
-            self._pass(batch, chunks, logits), batch > 0, self._prefill(chunks)
-        )
-        x = self.attention(batch).seconds(float(context)) if batch else 0.0
+        tokens = batch if rows is None else rows
+        work = self._pass(tokens, chunks, logits)
+        queue = self.modes.queue(work, batch > 0, self._prefill(chunks, causal))
+        x = layer_time(self.model.layer(batch, tokens), context, attended, pages) if batch else 0.0
         lines = queue.lines()
         if slow != 1.0:
             const, slope = lines[0]
@@ -155,7 +181,51 @@ class Cost:
             lines = ((const, slope * slow), *lines[1:])
         launched = max(const + slope * x for const, slope in lines)
         seconds = launched + self.modes.host_overhead(batch + len(chunks))
-        return Charge(seconds, "host", queue, x, slow)
+        seconds += self._awaited(work, queue, x)
+        extra = self._drafts(batch, context, depth, chunks)
+        if extra is not None:
+            seconds += extra.seconds + (slow - 1.0) * extra.busy
+        if fetched and self.wide.fetch is not None:
+            latency, each = self.wide.fetch
+            seconds = max(seconds, latency + each * fetched)
+        return Charge(seconds, "host", queue, x, slow, extra)
+
+    def _awaited(self, work: Pass, queue: LaunchQueue, x: float) -> float:
+        """Seconds that a pass waits for experts that are not in HBM."""
+        experts = self.wide.setup.experts
+        if experts is None or not experts.offloaded:
+            return 0.0
+        fetch = fetch_of(self.profile, self.shape, self.weights, experts, work.body.tokens)
+        return fetch.wait(layer_seconds(work) + (queue.prefill or 0.0) + x)
+
+    def _drafts(
+        self, batch: int, context: int, depth: int, chunks: Sequence[Chunk]
+    ) -> Extra | None:
+        """What drafting adds: drafts of *batch* requests, and the drafter's own prefill."""
+        if self.drafting is None:
+            return None
+        found = [0.0, 0.0, 0.0]
+        launches = 0
+        model = self.drafting.model
+        if model is not None and chunks:
+            # Model: what a prompt leaves behind in the drafter is computed like the prompt's own
+            # KV, without an LM head.
+            work = model.stages.of(sum(chunk.tokens for chunk in chunks), 0)
+            seconds = prefill_seconds(self.prefill_form, model.shape, chunks)
+            queue = model.modes.queue(work, False, seconds)
+            found = [
+                max(line[0] for line in queue.lines()),
+                self._busy(queue),
+                queue.total(0.0, max),
+            ]
+            launches = queue.launches
+        draft = self.drafting.of("host", batch, batch, depth) if batch else None
+        if draft is not None:
+            now = float(context)
+            parts = draft.seconds(now), draft.busy(now), draft.tklqt(now, max)
+            found = [had + more for had, more in zip(found, parts, strict=True)]
+            launches += draft.launches
+        return Extra(*found, launches)
 
     def _busy(self, queue: LaunchQueue) -> float:
         """Seconds of all kernels but decode attention."""
@@ -178,20 +248,34 @@ class Cost:
         self.most_tokens = max(self.most_tokens, tokens)
         return self.stages.of(tokens, logits)
 
-    def _prefill(self, chunks: Sequence[Chunk]) -> float:
+    def refresh(
+        self,
+        batch: int,
+        context: int,
+        prompts: Sequence[int],
+        slow: float = 1.0,
+        rows: int | None = None,
+    ) -> Charge:
+        """A step of block-parallel decode in which some requests compute their cached KV again.
+
+        All *batch* requests refine their blocks, *rows* tokens in all, over *context* KV entries
+        (a step in which nobody refreshes is `decode`); *prompts* are the tokens that are computed
+        again, a number for each request that does.
+        """
+        # Model: tokens of a block attend to the cache and, in both directions, to each other: the
+        # products of a verification without its mask. What is refreshed attends to all of itself.
+        tokens = batch if rows is None else rows
+        chunks = [Chunk(tokens, 0) for tokens in prompts]
+        return self.mixed(batch, context, chunks, tokens, slow, tokens, causal=False)
+
+    def _prefill(self, chunks: Sequence[Chunk], causal: bool = True) -> float:
         """Seconds of one layer's prefill attention: all chunks in one launch."""
-        form, shape = self.prefill_form, self.shape
-        seconds = form.t0_s
         for tokens, offset in chunks:
             self.most_context = max(self.most_context, tokens + offset)
             self.least_context = min(self.least_context, tokens + offset)
-            seconds += (
-                form.seconds(
-                    heads=shape.heads, head_dim=shape.head_dim, chunk=tokens, offset=offset
-                )
-                - form.t0_s
-            )
-        return seconds
+        seconds = prefill_seconds(self.prefill_form, self.shape, chunks)
+        # Model: attention without a causal mask takes twice the scores.
+        return seconds if causal else 2.0 * seconds - self.prefill_form.t0_s
 
     def account(self, charges: Sequence[Charge]) -> Accounts:
         """Busy and queueing seconds, launches and syncs of single iterations, in bulk."""
@@ -199,38 +283,19 @@ class Cost:
 
     def estimated(self) -> list[str]:
         """Names of the estimated constants and kernels that this scenario's loop depends on."""
-        used = set(self.modes.uses(self.loop.mode, self.loop.prefill))
-        used |= {f"gemm.{self.weights}", "gemm.bf16", "elementwise", "prefill_attention.bf16"}
-        used.add(decode_kernel(self.kv_dtype))
-        estimated = [
-            name
-            for name in self.profile.estimated()
-            if name in used or name.rpartition(".")[0] in used
-        ]
-        attention = f"decode_attention.{self.kv_dtype}"
-        if self.profile.kind(attention) == "estimated" and attention not in estimated:
-            estimated.append(attention)
-        estimated += self.measured.unmeasured
-        kinds = self.profile.device.get("kinds", {})
-        if self.memory_of_profile and kinds.get("hbm_bytes") == "estimated":
-            estimated.append("hbm_bytes")
-        return estimated
+        return cost_trust.estimated(self)
 
     def extrapolated(self) -> list[str]:
         """Where the run left the domain in which a kernel's form was fitted, one phrase each."""
-        profile, shape = self.profile, self.shape
-        attention = profile.kernel(decode_kernel(self.kv_dtype))
-        prefill = profile.kernel("prefill_attention.bf16")
-        found = profile.kernel(f"gemm.{self.weights}").outside(m=self.most_tokens)
-        found += self.measured.extrapolated()
-        for weights, k, n in sorted(self.stages.products):
-            found += profile.kernel(f"gemm.{weights}").outside(k=k, n=n)
-        if self.most_batch:
-            found += attention.outside(
-                batch=self.most_batch, heads=shape.heads, kv_heads=shape.kv_heads,
-                head_dim=shape.head_dim,
-            )  # fmt: skip
-        if self.most_context:
-            found += prefill.outside(context=self.least_context)
-            found += prefill.outside(context=self.most_context)
-        return list(dict.fromkeys(found))
+        return cost_trust.extrapolated(self)
+
+
+def prefill_seconds(form: Prefill, shape: ModelShape, chunks: Sequence[Chunk]) -> float:
+    """Seconds of a layer's prefill attention over *chunks*, in one launch."""
+    seconds = form.t0_s
+    for tokens, offset in chunks:
+        seconds += (
+            form.seconds(heads=shape.heads, head_dim=shape.head_dim, chunk=tokens, offset=offset)
+            - form.t0_s
+        )
+    return seconds

@@ -45,9 +45,10 @@ def predict(profile: Profile, shape: DecodeShape, mode: str) -> Step:
         profile, shape.model, place, shape.weights, shape.kv, modes.node, shape.page_tokens
     )
     pages = None if shape.budget is None else float(shape.pages)
-    work = stages.work(shape.batch, shape.tokens, pages)
+    rows = shape.batch * shape.tokens
+    work = stages.work(shape.batch, rows, pages)
     selected = shape.budget is not None
-    x = stages.attend(shape.batch, shape.tokens, float(shape.attended), selected)
+    x = stages.attend(shape.batch, rows, float(shape.attended), selected)
     timing = modes.run(mode, work, shape.batch)
     if mode == "resident":
         return Step(timing.seconds(x), {})

@@ -5,13 +5,18 @@ Every request has its own counters, and each iteration visits every request once
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from .steps import Load
+
 if TYPE_CHECKING:
-    from .cost import DecodeCost
+    from collections.abc import Sequence
+
+    from .cost import Cost
     from .request import Request
+    from .steps import Counts
 
 
 class Decoding(Protocol):
@@ -19,10 +24,9 @@ class Decoding(Protocol):
 
     max_leap: int
     """Iterations that may be computed at once."""
-
-    @property
-    def context_tokens(self) -> int:
-        """KV entries over all requests, before the next iteration appends one to each."""
+    keeps_times: bool
+    """Whether it keeps the times of last tokens and of gaps itself, because steps may commit
+    nothing."""
 
     def __len__(self) -> int: ...
 
@@ -34,34 +38,61 @@ class Decoding(Protocol):
 
     def __contains__(self, request: Request) -> bool: ...
 
+    @property
+    def rows(self) -> int:
+        """Tokens that the next iteration puts through the model."""
+
+    @property
+    def load(self) -> Load:
+        """What the next iteration puts through the model and reads."""
+
+    def blocks(self, context: int) -> int:
+        """Blocks that a request with *context* KV entries holds between two iterations."""
+
     def blocks_needed(self) -> int:
         """New blocks that the next iteration takes."""
 
     def horizon(self, free_blocks: int) -> int:
         """Iterations that can run before one finishes or *free_blocks* would not suffice."""
 
-    def durations(self, cost: DecodeCost, iterations: int) -> np.ndarray:
-        """Seconds of each of the next *iterations*, as float64."""
+    def durations(self, cost: Cost, iterations: int, beside: bool, slow: float) -> np.ndarray:
+        """Seconds of each of the next *iterations*, as float64.
 
-    def advance(self, iterations: int) -> tuple[list[int], list[Request]]:
-        """Commits a token a request and iteration.
-
-        Returns the new blocks that each iteration took, and the requests that finished.
+        They run *beside* a prefill or not, on a GPU that takes *slow* times longer.
         """
+
+    def sums(self, iterations: int) -> Counts | None:
+        """`Measures` summed over requests for each of the next *iterations*.
+
+        None where each request puts a token through the model and commits it.
+        """
+
+    def advance(self, ends: np.ndarray) -> tuple[Change, list[Request]]:
+        """Runs the iterations that end at *ends*.
+
+        Returns what they do to the blocks in use, and the requests that finished.
+        """
+
+
+class Change(NamedTuple):
+    """Blocks that consecutive iterations take, each before it runs, and give back after it.
+
+    *returned* is None where nothing is given back.
+    """
+
+    taken: Sequence[int]
+    returned: Sequence[int] | None = None
 
 
 class PlainDecoding:
     """Counters in the requests themselves, updated one token at a time."""
 
     max_leap = 1
+    keeps_times = False
 
     def __init__(self, block_tokens: int) -> None:
         self.block_tokens = block_tokens
         self.requests: list[Request] = []
-
-    @property
-    def context_tokens(self) -> int:
-        return sum(request.context_tokens for request in self.requests)
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -75,21 +106,37 @@ class PlainDecoding:
     def leave(self, request: Request) -> None:
         self.requests.remove(request)
 
+    @property
+    def rows(self) -> int:
+        return len(self.requests)
+
+    @property
+    def load(self) -> Load:
+        batch = len(self.requests)
+        return Load(batch, sum(request.context_tokens for request in self.requests) + batch)
+
+    def blocks(self, context: int) -> int:
+        return -(-context // self.block_tokens)
+
     def blocks_needed(self) -> int:
         return sum(request.context_tokens % self.block_tokens == 0 for request in self.requests)
 
-    def durations(self, cost: DecodeCost, iterations: int) -> np.ndarray:
+    def durations(self, cost: Cost, iterations: int, beside: bool, slow: float) -> np.ndarray:
         assert iterations == 1
-        return np.array([cost.seconds(self.context_tokens + len(self.requests))])
+        decode = cost.decode(len(self.requests), beside_prefill=beside, slow=slow)
+        return np.array([decode.seconds(self.load.context)])
 
     def horizon(self, free_blocks: int) -> int:
         return 1 if self.blocks_needed() <= free_blocks else 0
 
-    def advance(self, iterations: int) -> tuple[list[int], list[Request]]:
-        assert iterations == 1
+    def sums(self, iterations: int) -> None:
+        return None
+
+    def advance(self, ends: np.ndarray) -> tuple[Change, list[Request]]:
+        assert len(ends) == 1
         blocks = self.blocks_needed()
         for request in self.requests:
             request.generated += 1
         finished = [r for r in self.requests if r.generated == r.output_tokens]
         self.requests = [r for r in self.requests if r.generated < r.output_tokens]
-        return [blocks], finished
+        return Change([blocks]), finished

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import speculative_checks
 from .dtypes import BITS
 from .errors import InputError
 from .memory.movers import moving
@@ -32,6 +33,7 @@ def faults(scenario: Scenario) -> list[tuple[Place, str]]:
     for place, file in files:
         if file is not None and not Path(file).exists():
             found.append((place, f"{file}: no such file; check the path"))
+    found += speculative_checks.faults(scenario)
     try:
         profile = load_profile(scenario.hardware.profile)
     except InputError as error:

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from .cost import Charge, Cost
+    from .steps import Counts, Measures
+
+from .steps import COMMITS, CONTEXT, Load
 
 Columns = dict[str, np.ndarray]
 
@@ -30,9 +33,8 @@ class Iteration(NamedTuple):
 
     start: float
     batch: int
-    padded: int
     context: int
-    """KV entries read by decode attention, those appended included."""
+    """KV entries that decoding requests hold, those appended included."""
     prefill_requests: int
     prefill_tokens: int
     running: int
@@ -46,9 +48,13 @@ class Iteration(NamedTuple):
     """Times of the last tokens of requests that decode here for the first time."""
     last_commit: float
     """When the other decoding requests got their last token."""
-    output_tokens: int
+    complete: int
+    """Prompts that it completes, each of which commits a token."""
     charge: Charge | None
     """Cost if it is a single iteration with prefill; decode iterations are worked out in bulk."""
+    sums: Counts | None = None
+    """What decoding requests do in each iteration of the stretch, where that is not always a token
+    each."""
     slow: float = 1.0
     """How many times longer the GPU takes beside transfers of KV."""
 
@@ -59,7 +65,7 @@ class IterationLog:
     Each slice also has `itl_s`, time since the last tokens of the `itl_requests` requests that
     decoded in the iteration before; gaps of single requests are in `single_gaps`. Where `tiers` is
     set before the first iteration, to the names of the tiers below HBM, slices have columns about
-    cached KV, too.
+    cached KV, too; where `measures` is, columns about steps of several tokens.
     """
 
     def __init__(self, cost: Cost, sink: Callable[[Columns], None]) -> None:
@@ -67,6 +73,8 @@ class IterationLog:
         self.sink = sink
         self.single_gaps = array("d")
         self.tiers: tuple[str, ...] | None = None
+        self.measures: Measures | None = None
+        self.keeps_times = False  # whether gaps between tokens are told one by one
         self._held: list[tuple[float, ...]] = [(0.0,) * 9]
         self._queued = array("d")
         self._stretches: list[Iteration] = []
@@ -95,7 +103,7 @@ class IterationLog:
         self.single_gaps.append(seconds)
 
     def add(
-        self, first: Iteration, ends: np.ndarray, seconds: np.ndarray, blocks: list[int]
+        self, first: Iteration, ends: np.ndarray, seconds: np.ndarray, blocks: Sequence[int]
     ) -> None:
         """Iterations that ended at *ends* after *seconds*, taking *blocks* new blocks each."""
         self._stretches.append(first)
@@ -104,7 +112,7 @@ class IterationLog:
         self._seconds.frombytes(seconds.tobytes())
         self._recorded(blocks)
 
-    def add_one(self, only: Iteration, end: float, seconds: float, blocks: list[int]) -> None:
+    def add_one(self, only: Iteration, end: float, seconds: float, blocks: Sequence[int]) -> None:
         """A single iteration that ended at *end* after *seconds*."""
         self._stretches.append(only)
         self._counts.append(1)
@@ -112,7 +120,7 @@ class IterationLog:
         self._seconds.append(seconds)
         self._recorded(blocks)
 
-    def _recorded(self, blocks: list[int]) -> None:
+    def _recorded(self, blocks: Sequence[int]) -> None:
         self._blocks += blocks
         if len(self._blocks) >= SLICE:
             self._expand()
@@ -142,9 +150,8 @@ class IterationLog:
 
     def _columns(self) -> Columns:
         (
-            start, batch, padded, context, prefill_requests, prefill_tokens, running, departures,
-            blocks, beside, joined, last_commit, output_tokens, charges,
-            slow,
+            start, batch, context, prefill_requests, prefill_tokens, running, departures,
+            blocks, beside, joined, last_commit, complete, charges, sums, slow,
         ) = zip(*self._stretches, strict=True)  # fmt: skip
         counts = np.array(self._counts)
         firsts = np.cumsum(counts) - counts
@@ -165,21 +172,37 @@ class IterationLog:
             "duration_s": seconds,
             "kind": np.where(prefills > 0, np.where(batches > 0, 1, 2), 0).astype(np.int8),
             "decode_requests": batches.astype(np.int32),
-            "padded_requests": each(padded, np.int32),
             "prefill_requests": each(prefill_requests, np.int32),
             "prefill_tokens": prefills.astype(np.int32),
             "context_tokens": each(context) + steps * batches,
-            "output_tokens": each(output_tokens, np.int32),
+            "output_tokens": each(complete, np.int32) + batches.astype(np.int32),
             "running": each(running, np.int32),
             "waiting": self._waiting(starts, each(departures)),
             "kv_blocks": each(blocks) + self._taken(counts, firsts),
         }
         if self.tiers is not None:
             columns |= self._occupied(starts)
+        load = None
+        if self.measures is not None:
+            taken = self._summed(self.measures, sums, counts)
+            load = self.measures.load(taken)
+            columns["context_tokens"] = taken[CONTEXT]
+            columns["output_tokens"] = each(complete, np.int32) + taken[COMMITS].astype(np.int32)
+            columns |= self.measures.columns(taken)
         slows = each(slow, np.float64)
-        columns |= self._account(columns, each(beside, np.bool_), charges, firsts, slows)
+        columns |= self._account(columns, load, each(beside, np.bool_), charges, firsts, slows)
         columns |= self._gaps(starts, ends, batches, firsts, joined, last_commit)
         return columns
+
+    @staticmethod
+    def _summed(measures: Measures, sums: tuple[Counts | None, ...], counts: np.ndarray) -> Counts:
+        """What decoding requests do in every row."""
+        none = np.zeros((measures.height, 1), np.int64)
+        found = [
+            none if part is None else part[:, :count]
+            for part, count in zip(sums, counts.tolist(), strict=True)
+        ]
+        return np.concatenate(found, axis=1)
 
     def _waiting(self, starts: np.ndarray, departures: np.ndarray) -> np.ndarray:
         queued = np.frombuffer(self._queued) if self._queued else np.empty(0)
@@ -212,32 +235,35 @@ class IterationLog:
     def _account(
         self,
         columns: Columns,
+        load: Load | None,
         beside: np.ndarray,
         charges: tuple[Charge | None, ...],
         firsts: np.ndarray,
         slows: np.ndarray,
     ) -> Columns:
-        """Busy, gap and queueing seconds, launches, syncs and path of every row."""
+        """Size it is run as, busy, gap and queueing seconds, launches, syncs and path of rows."""
         length = len(beside)
         busy, tklqt = np.empty(length), np.empty(length)
         launches, syncs = np.empty(length, np.int32), np.empty(length, np.int32)
         path = np.empty(length, np.int8)
+        batches = columns["decode_requests"].astype(np.int64)
+        if load is None:
+            load = Load(batches, columns["context_tokens"], np.zeros_like(batches))
+        padded = load.rows.astype(np.int32)
+        _, factors = np.unique(slows, return_inverse=True)
         decode = columns["prefill_tokens"] == 0
-        factors, which = np.unique(slows, return_inverse=True)
-        like = columns["decode_requests"].astype(np.int64) * 2 + beside
-        keys = like * len(factors) + which
-        keys[~decode] = -1
-        order = np.argsort(keys, kind="stable")
-        values, begins = np.unique(keys[order], return_index=True)
-        contexts = columns["context_tokens"].astype(np.float64)
-        for key, rows in zip(values, np.split(order, begins[1:]), strict=True):
-            if key < 0:
-                continue
-            like, factor = divmod(int(key), len(factors))
-            cost = self.cost.decode(like // 2, bool(like % 2), float(factors[factor]))
-            busy[rows], tklqt[rows] = cost.account(contexts[rows])
+        for rows in _alike(decode, batches, load.rows, load.depth, beside, factors):
+            one = int(rows[0])
+            cost = self.cost.decode(
+                int(batches[one]), int(load.rows[one]), int(load.depth[one]),
+                beside_prefill=bool(beside[one]), slow=float(slows[one]),
+            )  # fmt: skip
+            read = [None if c is None else c[rows].astype(np.float64) for c in load[3:]]
+            contexts = load.context[rows].astype(np.float64)
+            busy[rows], tklqt[rows] = cost.account(contexts, *read)
             launches[rows], syncs[rows] = cost.timing.launches, cost.timing.syncs
             path[rows] = PATHS.index(cost.timing.path)
+            padded[rows] = cost.padded
         singles = [(row, charge) for row, charge in zip(firsts, charges, strict=True) if charge]
         if singles:
             rows = np.array([row for row, _ in singles])
@@ -245,6 +271,7 @@ class IterationLog:
             accounts = self.cost.account([charge for _, charge in singles])
             busy[rows], tklqt[rows], launches[rows], syncs[rows] = accounts
         return {
+            "padded_requests": padded,
             "path": path,
             "gpu_busy_s": busy,
             "gap_s": columns["duration_s"] - busy,
@@ -268,7 +295,22 @@ class IterationLog:
         requests = batches.copy()
         newcomers = np.array([len(times) for times in joined])
         requests[firsts] -= newcomers
+        if self.keeps_times:
+            requests[:] = 0  # all gaps are among the single ones
         times = np.fromiter(chain.from_iterable(joined), np.float64, int(newcomers.sum()))
         gaps = np.repeat(ends[firsts], newcomers) - times
         self.single_gaps.frombytes(gaps.tobytes())
         return {"itl_s": ends - since, "itl_requests": requests.astype(np.int32)}
+
+
+def _alike(chosen: np.ndarray, *keys: np.ndarray) -> Iterator[np.ndarray]:
+    """The numbers of the *chosen* rows, those together that have all *keys* in common."""
+    key = np.zeros(len(chosen), np.int64)
+    for values in keys:
+        key = key * (int(values.max(initial=0)) + 1) + values
+    key[~chosen] = -1
+    order = np.argsort(key, kind="stable")
+    values, begins = np.unique(key[order], return_index=True)
+    for value, rows in zip(values, np.split(order, begins[1:]), strict=True):
+        if value >= 0:
+            yield rows

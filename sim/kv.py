@@ -6,6 +6,12 @@ lengths, so the pool is an account and not a list.
 
 from __future__ import annotations
 
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class BlockPool:
     """Blocks of one tier. *capacity* in blocks, *block_tokens* tokens a block."""
@@ -40,6 +46,18 @@ class BlockPool:
         assert used <= self.capacity, f"HBM overfilled: {used} of {self.capacity} blocks"
         if used > self.peak:
             self.peak = used
+
+    def pass_through(self, taken: Sequence[int], returned: Sequence[int]) -> list[int]:
+        """Consecutive iterations take blocks before they run and give some back after it.
+
+        Returns by how many blocks each, while it runs, differs from the one before.
+        """
+        changes = [t - r for t, r in zip(taken, (0, *returned), strict=False)]
+        most = max(accumulate(changes))
+        self.take(most)  # the fullest of them; the others are below it
+        self.allocated += sum(taken) - most
+        self.give_back(sum(returned))
+        return changes
 
     def give_back(self, blocks: int) -> None:
         """Frees *blocks*."""

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .decoding import Change
+from .steps import Load
+
 if TYPE_CHECKING:
-    from .cost import DecodeCost
+    from .cost import Cost
     from .request import Request
 
 #: Most iterations computed at once; bounds the arrays that an arrival may cut short.
@@ -25,6 +28,7 @@ class LeapDecoding:
     """Counters relative to `iteration`, the number of decode iterations run so far."""
 
     max_leap = MAX_LEAP
+    keeps_times = False
 
     def __init__(self, block_tokens: int) -> None:
         self.block_tokens = block_tokens
@@ -63,6 +67,9 @@ class LeapDecoding:
         self.phases[offset % self.block_tokens] -= 1
         return context
 
+    def blocks(self, context: int) -> int:
+        return -(-context // self.block_tokens)
+
     def blocks_needed(self) -> int:
         return self.phases[-self.iteration % self.block_tokens]
 
@@ -94,12 +101,26 @@ class LeapDecoding:
             iterations += 1
         return iterations
 
-    def durations(self, cost: DecodeCost, iterations: int) -> np.ndarray:
+    @property
+    def rows(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def load(self) -> Load:
+        batch = len(self.offsets)
+        return Load(batch, self.context_tokens + batch)
+
+    def durations(self, cost: Cost, iterations: int, beside: bool, slow: float) -> np.ndarray:
         batch, first = len(self.offsets), self.context_tokens + len(self.offsets)
         contexts = np.arange(first, first + batch * iterations, batch, dtype=np.float64)
-        return cost.seconds_into(contexts)
+        decode = cost.decode(batch, beside_prefill=beside, slow=slow)
+        return decode.seconds_into(contexts)
 
-    def advance(self, iterations: int) -> tuple[list[int], list[Request]]:
+    def sums(self, iterations: int) -> None:
+        return None
+
+    def advance(self, ends: np.ndarray) -> tuple[Change, list[Request]]:
+        iterations = len(ends)
         blocks = self._phases_ahead(min(iterations, self.block_tokens))
         if iterations > self.block_tokens:
             blocks *= iterations // self.block_tokens + 1
@@ -112,4 +133,4 @@ class LeapDecoding:
             self._remove(request)
             request.generated = request.output_tokens
             finished.append(request)
-        return blocks, finished
+        return Change(blocks), finished

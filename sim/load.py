@@ -46,8 +46,8 @@ _NOT_SET = {"name", "extends", "sweep"}
 
 
 _FILES = ("file", "clients", "table")
-"""Keys of a trace that name a file, and those of its keys that hold such keys in turn."""
-_HOLDS_FILES = ("merge", "prompt_tokens", "output_tokens", "mixture")
+"""Keys of a section that name a file, and those that hold such keys in turn."""
+_HOLDS_FILES = ("merge", "prompt_tokens", "output_tokens", "mixture", "acceptance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,8 +271,9 @@ def _validated(document: Document) -> tuple[Scenario | None, list[Finding]]:
     if isinstance(node, dict) and isinstance(value := node.get("profile"), str):
         mark = document.mark(("hardware", "profile"))
         data["hardware"] = node | {"profile": _anchored(value, mark, maybe_name=True)}
-    if "trace" in data:
-        data["trace"] = _with_paths(data["trace"], ("trace",), document)
+    for section in ("trace", "speculation"):
+        if section in data:
+            data[section] = _with_paths(data[section], (section,), document)
     try:
         return Scenario.model_validate(data), []
     except ValidationError as error:
@@ -280,7 +281,7 @@ def _validated(document: Document) -> tuple[Scenario | None, list[Finding]]:
 
 
 def _with_paths(node: Any, place: Place, document: Document) -> Any:
-    """*node* of a trace with the names of files in it anchored."""
+    """*node* of a section with the names of files in it anchored."""
     if isinstance(node, list):
         return [_with_paths(item, (*place, i), document) for i, item in enumerate(node)]
     if not isinstance(node, dict):

@@ -1,102 +1,140 @@
 """Decode iterations of the loops that a profile has as measured on a whole decoder.
 
-The one rule: where a profile has no such loop for a scenario, or the scenario leaves what it was
-measured on, nobody gets an answer here, and the cost model falls back on kernels timed one by one.
+The one rule: where a profile has no such loop for a model, or the model leaves what it was measured
+on, nobody gets an answer here, and the cost model falls back on kernels timed one by one.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from math import sqrt
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from .decoder import DecoderStages
-from .timing import scalars
+from .curve import Curve, Mix, Part
+from .decoder import GREEDY, DecoderStages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .cache_stages import CacheStages
+    from .decoder import Commit
     from .forms import SplitKv
     from .models import ModelShape
     from .modes import Modes
-    from .profile import Profile
-    from .scenario import Scenario
+    from .profile import Prefill, Profile
+    from .selecting import Selecting
+    from .setup import Setup
+    from .stages import Pass, Stage
     from .timing import Timing
 
-
-class Attention:
-    """A layer's decode attention: base + sqrt((scale * context + offset)^2 + spread) seconds."""
-
-    __slots__ = ("_arrays", "base", "offset", "scale", "spread")
-
-    def __init__(self, base: float, scale: float, offset: float, spread: float) -> None:
-        self.base, self.scale, self.offset, self.spread = base, scale, offset, spread
-        self._arrays = scalars(base, scale, offset, spread)
-
-    def seconds(self, context: float) -> float:
-        """Time over *context* KV entries of all requests together."""
-        streamed = self.scale * context + self.offset
-        return self.base + sqrt(streamed * streamed + self.spread)
-
-    def into(self, contexts: np.ndarray) -> np.ndarray:
-        """`seconds` in place of each element of *contexts* (float64), equal to the last bit."""
-        base, scale, offset, spread = self._arrays
-        contexts *= scale
-        contexts += offset
-        contexts *= contexts
-        contexts += spread
-        np.sqrt(contexts, contexts)
-        contexts += base
-        return contexts
+Layer = Curve | Mix
+"""Seconds of what a layer does with the KV that requests have."""
+NARROW = 8
+"""New tokens a request up to which attention is bound by the KV that it reads."""
 
 
-def attention_of(form: SplitKv, shape: ModelShape, requests: int, shift: float = 0.0) -> Attention:
-    """*form* for *requests* requests, *shift* seconds longer, as a function of the context."""
+def attention_of(
+    form: SplitKv,
+    shape: ModelShape,
+    requests: int,
+    rows: int,
+    prefill: Prefill,
+    shift: float = 0.0,
+) -> Curve:
+    """*form* for *rows* new tokens of *requests* requests, *shift* seconds longer, by context."""
     per_token = 2.0 * shape.kv_heads * shape.head_dim * form.kv_bytes
     per_request = 4.0 * shape.heads * shape.head_dim
     pairs = form.cta_s * requests * shape.kv_heads
-    return Attention(
-        form.fixed(shape.heads, shape.kv_heads) + shift,
-        per_token / form.bytes_per_s,
-        per_request * requests / form.bytes_per_s + form.ramp_s,
+    # Model: queries of all new tokens of a request share its keys and count as more heads; where
+    # widths differ, by their mean.
+    heads = shape.heads * (rows / requests)
+    scale = per_token / form.bytes_per_s
+    if rows > NARROW * requests:
+        # Model: from some width on products of queries and keys take longer than reading the keys:
+        # as long as those of a prefill chunk behind so much context.
+        far = 1e9
+        score = prefill.seconds(1.0, shape.head_dim, 1.0, far) - prefill.t0_s
+        scale = max(scale, heads * score / far)
+    return Curve(
+        form.fixed(heads, shape.kv_heads) + shift,
+        scale,
+        per_request * rows / form.bytes_per_s + form.ramp_s,
         pairs * pairs,
     )
 
 
-class MeasuredLoops:
-    """What a profile's loops say of *scenario*'s decode iterations; *modes* schedules them."""
+def mixed_layer(selecting: Selecting, dense: Curve, selected: Curve, cache: CacheStages) -> Mix:
+    """The mean layer of a step that selects pages.
 
-    def __init__(self, scenario: Scenario, profile: Profile, modes: Modes) -> None:
-        self.scenario, self.profile, self.modes = scenario, profile, modes
-        self.shape = scenario.model.shape
-        self.kernels = scenario.loop.kernels
-        formats = scenario.model.weights, scenario.kv.dtype
+    What scoring and selection take over no page at all is left out: stages of their own have it.
+    """
+    share, some = selecting.sparse_share, selecting.selecting_share
+    parts = [Part("attention", share, "attended", selected)]
+    if selecting.dense:
+        parts.append(Part("attention", 1.0 - share, "context", dense))
+    if not selecting.selections:
+        return Mix(parts, 0.0)
+    parts.append(Part("score", some, "pages", cache.scoring(float(selecting.vectors))))
+    parts.append(Part("select", some, "pages", cache.selecting()))
+    return Mix(parts, some * (cache.score(0.0) + cache.select(0.0)))
+
+
+class MeasuredLoops:
+    """What a profile's loops say of decode iterations of *setup*; *modes* schedules them."""
+
+    def __init__(self, setup: Setup, modes: Modes) -> None:
+        self.setup, self.profile, self.modes = setup, setup.profile, modes
+        self.shape = setup.shape
+        self.kernels = setup.loop.kernels
         # The fused kernels are built for 16 bits.
-        built = self.kernels == "library" or formats == ("bf16", "bf16")
-        known = any(name.endswith(f"/{self.kernels}") for name in profile.loops)
+        built = self.kernels == "library" or (setup.weights, setup.kv_dtype) == ("bf16", "bf16")
+        known = any(name.endswith(f"/{self.kernels}") for name in self.profile.loops)
         self.usable = known and built and not self.shape.experts
         self.unmeasured: dict[str, None] = {}
-        """Loops that were asked for and are not in the profile, or not for so many requests."""
+        """Loops that were asked for and are not in the profile, or not for so many token rows."""
         self.most: dict[str, int] = {}
         """The most requests that each loop was asked about."""
+        self.widest: dict[str, float] = {}
+        """The most tokens a request that each loop was asked about."""
 
     def leave_as_measured(self) -> None:
         """Lets the modes enter and leave the scenario's loop as that loop was seen to do."""
-        found = self.profile.loops.get(f"{self.scenario.loop.mode}/{self.kernels}")
+        found = self.profile.loops.get(f"{self.setup.loop.mode}/{self.kernels}")
         if self.usable and found is not None and found.leaving:
             self.modes.exit = found.leaving["exit_s"] + found.leaving["exit_to_idle_s"]
             self.modes.relaunch = found.leaving["relaunch_s"]
 
     def decode(
-        self, mode: str, padded: int, batch: int, alone: Callable[[int], Timing]
-    ) -> tuple[Timing, Attention] | None:
-        """A decode iteration of *batch* requests run as *padded*; None if nothing is known of it.
+        self, mode: str, padded: int, rows: int, batch: int, alone: Callable[[int, int], Timing]
+    ) -> tuple[Timing, Layer] | None:
+        """A decode iteration of *batch* requests run as *padded* with *rows* tokens in all.
 
-        *alone* gives what kernels timed one by one say of so many requests.
+        None if nothing is known of it. *alone* gives what kernels timed one by one say of so many
+        requests and rows.
         """
-        host = self.scenario.loop.host
+        found = self.loop_modes(mode, padded, rows)
+        if found is None:
+            return None
+        modes, edge = found
+        work, layer = self.work(mode, modes, padded, rows)
+        if edge is None:
+            return modes.run(mode, work, batch), layer
+        return scaled(alone(padded, rows), self.factor(mode, modes, edge, alone)), layer
+
+    def factor(
+        self, mode: str, modes: Modes, edge: int, alone: Callable[[int, int], Timing]
+    ) -> float:
+        """How many times longer a step of *edge* rows takes than its kernels one by one."""
+        # Model: beyond the rows that the fused kernels are built for, steps grow as kernels timed
+        # one by one say, from the last that was measured on.
+        last, _ = self.work(mode, modes, edge, edge)
+        return modes.run(mode, last, edge).lines[-1][0] / alone(edge, edge).lines[-1][0]
+
+    def loop_modes(self, mode: str, padded: int, rows: int) -> tuple[Modes, int | None] | None:
+        """The measured constants of *mode*; also the most rows of its kernels if *rows* are more.
+
+        None if nothing is known of such steps.
+        """
+        host = self.setup.loop.host
         name = f"{f'host-{host}' if mode == 'host' else mode}/{self.kernels}"
         loop = self.profile.loops.get(name)
         if loop is None:
@@ -104,30 +142,38 @@ class MeasuredLoops:
         if not self.usable:
             return None
         modes = self.modes if loop is None else self.modes.measured(loop.parameters)
+        if self.setup.between:
+            modes = modes.between()
         self.most[name] = max(padded, self.most.get(name, 0))
-        _, rows = (1, padded) if loop is None else loop.domain.get("rows", (1, padded))
-        if self.kernels == "library" or padded <= rows:
-            return self._measured(mode, modes, padded, batch)
-        # Model: beyond the rows that the fused kernels are built for, steps grow as kernels timed
-        # one by one say, from the last that was measured on.
+        self.widest[name] = max(rows / padded, self.widest.get(name, 1.0))
+        _, most = (1, rows) if loop is None else loop.domain.get("rows", (1, rows))
+        if self.kernels == "library" or rows <= most:
+            return modes, None
         self.unmeasured.setdefault(f"loops.{name}")
-        edge = int(rows)
-        last, _ = self._measured(mode, modes, edge, edge)
-        factor = last.lines[-1][0] / alone(edge).lines[-1][0]
-        _, attention = self._measured(mode, modes, padded, batch)
-        return scaled(alone(padded), factor), attention
+        return modes, int(most)
 
-    def _measured(
-        self, mode: str, modes: Modes, padded: int, batch: int
-    ) -> tuple[Timing, Attention]:
-        scenario = self.scenario
+    def work(self, mode: str, modes: Modes, padded: int, rows: int) -> tuple[Pass, Layer]:
+        """The stages of such a step, and what a layer does with the KV."""
+        setup = self.setup
         inside = mode == "resident" and modes.stream is not None
         stages = DecoderStages(
             self.profile, self.shape, "resident" if inside else self.kernels,
-            scenario.model.weights, scenario.kv.dtype, modes.node, scenario.kv.block_tokens, "bf16",
+            setup.weights, setup.kv_dtype, modes.node, setup.page_tokens, "bf16",
         )  # fmt: skip
-        timing = modes.run(mode, stages.work(padded), batch)
-        return timing, attention_of(stages.attention(padded), self.shape, padded, stages.shift)
+        commit = setup.commit or GREEDY
+        prefill = self.profile.prefill_attention()
+
+        def attends(selected: bool) -> Curve:
+            form = stages.attention(padded, rows, selected)
+            return attention_of(form, self.shape, padded, rows, prefill, stages.shift)
+
+        selecting = setup.selecting
+        if selecting is None:
+            return stages.work(padded, rows, commit=commit, extra=setup.extra), attends(False)
+        dense, selected = attends(selected=False), attends(selected=True)
+        layer = mixed_layer(selecting, dense, selected, stages.cache(padded, rows))
+        work = stages.work(padded, rows, 0.0, commit, selecting, setup.extra)
+        return work, layer
 
     def extrapolated(self) -> list[str]:
         """Where the run left what a loop was measured on, one phrase each."""
@@ -136,11 +182,16 @@ class MeasuredLoops:
         known = any(matrix in f"{name}." for name in self.profile.in_step)
         for name, batch in self.most.items():
             if name in self.profile.loops:
+                domain = self.profile.loops[name].domain
                 if not known:
                     found.append(f"loops.{name}: no step of a model of these widths was measured")
-                low, high = self.profile.loops[name].domain.get("batch", (batch, batch))
+                low, high = domain.get("batch", (batch, batch))
                 if not low <= batch <= high:
                     found.append(f"loops.{name}: batch {batch:g} outside {low:g} to {high:g}")
+                tokens = self.widest[name]
+                low, high = domain.get("tokens", (tokens, tokens))
+                if not low <= tokens <= high:
+                    found.append(f"loops.{name}: tokens {tokens:g} outside {low:g} to {high:g}")
         return found
 
 

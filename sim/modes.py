@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .profile import Profile
-    from .stages import Pass, Stage
+    from .stages import Body, Pass, Stage
 
 
 class Modes:
@@ -49,7 +49,7 @@ class Modes:
         # Model: a graph that the device launches again starts as late as a kernel of the host.
         self.control_around = self.latency + self.device_base
         self.stream: Stream | None = None
-        self.segments: dict[int, tuple[Segment, Segment, Segment]] = {}
+        self.segments: dict[Body, tuple[Segment, Segment, Segment]] = {}
 
     def measured(self, parameters: Mapping[str, float]) -> Modes:
         """These modes with the *parameters* of a loop that was measured on a whole decoder.
@@ -68,6 +68,20 @@ class Modes:
         other.submit = parameters.get("submit_s", self.submit)
         other.latency = parameters.get("latency_s", self.latency)
         other.device_base = other.device_each = 0.0
+        return other
+
+    def between(self) -> Modes:
+        """These modes inside another pass's iteration: nothing is scheduled, the host waits once.
+
+        # Model: a token that is drafted stays on the GPU, where the next pass finds it. The host
+        submits one pass after the other (kernel by kernel or a graph each) and waits for the last;
+        a graph that the GPU launches again by itself has them all.
+        """
+        other = copy(self)
+        other.segments = {}
+        other.sync = other.copy_back = other.schedule_base = other.schedule_each = 0.0
+        other.graph_launch = min(self.graph_launch, self.submit + self.latency)
+        other.device_base = other.device_each = other.control_around = 0.0
         return other
 
     def _name(self, profile: Profile, what: str) -> str:
@@ -99,10 +113,17 @@ class Modes:
         """The launches of *work*, one a stage; *prefill* is a layer's prefill attention."""
         # Model: in a busy stream, kernels follow each other as closely as the nodes of a graph.
         body = work.body
-        segments = self.segments.get(body.tokens)
+        segments = self.segments.get(body)
         if segments is None:
-            head, before, after = map(self._segment, (body.head, body.before, body.after))
-            segments = self.segments[body.tokens] = (head, before, after)
+            first, layer = body.head, body.before
+            # Model: where some layers select and others do not, all selections are submitted
+            # ahead of the layers: the sum of launches and kernels is right, their order is not.
+            if body.selections == body.layers:
+                layer += body.chosen
+            else:
+                first += body.chosen * body.selections
+            head, before, after = map(self._segment, (first, layer, body.after))
+            segments = self.segments[body] = (head, before, after)
         head, before, after = segments
         tail = self._segment(work.tail)
         return LaunchQueue(
@@ -211,13 +232,14 @@ class Modes:
 def _streamed(stream: Stream, work: Pass) -> Timing:
     """A resident step that reads its weights ahead, whatever its kernels cost one by one."""
     body = work.body
-    before, after, tail = (
+    before, after, tail, chosen = (
         [(stage.weight_bytes, stage.seconds) for stage in stages if stage.name != "commit"]
-        for stages in (body.before, body.after, work.tail)
+        for stages in (body.before, body.after, work.tail, body.chosen)
     )
-    lines = stream.lines(body.tokens, before, after, tail, body.layers)
+    lines = stream.lines(body.tokens, before, after, tail, body.layers, chosen, body.selections)
     # Of the steepest line, which attention alone decides, the GPU waits at its meetings only.
     const, slope = lines[-1]
     meetings = body.layers * (len(before) + 1 + len(after)) + len(tail)
+    meetings += body.selections * len(chosen)
     waits = meetings * stream.meeting(body.tokens) + stream.around_s
     return Timing("resident", lines, (max(0.0, const - waits), slope), 0, 0, None)

@@ -49,10 +49,20 @@ REQUESTS = pa.schema(
 
 
 CACHED = ("cached_hbm", "cached_dram", "cached_ssd", "cached_remote")
-REQUESTS_OF_MEMORY = pa.schema(
-    [*REQUESTS, *((f"{name}_tokens", pa.int64()) for name in CACHED), ("load_ms", pa.float64())]
+_OF_MEMORY = pa.schema(
+    [*((f"{name}_tokens", pa.int64()) for name in CACHED), ("load_ms", pa.float64())]
 )
-"""Columns of requests.parquet in runs that keep KV for reuse or have tiers below HBM."""
+DRAFTS = ("drafts", "draft_tokens", "accepted_tokens")
+
+
+def requests_schema(names: Iterable[str]) -> pa.Schema:
+    """`REQUESTS`, and those of *names* that are about cached KV and about drafts."""
+    there = set(names)
+    of_memory = _OF_MEMORY if CACHED[0] in there else ()
+    return pa.schema(
+        [*REQUESTS, *of_memory, *((name, pa.int64()) for name in DRAFTS if name in there)]
+    )
+
 
 TRANSFERS = pa.schema(
     [(name, pa.float64()) for name in ("queued_s", "start_s", "end_s")]
@@ -62,11 +72,17 @@ TRANSFERS = pa.schema(
 """Columns of transfers.parquet, a row a transfer between tiers, in order of their ends."""
 
 
+_KNOWN = (
+    "loading", "hbm_cached_blocks", "dram_bytes", "ssd_bytes", "remote_bytes", "decode_rows",
+    "drafts", "draft_tokens", "accepted_tokens", "kv_draft_blocks", "attended_tokens",
+    "pages_scored", "kv_blocks_selected", "kv_blocks_total", "kv_blocks_fetched", "kv_blocks_lower",
+)  # fmt: skip
+
+
 def iterations_schema(names: Iterable[str]) -> pa.Schema:
-    """`ITERATIONS`, and those of *names* that are about cached KV."""
-    known = ("loading", "hbm_cached_blocks", "dram_bytes", "ssd_bytes", "remote_bytes")
+    """`ITERATIONS`, and those of *names* that are about cached KV and steps of several tokens."""
     there = set(names)
-    return pa.schema([*ITERATIONS, *((name, pa.int64()) for name in known if name in there)])
+    return pa.schema([*ITERATIONS, *((name, pa.int64()) for name in _KNOWN if name in there)])
 
 
 class Table:
@@ -107,6 +123,7 @@ def request_table(columns: RequestColumns) -> dict[str, pa.Array]:
     cached = {f"{name}_tokens": _numbers(columns[name]) for name in CACHED if name in columns}
     if cached:
         cached["load_ms"] = _numbers(columns["load"] * 1e3)
+    cached |= {name: _numbers(columns[name]) for name in DRAFTS if name in columns}
     return cached | {
         "request_id": _numbers(columns["id"]),
         "arrival_s": _numbers(columns["arrival"]),

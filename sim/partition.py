@@ -61,7 +61,7 @@ class Partition:
             if end > replica.stop_at:
                 return
             iteration = Iteration(
-                start, 0, 0, 0, len(chunks), sum(c.tokens for c in chunks.values()),
+                start, 0, 0, len(chunks), sum(c.tokens for c in chunks.values()),
                 len(batch.running), batch.departures, 0, False, (), 0.0, logits, charge,
             )  # fmt: skip
             attempts = [request.preemptions for request in chunks]
@@ -69,7 +69,7 @@ class Partition:
             # A chunk of a request that was preempted meanwhile has been computed for nothing.
             tried = zip(chunks.items(), attempts, strict=True)
             kept = {r: c for (r, c), tries in tried if r.preemptions == tries}
-            iteration = iteration._replace(output_tokens=batch.prefilling.completing(kept))
+            iteration = iteration._replace(complete=batch.prefilling.completing(kept))
             self.rows.append((iteration, end, charge.seconds))
             batch.advance_prefill(kept, end)
             replica.tell_answers()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from .parquet import (
     ITERATIONS,
     REQUESTS,
-    REQUESTS_OF_MEMORY,
     TRANSFERS,
     Table,
     iteration_table,
     iterations_schema,
     request_table,
+    requests_schema,
     transfer_table,
 )  # fmt: skip
 
@@ -44,7 +44,7 @@ class Records:
     def requests(self, columns: Columns) -> None:
         """Appends a slice of requests."""
         # Where ids come up after the first slice, the file goes on as it has begun.
-        schema = REQUESTS_OF_MEMORY if "cached_hbm" in columns else REQUESTS
+        schema = requests_schema(columns)
         table, found = self._table("requests", schema), request_table(columns)
         table.write({name: found[name] for name in table.schema.names})
 

@@ -15,6 +15,7 @@ from .clock import Alarm, Clock
 from .iteration_log import Iteration
 from .partition import Partition
 from .request import Request, Status
+from .steps import Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .prefill import Chunks
     from .scenario import Loop
 
+NOTHING = Load(0, 0)
+
 
 class Replica:
     """A GPU with its decode loop over *batch*; ends at *stop_at* seconds at the latest."""
@@ -37,6 +40,8 @@ class Replica:
         self.clock = clock
         self.loop = loop
         self.cost = cost
+        self.plans = cost
+        """Where plans, which may be cut short, ask: what they ask leaves no mark on the run."""
         self.batch = batch
         self.stop_at = stop_at
         self.exits = loop.leaves
@@ -194,7 +199,7 @@ class Replica:
         """Decoding first, which may preempt; then chunks of prompts with what is left."""
         batch = self.batch
         preempted = batch.make_room()
-        budget = self.loop.token_budget - len(batch.decoding)
+        budget = self.loop.token_budget - batch.decoding.rows
         if not preempted and batch.admission.waiting:
             reserved = batch.decoding.blocks_needed()
             batch.admit(self.clock.now, budget - batch.prefilling.tokens_left, reserved)
@@ -212,9 +217,13 @@ class Replica:
         """Prefill chunks, with every decoding request in the same iteration unless it exits."""
         batch = self.batch
         decoding = 0 if self.exits else len(batch.decoding)
-        context = batch.decoding.context_tokens + decoding if decoding else 0
-        logits = decoding + batch.prefilling.completing(chunks)
-        charge = self.cost.mixed(decoding, context, list(chunks.values()), logits, self.slow)
+        complete = batch.prefilling.completing(chunks)
+        load = batch.decoding.load if decoding else NOTHING
+        sums = batch.decoding.sums(1) if decoding else None
+        charge = self.cost.mixed(
+            decoding, load.context, list(chunks.values()), load.rows + complete, self.slow,
+            load.rows, *load[2:],
+        )  # fmt: skip
         seconds = charge.seconds
         if self.exits and not self.outside:
             seconds += self.cost.modes.exit
@@ -225,24 +234,23 @@ class Replica:
             yield self.alarm.set(self.stop_at)
             return
         iteration = Iteration(
-            start, decoding, decoding, context, len(chunks), sum(c.tokens for c in chunks.values()),
+            start, decoding, load.context, len(chunks), sum(c.tokens for c in chunks.values()),
             len(batch.running), batch.departures, batch.pool.used, False,
-            batch.take_joined() if decoding else (), batch.last_commit, logits, charge,
+            batch.take_joined() if decoding else (), batch.last_commit, complete, charge, sums,
         )  # fmt: skip
         yield self.alarm.set(end)
-        blocks = batch.commit(1, end) if decoding else [0]
+        blocks = batch.commit(np.array([end])) if decoding else [0]
         batch.iterations.add_one(iteration, end, seconds, blocks)
         batch.advance_prefill(chunks, end)
 
     def decode_iterations(self, most: int) -> Generator[Event, None, None]:
         """One decode iteration or, while nothing but lengths changes, up to *most* at once."""
         batch, decoding, now = self.batch, self.batch.decoding, self.clock.now
-        size, context = len(decoding), decoding.context_tokens
+        size, context = len(decoding), decoding.load.context
         beside = self.partition is not None and len(batch.prefilling) > 0
         slow = self.slow
-        cost = self.cost.decode(size, beside, slow)
         count = min(decoding.horizon(batch.room), most)
-        seconds = decoding.durations(cost, count)
+        seconds = decoding.durations(self.plans, count, beside, slow)
         if self.outside:
             seconds[0] += self.cost.modes.relaunch
             self.outside = False
@@ -256,11 +264,11 @@ class Replica:
                 yield self.alarm.set(self.stop_at)
                 return
         iteration = Iteration(
-            now, size, cost.padded, context + size, 0, 0, len(batch.running), batch.departures,
-            batch.pool.used, beside, batch.take_joined(), batch.last_commit, size, None, slow,
+            now, size, context, 0, 0, len(batch.running), batch.departures, batch.pool.used, beside,
+            batch.take_joined(), batch.last_commit, 0, None, decoding.sums(count), slow,
         )  # fmt: skip
         self.ends, self.leap = ends, count
         yield self.alarm.set(float(ends[count - 1]))
         self.ends, count = None, self.leap
-        blocks = batch.commit(count, float(ends[count - 1]))
+        blocks = batch.commit(ends[:count])
         batch.iterations.add(iteration, ends[:count], seconds[:count], blocks)

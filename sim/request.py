@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from math import nan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .memory.held import Held
@@ -68,6 +68,12 @@ class Request:
     """Seconds it held its place and waited for KV from a lower tier."""
     kv: Held | None = None
     """What it has to do with KV that is shared or moves; kept until it ends."""
+    spec: Any = None
+    """What its speculator remembers of it, from its first decode iteration on."""
+    drafts: int = 0
+    """Steps in which something was drafted; then tokens drafted, and of these accepted."""
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def prefill_tokens(self) -> int:

@@ -22,18 +22,21 @@ Columns = dict[str, np.ndarray]
 
 _TIMES = ("arrival", "admitted", "first_token", "finished", "think")
 _OF_MEMORY = ("cached_hbm", "cached_dram", "cached_ssd", "cached_remote")
+_OF_DRAFTS = ("drafts", "draft_tokens", "accepted_tokens")
 _COUNTS = ("id", "prompt_tokens", "output_tokens", "generated", "preemptions", "waits_for")
 
 
 class RequestLog:
     """Collects ended requests and hands slices of columns to *sink*, sorted by id.
 
-    Those about cached KV only if `memory` was set before the first of them.
+    Those about cached KV only if `memory` was set before the first of them, those about drafts only
+    if `drafts` was.
     """
 
     def __init__(self, sink: Callable[[Columns], None]) -> None:
         self.sink = sink
         self.memory = False
+        self.drafts = False
         self.ended = 0
         self._slices: dict[int, list[Request]] = {}
         self._next = 0
@@ -72,6 +75,9 @@ class RequestLog:
             for name in _OF_MEMORY:
                 columns[name] = np.array([getattr(row, name) for row in rows], np.int64)
             columns["load"] = np.array([row.load_s for row in rows])
+        if self.drafts:
+            for name in _OF_DRAFTS:
+                columns[name] = np.array([getattr(row, name) for row in rows], np.int64)
         self.sink(columns)
 
 

@@ -13,12 +13,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from . import tiers
+from . import sparsity, speculative_checks, tiers
 from .dtypes import BITS
 from .errors import shown
 from .identity import file_identity
 from .models import PRESETS, ModelShape
+from .moe import Moe, moe_faults
 from .node import Flag, Node, Place, refuse, suggestion
+from .sparsity import Sparse  # noqa: TC001 (pydantic evaluates the annotation)
+from .speculative import Speculation  # noqa: TC001 (pydantic evaluates the annotation)
 from .tiers import Format, Kv, Links, Remote, Tier
 from .traffic import Trace  # noqa: TC001 (pydantic evaluates the annotation)
 from .units import Bytes, Seconds
@@ -201,12 +204,21 @@ class Scenario(Node):
     hardware: Hardware = Hardware()
     loop: Loop = Loop()
     kv: Kv = Kv()
+    sparse: Sparse | None = None
+    speculation: Speculation | None = None
+    moe: Moe | None = None
     admission: Admission = Admission()
     slo: Slo = Slo()
     stop: Stop = Stop()
     record: Record = Record()
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     """Seed of every random stream."""
+
+    @model_validator(mode="after")
+    def _selects(self) -> Scenario:
+        refuse(sparsity.faults(self.sparse, self.hardware, self.kv, self.model.shape))
+        refuse(moe_faults(self.moe, self.model.shape))
+        return self
 
     def resolved(self) -> dict[str, Any]:
         """The scenario as JSON-able data in SI: keys as in YAML, defaults included.
@@ -218,6 +230,18 @@ class Scenario(Node):
         data["trace"] = self.trace.resolved(data["trace"])
         for key, always in (("hardware", ("profile", "hbm")), ("kv", ("block_tokens", "dtype"))):
             data[key] = tiers.without_defaults(getattr(self, key), data[key], always)
+        if self.sparse is None:
+            del data["sparse"]
+        else:
+            data["sparse"] = self.sparse.resolved(data["sparse"])
+        if self.moe is None:
+            del data["moe"]
+        else:
+            data["moe"] = self.moe.resolved(data["moe"])
+        if self.speculation is None:
+            del data["speculation"]
+        else:
+            data["speculation"] = self.speculation.resolved(data["speculation"])
         if "/" in self.hardware.profile:
             data["hardware"]["profile"] = file_identity(self.hardware.profile)
         return {"units": "SI: seconds, bytes, requests/second, tokens"} | data
@@ -260,4 +284,7 @@ class Scenario(Node):
         if starts and starts.arrivals != "gamma" and "burstiness" in starts.model_fields_set:
             what = "has no effect here; only with trace.session_arrivals.arrivals: gamma"
             lines.append(f"trace.session_arrivals.burstiness: {what}")
-        return [*lines, *tiers.warnings(self.hardware, self.kv)]
+        offloads = self.sparse is not None and self.sparse.offload is not None
+        lines += tiers.warnings(self.hardware, self.kv, offloads)
+        lines += speculative_checks.warnings(self.speculation)
+        return [*lines, *sparsity.warnings(self.sparse)]

@@ -13,6 +13,7 @@ from .arrival import Arrivals
 from .batch import Batch
 from .clock import Clock
 from .cost import Cost
+from .courses import CourseDecoding
 from .decoding import Decoding, PlainDecoding
 from .errors import InputError
 from .iteration_log import Columns, IterationLog
@@ -26,6 +27,10 @@ from .profile import Profile, load_profile
 from .replica import Replica
 from .request_log import RequestLog
 from .session_stats import SessionStats
+from .sparse.selection import Selection as Selecting
+from .speculation import build
+from .stepped import SteppedDecoding
+from .steps import Measures, OneToken
 from .tiers import memory_options
 from .trace.chunk import Tally
 from .units import bytes_text
@@ -36,9 +41,14 @@ if TYPE_CHECKING:
 
     from .quantiles import Summary
     from .scenario import Scenario
+    from .speculation.caps import Seconds
+    from .steps import Selection, Speculator
 
 Progress = Callable[[float, int, int], None]
 """Called now and then with the simulated time in seconds, requests arrived and requests ended."""
+
+
+_WHOLE = "shares or moves all KV of a request, and sparse.offload or sparse.drop keep but a part"
 
 
 class Simulation:
@@ -66,11 +76,12 @@ class Simulation:
         self.iterations = IterationLog(self.cost, _both(self.loop_stats.add, on_iterations))
         stop_at = scenario.stop.at or inf
         admission = Admission(self.pool, scenario.loop.max_batch, scenario.model.shape.max_context)
-        decoding: Decoding = (LeapDecoding if engine == "leap" else PlainDecoding)(
-            scenario.kv.block_tokens
-        )
+        self.plans, self.measures = self.cost, self._measures()
+        decoding = self._decoding(engine == "leap")
+        admission.overhang = self.measures.speculator.overhang if self.measures else 0
         self.batch = Batch(admission, decoding, self.requests, self.iterations)
         self.replica = Replica(self.clock, scenario.loop, self.cost, self.batch, stop_at)
+        self.replica.plans = self.plans
         self.options = memory_options(scenario.hardware, scenario.kv)
         self.transfers = TransferLog(on_transfers or (lambda columns: None))
         self.memory: Memory | None = None
@@ -79,6 +90,39 @@ class Simulation:
         self.arrivals = Arrivals(
             self.clock, chunks(scenario, self.tally), self.replica, stop_at, self._ids_found
         )
+
+    def _measures(self) -> Measures | None:
+        """What is counted of decode steps; None where each is a token that reads all its KV."""
+        selection = selection_of(self.scenario)
+
+        def seconds(batch: int, rows: int, depth: int, context: int) -> float:
+            read: tuple[int, ...] = ()
+            if selection is not None:
+                each, own = context // batch, rows // batch
+                read = selection.attended(each, own), selection.pages(each, own)
+            cost = self.plans.decode(batch, rows, depth)
+            return cost.seconds(context, *(batch * one for one in read))
+
+        speculator = speculator_of(self.scenario, seconds)
+        if speculator is None and selection is None:
+            return None
+        self.plans = Cost(self.scenario, self.profile)
+        measures = Measures(self.scenario.kv.block_tokens, speculator or OneToken(), selection)
+        if measures.partial and memory_options(self.scenario.hardware, self.scenario.kv).swaps:
+            raise InputError(f"kv.preemption: {_WHOLE}; choose kv.preemption: recompute")
+        return measures
+
+    def _decoding(self, leaps: bool) -> Decoding:
+        """The set of decoding requests for one of the engines."""
+        if self.measures is None:
+            return (LeapDecoding if leaps else PlainDecoding)(self.scenario.kv.block_tokens)
+        self.requests.drafts = self.measures.speculator.max_depth > 0
+        self.iterations.measures = self.measures
+        gaps = self.iterations.single_gaps
+        kind = CourseDecoding if leaps else SteppedDecoding
+        decoding = kind(self.measures, lambda: self.pool.used / self.pool.capacity, gaps)
+        self.iterations.keeps_times = decoding.keeps_times
+        return decoding
 
     def _remember(self) -> Memory:
         """From now on KV is shared or moves."""
@@ -101,6 +145,8 @@ class Simulation:
                 "trace: has prefix block ids and does not say of how many tokens; give "
                 "trace.block_tokens, or kv.prefix_cache: false"
             )
+        if self.measures is not None and self.measures.partial:
+            raise InputError(f"kv.prefix_cache: {_WHOLE}; give kv.prefix_cache: false")
         memory = self.memory or self._remember()
         memory.open(tokens)
         return memory
@@ -179,6 +225,20 @@ class Simulation:
             "cost_extrapolated": self.cost.extrapolated(),
         }
         return summary
+
+
+def speculator_of(scenario: Scenario, seconds: Seconds) -> Speculator | None:
+    """Who says how many tokens a step takes; *seconds* of an iteration are what some ask for."""
+    if scenario.speculation is None:
+        return None
+    return build.speculator(scenario.speculation, scenario.seed, seconds)
+
+
+def selection_of(scenario: Scenario) -> Selection | None:
+    """Who says how much of its KV a step reads."""
+    if scenario.sparse is None:
+        return None
+    return Selecting(scenario.sparse, scenario.kv, scenario.model.shape)
 
 
 def hbm_blocks(scenario: Scenario, profile: Profile) -> int:

@@ -8,14 +8,17 @@ into their neighbours (five stages a layer).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from .dtypes import BITS
+from .moe import Experts
 
 if TYPE_CHECKING:
+    from .cache_stages import CacheStages
     from .models import ModelShape
     from .profile import Profile
+    from .setup import Setup
 
 ELEMENT_BYTES = 2.0  # activations, embeddings and the LM head stay at 16 bits
 SMALL = (
@@ -39,7 +42,7 @@ class Stage:
     """Weights it streams, which a resident loop may begin to fetch before the barrier."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Body:
     """The layers' stages for *tokens* tokens; attention is between *before* and *after*."""
 
@@ -48,6 +51,10 @@ class Body:
     before: tuple[Stage, ...]
     after: tuple[Stage, ...]
     layers: int
+    chosen: tuple[Stage, ...] = ()
+    """Scoring and selection of pages, just before attention."""
+    selections: int = 0
+    """Layers that have them: the last of each group of layers that attend to the same pages."""
 
 
 class Pass(NamedTuple):
@@ -57,16 +64,25 @@ class Pass(NamedTuple):
     tail: tuple[Stage, ...]
 
     def stages(self) -> list[Stage]:
-        """Every stage but attention, in order."""
+        """Every stage but attention; scoring and selection first, the others in order."""
         body = self.body
-        return [*body.head, *(body.before + body.after) * body.layers, *self.tail]
+        layers = (body.before + body.after) * body.layers
+        return [*body.head, *body.chosen * body.selections, *layers, *self.tail]
 
 
 class Stages:
     """Builds the pass over a number of tokens, for one model and one stage list."""
 
-    def __init__(self, shape: ModelShape, weights: str, kernels: str, profile: Profile) -> None:
+    def __init__(
+        self,
+        shape: ModelShape,
+        weights: str,
+        kernels: str,
+        profile: Profile,
+        experts: Experts | None = None,
+    ) -> None:
         self.shape = shape
+        self.experts = experts or Experts(shape.experts, shape.experts_per_token)
         self.fused = kernels == "fused"
         self.weights = weights
         self.gemm = {name: profile.gemm(name) for name in (weights, "bf16")}
@@ -89,6 +105,23 @@ class Stages:
         if self.fused:
             return Pass(body, sampler)
         return Pass(body, (self._elementwise("norm", tokens, 2 * self.shape.hidden), *sampler))
+
+    def wide(self, cache: CacheStages, batch: int, rows: int, setup: Setup) -> Pass:
+        """The pass of a decode step whose pages are selected or whose drafts are judged.
+
+        *cache*: what the step does with its KV; scoring and selection over no page are in the pass.
+        """
+        work = self.of(rows, rows)
+        body, tail = work.body, work.tail
+        if setup.commit is not None:
+            seconds = cache.verify(self.shape.vocab, *setup.commit)
+            tail = (*tail[:-1], Stage("verify", seconds))
+        tail += tuple(self._dense(name, batch, k, n) for name, k, n in setup.extra)
+        selecting = setup.selecting
+        if selecting is None or not selecting.selections:
+            return Pass(body, tail)
+        chosen = (Stage("score", cache.score(0.0)), Stage("select", cache.select(0.0)))
+        return Pass(replace(body, chosen=chosen, selections=selecting.selections), tail)
 
     def _body(self, tokens: int) -> Body:
         shape = self.shape
@@ -132,9 +165,7 @@ class Stages:
         """Router, top-k, and the two products over the experts that the tokens hit."""
         shape = self.shape
         k = shape.experts_per_token
-        # Model: tokens choose experts independently and evenly, so that a batch of m tokens reads
-        # E (1 - (1 - k/E)^m) of E experts. Skewed routing would read fewer.
-        distinct = shape.experts * (1.0 - (1.0 - k / shape.experts) ** tokens)
+        distinct = self.experts.distinct(tokens)
         router = self._dense("router", tokens, shape.hidden, shape.experts)
         top_k = self._elementwise("top_k", tokens, shape.experts)
         gate_up = self._grouped("gate_up", tokens * k, shape.hidden, 2 * shape.ffn, distinct)

@@ -68,10 +68,13 @@ class Stream:
         after: Sequence[Part],
         tail: Sequence[Part],
         layers: int,
+        chosen: Sequence[Part] = (),
+        selections: int = 0,
     ) -> tuple[Line, ...]:
         """Seconds of a step of *rows* token rows, the largest of lines in attention's time.
 
-        *before* and *after* attention are a layer's stages, *tail* those behind the layers.
+        *before* and *after* attention are a layer's stages, *tail* those behind the layers;
+        *chosen* come just before attention in *selections* of the layers, evenly spread.
         """
         ring = self.ring_bytes / self.bytes_per_s
         meet = self.meeting(rows)
@@ -90,9 +93,12 @@ class Stream:
                 end = begin + seconds
                 arrived = arrived + max(0.0, seconds - self.latency_s)
 
-        for _ in range(layers):
+        for layer in range(layers):
             for part in before:
                 stage(*part)
+            if (layer + 1) * selections // layers > layer * selections // layers:
+                for part in chosen:
+                    stage(*part)
             # Attention: x seconds more, one slope further.
             end = np.concatenate(([-np.inf], end[:-1] + meet))
             moved = np.concatenate(([-np.inf], arrived[:-1] - self.latency_s))

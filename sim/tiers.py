@@ -154,9 +154,13 @@ def faults(hardware: Hardware) -> list[tuple[Place, str]]:
     ]
 
 
-def warnings(hardware: Hardware, kv: Kv) -> Iterator[str]:
-    """One line for every key that was given and has no effect beside the others."""
-    moves = kv.preemption != "recompute"
+def warnings(hardware: Hardware, kv: Kv, offloads: bool = False) -> Iterator[str]:
+    """One line for every key that was given and has no effect beside the others.
+
+    *offloads*: whether decode steps fetch from DRAM what they select (`sparse.offload`).
+    """
+    swaps = kv.preemption != "recompute"
+    moves = swaps or offloads
     lower, caches = hardware.dram is not None, kv.prefix_cache
     no_dram, no_cache = "only with hardware.dram", "only with kv.prefix_cache: true"
     cold, why_cold = not (caches and lower), no_dram if caches else no_cache
@@ -174,7 +178,7 @@ def warnings(hardware: Hardware, kv: Kv) -> Iterator[str]:
         ("kv.reserve", cold, why_cold),
         ("kv.queue_limit", cold, why_cold),
         ("kv.layout", not lower, no_dram),
-        ("kv.preemption", moves and not lower, f"{no_dram}; what is preempted is computed again"),
+        ("kv.preemption", swaps and not lower, f"{no_dram}; what is preempted is computed again"),
     ]
     said = set()
     for path, useless, why in idle:

@@ -15,7 +15,8 @@ def charge(head: list[float], attends: bool, prefill: float | None, submit: floa
         submit, 2e-6, Segment(head), Segment([5e-6]), attends, prefill, Segment([4e-6, 6e-6]),
         Segment([9e-6]), 3,
     )  # fmt: skip
-    return SimpleNamespace(queue=queue, attention=7e-6 if attends else 0.0, path="host", slow=1.0)
+    attention = 7e-6 if attends else 0.0
+    return SimpleNamespace(queue=queue, attention=attention, path="host", slow=1.0, extra=None)
 
 
 def test_iterations_of_different_stages_are_not_taken_for_alike():

@@ -206,22 +206,27 @@ class Rooms:
             self.drop(victims, tier)
         return len(victims)
 
-    def take(self, blocks: list[int]) -> list[int]:
+    def take(self, blocks: Sequence[int], returned: Sequence[int] | None = None) -> Sequence[int]:
         """Takes the new blocks of each of consecutive iterations, dropping what may go meanwhile.
 
-        Returns by how many blocks each changes what HBM holds.
+        After each, those *returned* are free again. Returns by how many blocks each changes what
+        HBM holds while it runs.
         """
         pool, total = self.pool, sum(blocks)
-        if total <= pool.free:
-            pool.take(total)
-            return blocks
-        size, changes = self.blocks, []
-        for needed in blocks:
+        if returned is None:
+            if total <= pool.free:
+                pool.take(total)
+                return blocks
+            returned = [0] * len(blocks)
+        size, changes, back = self.blocks, [], 0
+        for needed, unneeded in zip(blocks, returned, strict=True):
             gone = 0
             if needed > pool.free:
                 gone = self.reclaim(-(-(needed - pool.free) // size), HBM) * size
             pool.take(needed)
-            changes.append(needed - gone)
+            changes.append(needed - gone - back)
+            pool.give_back(unneeded)
+            back = unneeded
         return changes
 
     def make_room(self, bytes: int, tier: int) -> int:

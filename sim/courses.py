@@ -1,0 +1,214 @@
+"""Requests whose steps take several tokens, many iterations at once: the fast twin of `stepped`.
+
+What a request does until its end, its course, is known when it begins to decode, as long as the
+width cap stands. So its counts go into sums for the iterations to come, and many iterations are a
+slice of these. When the cap changes, all courses are made anew from where they stand.
+"""
+
+from __future__ import annotations
+
+from array import array
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .ahead import Ahead
+from .decoding import Change
+from .leap import MAX_LEAP
+from .steps import CONTEXT, HELD, KEPT, ROWS, Course, Load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .cost import Cost
+    from .request import Request
+    from .steps import Counts, Measures
+
+
+class Run(NamedTuple):
+    """A request's *course*, *first* of which is done in the iteration of that number."""
+
+    first: int
+    course: Course
+
+
+class CourseDecoding:
+    """Requests with the steps of *measures*' speculator; parameters as in `stepped`."""
+
+    max_leap = MAX_LEAP
+
+    def __init__(
+        self, measures: Measures, pressure: Callable[[], float], gaps: array[float]
+    ) -> None:
+        self.measures = measures
+        self.speculator = measures.speculator
+        self.keeps_times = self.speculator.stalls
+        self.pressure = pressure
+        self.gaps = gaps
+        self.iteration = 0
+        self.runs: dict[Request, Run | None] = {}  # None: not planned yet
+        self.fresh: list[Request] = []  # those of which nothing is planned
+        self.ahead = Ahead(measures.height)
+        self.ends: list[tuple[int, int, Request]] = []  # heap: last iteration, id, request
+        self.kept = 0  # blocks of all between iterations
+        self.cap: int | None = None
+        self.changed = False
+        self.times = array("d")  # of the ends of all iterations, where they are kept
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __contains__(self, request: Request) -> bool:
+        return request in self.runs
+
+    # ---------------------------------------------------------------- who decodes
+    def join(self, request: Request) -> None:
+        if request.spec is None:
+            request.spec = self.speculator.begin(request)
+        self.runs[request] = None
+        self.fresh.append(request)
+        self.kept += self.blocks(request.context_tokens)
+        self.changed = True
+
+    def leave(self, request: Request) -> None:
+        run = self.runs.pop(request)
+        if run is None:
+            self.fresh.remove(request)
+        else:
+            self._stop(request, run)
+            done = self.iteration - run.first
+            rest = Course(*(column[done:] for column in run.course))
+            self.ahead.subtract(self.measures.table(request.context_tokens, rest))
+            # It may come back, so its old end must not be mistaken for the new one.
+            self.ends = [entry for entry in self.ends if entry[2] is not request]
+            heapify(self.ends)
+        self.kept -= self.blocks(request.context_tokens)
+        self.changed = True
+
+    def _stop(self, request: Request, run: Run) -> None:
+        """Brings *request* up to date with what it has done of *run*."""
+        done = self.iteration - run.first
+        self._count(request, run, done)
+        self.speculator.advance(request.spec, run.course, done)
+
+    def _count(self, request: Request, run: Run, done: int) -> None:
+        _, commits, proposed, accepted = run.course
+        request.generated += int(commits[:done].sum())
+        if self.keeps_times:
+            committed = run.first + commits[:done].nonzero()[0]
+            times = np.frombuffer(self.times)[committed] if done else np.empty(0)
+            self.gaps.frombytes(np.diff(times, prepend=request.last_token).tobytes())
+            request.last_token = float(times[-1]) if len(times) else request.last_token
+        if self.measures.levels:
+            request.drafts += int(np.count_nonzero(proposed[:done]))
+            request.draft_tokens += int(proposed[:done].sum())
+            request.accepted_tokens += int(accepted[:done].sum())
+
+    # ---------------------------------------------------------------- what they will do
+    def _plan(self) -> None:
+        """Sees to it that the sums ahead hold what everybody does."""
+        if not self.changed:
+            return
+        self.changed = False
+        if not self.runs:
+            return
+        cap = self.speculator.cap(len(self.runs), self._mean_context(), self.pressure())
+        if cap != self.cap:
+            self.cap = cap
+            for request, run in self.runs.items():
+                if run is not None:
+                    self._stop(request, run)
+            self.fresh = list(self.runs)
+            self.ahead.clear()
+            self.ends.clear()
+        for request in self.fresh:
+            course = self.speculator.course(
+                request.spec, request.generated, request.output_tokens, cap
+            )
+            self.runs[request] = Run(self.iteration, course)
+            self.ahead.add(self.measures.table(request.context_tokens, course))
+            end = self.iteration + len(course.rows)
+            heappush(self.ends, (end, request.id, request))
+        self.fresh.clear()
+
+    def _mean_context(self) -> float:
+        sums = self.ahead.next(1)
+        context = int(sums[CONTEXT, 0] - sums[ROWS, 0])
+        context += sum(request.context_tokens for request in self.fresh)
+        return context / len(self.runs)
+
+    def sums(self, iterations: int) -> Counts:
+        self._plan()
+        return self.ahead.next(iterations).copy()
+
+    @property
+    def rows(self) -> int:
+        self._plan()
+        return int(self.ahead.next(1)[ROWS, 0])
+
+    @property
+    def load(self) -> Load:
+        self._plan()
+        return self.measures.load(self.ahead.next(1)).at(0)
+
+    def blocks_needed(self) -> int:
+        self._plan()
+        return int(self.ahead.next(1)[HELD, 0]) - self.kept if self.runs else 0
+
+    def blocks(self, context: int) -> int:
+        return int(self.measures.blocks(context))
+
+    def horizon(self, free_blocks: int) -> int:
+        self._plan()
+        iterations = min(self.ends[0][0] - self.iteration, MAX_LEAP)
+        over = self.ahead.next(iterations)[HELD] > free_blocks + self.kept
+        first = int(over.argmax())
+        return first if over[first] else iterations
+
+    def durations(self, cost: Cost, iterations: int, beside: bool, slow: float) -> np.ndarray:
+        self._plan()
+        load = self.measures.load(self.ahead.next(iterations))
+        return durations(cost, len(self.runs), load, beside, slow)
+
+    # ---------------------------------------------------------------- iterations
+    def advance(self, ends: np.ndarray) -> tuple[Change, list[Request]]:
+        self._plan()
+        iterations = len(ends)
+        sums = self.ahead.next(iterations)
+        held, kept = sums[HELD], sums[KEPT]
+        taken = held.copy()
+        taken[0] -= self.kept
+        taken[1:] -= kept[:-1]
+        change = Change(taken.tolist(), (held - kept).tolist())
+        self.kept = int(kept[-1])
+        self.ahead.advance(iterations)
+        self.iteration += iterations
+        if self.keeps_times:
+            self.times.frombytes(ends.tobytes())
+        finished: list[Request] = []
+        while self.ends and self.ends[0][0] == self.iteration:
+            request = heappop(self.ends)[2]
+            run = self.runs.pop(request)
+            assert run is not None
+            self._count(request, run, len(run.course.rows))
+            self.kept -= self.blocks(request.context_tokens)
+            self.changed = True
+            finished.append(request)
+        return change, finished
+
+
+def durations(cost: Cost, batch: int, load: Load, beside: bool, slow: float) -> np.ndarray:
+    """Seconds of iterations of *batch* requests with *load*, an array each."""
+    seconds = np.empty(len(load.rows))
+    keys = load.rows * (int(load.depth.max(initial=0)) + 1) + load.depth
+    values, which = np.unique(keys, return_inverse=True)
+    for number in range(len(values)):
+        at = which.ravel() == number
+        first = int(at.argmax())
+        decode = cost.decode(
+            batch, int(load.rows[first]), int(load.depth[first]), beside_prefill=beside, slow=slow
+        )
+        read = [None if c is None else c[at].astype(np.float64) for c in load[3:]]
+        seconds[at] = decode.seconds_into(load.context[at].astype(np.float64), *read)
+    return seconds

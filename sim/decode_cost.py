@@ -1,0 +1,124 @@
+"""Iterations in which all decode: their length and their account, for one or for many at once.
+
+The one rule: a scalar method and its array twin perform the same operations in the same order, so
+that both engines of the simulator see the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .curve import Curve, Read
+
+if TYPE_CHECKING:
+    from .drafting import Draft
+    from .measured import Layer
+    from .timing import Number, Timing
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeCost:
+    """An iteration in which all decode, run as *padded* requests with *rows* tokens in all."""
+
+    padded: int
+    rows: int
+    timing: Timing
+    layer: Layer
+    draft: Draft | None = None
+    fetch: tuple[float, float] | None = None
+    """Seconds of latency and a block where blocks come from DRAM in an iteration."""
+
+    def seconds(
+        self,
+        context: int,
+        attended: float | None = None,
+        pages: float | None = None,
+        fetched: float | None = None,
+    ) -> float:
+        """Length of the iteration over *context* KV entries, those appended included.
+
+        Of these, *attended* are read where pages are selected, of *pages* that are scored;
+        *fetched* blocks come from DRAM.
+        """
+        x = layer_time(self.layer, context, attended, pages, whole=False)
+        total = self.timing.seconds(x)
+        if self.draft is not None:
+            busy = self.timing.busy(x)
+            total = self.draft.beside(total, busy, float(context), max)
+        if self.fetch is not None and fetched is not None:
+            total = max(total, self._fetch(float(fetched)))
+        return total
+
+    def seconds_into(
+        self,
+        contexts: np.ndarray,
+        attended: np.ndarray | None = None,
+        pages: np.ndarray | None = None,
+        fetched: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """`seconds` for each element of the float64 arrays, which it may overwrite."""
+        draft = self.draft
+        if draft is None and isinstance(self.layer, Curve):
+            total = self.timing.seconds_into(self.layer.into(contexts))
+        else:
+            x = self._xs(contexts, attended, pages)
+            busy = None if draft is None else self.timing.busy(x)
+            total = self.timing.seconds_into(x)
+            if draft is not None and busy is not None:
+                total = draft.beside(total, busy, contexts, np.maximum)
+        if self.fetch is not None and fetched is not None:
+            total = np.maximum(total, self._fetch(fetched))
+        return total
+
+    def account(
+        self,
+        contexts: np.ndarray,
+        attended: np.ndarray | None = None,
+        pages: np.ndarray | None = None,
+        fetched: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """GPU-busy seconds and seconds of launches queued, for each of the elements."""
+        x = self._xs(contexts, attended, pages)
+        busy, tklqt = self.timing.busy(x), self.timing.tklqt(x, np.maximum)
+        if self.draft is not None:
+            busy = busy + self.draft.busy(contexts)
+            tklqt = tklqt + self.draft.tklqt(contexts, np.maximum)
+        return busy, tklqt
+
+    @property
+    def launches(self) -> int:
+        """Launches by the host, those of drafting included."""
+        return self.timing.launches + (0 if self.draft is None else self.draft.launches)
+
+    @property
+    def syncs(self) -> int:
+        """Times that the host waits for the GPU."""
+        return self.timing.syncs
+
+    def _fetch(self, blocks: Number) -> Number:
+        # Model: while a layer computes, the link brings what later layers will read; the iteration
+        # takes at least as long as the link needs for all of its blocks.
+        latency, each = self.fetch or (0.0, 0.0)
+        return latency * (blocks > 0) + each * blocks
+
+    def _xs(
+        self, contexts: np.ndarray, attended: np.ndarray | None, pages: np.ndarray | None
+    ) -> np.ndarray:
+        if isinstance(self.layer, Curve):
+            return self.layer.into(contexts.copy())
+        none = np.zeros_like(contexts) if pages is None else pages
+        return self.layer.array(Read(contexts, contexts if attended is None else attended, none))
+
+
+def layer_time(
+    layer: Layer, context: int, attended: float | None, pages: float | None, whole: bool = True
+) -> float:
+    """Seconds of what *layer* does with the KV; *whole*: with all of scoring and selection."""
+    if isinstance(layer, Curve):
+        return layer.seconds(float(context))
+    read = float(context if attended is None else attended)
+    seconds = layer.seconds(Read(float(context), read, float(pages or 0)))
+    return seconds + layer.held if whole else seconds

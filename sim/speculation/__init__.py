@@ -1,0 +1,1 @@
+"""Speculative decoding: drafters, trees, acceptance, controllers, and the steps they lead to."""

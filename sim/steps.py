@@ -1,0 +1,283 @@
+"""Steps of several tokens: what a request does in one decode iteration, and what is counted of it.
+
+The one rule: everything counted is a whole number and a function of a request's own step, the same
+for one step and for arrays of them, so that sums over a batch do not depend on order or engine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .request import Request
+
+    Counts = NDArray[np.int64]
+
+Whole = TypeVar("Whole", int, "NDArray[np.int64]")
+
+
+class Step(NamedTuple):
+    """One step: *rows* tokens go through the model, *commits* of them become output.
+
+    Of these, *accepted* are drafts, of *proposed*; the rest is the model's own.
+    """
+
+    rows: int
+    commits: int
+    proposed: int = 0
+    accepted: int = 0
+
+
+class Course(NamedTuple):
+    """All steps of a request until its output is complete, the columns of `Step`."""
+
+    rows: Counts
+    commits: Counts
+    proposed: Counts
+    accepted: Counts
+
+
+class Speculator(Protocol):
+    """Says what steps requests take; a function of the request, its draws and a width cap."""
+
+    most_rows: int
+    """Most tokens that a step puts through the model."""
+    overhang: int
+    """Most KV entries that a step holds beyond those of the complete output."""
+    max_depth: int
+    """Most drafting levels one after the other; 0: nothing is drafted."""
+    stalls: bool
+    """Whether a step may commit no token."""
+
+    def begin(self, request: Request) -> Any:
+        """The state of *request*, which decodes for the first time."""
+
+    def step(self, state: Any, generated: int, output_tokens: int, cap: int) -> Step:
+        """The next step after *generated* tokens; moves *state* on."""
+
+    def course(self, state: Any, generated: int, output_tokens: int, cap: int) -> Course:
+        """All steps from here on, those of `step`; leaves *state* as it is."""
+
+    def advance(self, state: Any, course: Course, steps: int) -> None:
+        """Moves *state* on by *steps* steps of *course*."""
+
+    def cap(self, batch: int, mean_context: float, pressure: float) -> int:
+        """The widest draft for *batch* requests; *pressure* is the used share of KV memory."""
+
+    def depth(self, proposed: Whole) -> Whole:
+        """Drafting levels of a step that proposes so many tokens."""
+
+
+class Selection(Protocol):
+    """Says how much of its KV a request reads and keeps; elementwise.
+
+    *context* counts the KV entries of a request, those that the step appends included; *rows* of
+    them are the step's own.
+    """
+
+    offload: bool
+    """Whether KV lies in DRAM beyond what HBM keeps."""
+    drop: bool
+    """Whether KV that is not selected is given back."""
+
+    def attended(self, context: Whole, rows: Whole) -> Whole:
+        """KV entries that a layer that selects reads."""
+
+    def pages(self, context: Whole, rows: Whole) -> Whole:
+        """Pages that are scored."""
+
+    def chosen(self, context: Whole, rows: Whole) -> Whole:
+        """Blocks that a layer that selects reads."""
+
+    def resident(self, context: Whole, rows: Whole) -> Whole:
+        """Blocks of HBM that the request holds."""
+
+    def offloaded(self, context: Whole, rows: Whole) -> Whole:
+        """Blocks of DRAM that it holds beyond these."""
+
+    def fetched(self, context: Whole, rows: Whole, advance: Whole) -> Whole:
+        """Blocks that have to come from DRAM, *advance* tokens after the selection before."""
+
+    def recall(self, context: Any, rows: Any) -> Any:
+        """Share of attention mass that is kept, as assumed."""
+
+
+class OneToken:
+    """Plain decoding as a `Speculator`: a token a step."""
+
+    most_rows = 1
+    overhang = 0
+    max_depth = 0
+    stalls = False
+
+    def begin(self, request: Request) -> None:
+        """Nothing to remember."""
+
+    def step(self, state: None, generated: int, output_tokens: int, cap: int) -> Step:
+        """One token."""
+        return Step(1, 1)
+
+    def course(self, state: None, generated: int, output_tokens: int, cap: int) -> Course:
+        """One token a step."""
+        steps = output_tokens - generated
+        ones, none = np.ones(steps, np.int64), np.zeros(steps, np.int64)
+        return Course(ones, ones, none, none)
+
+    def advance(self, state: None, course: Course, steps: int) -> None:
+        """Nothing to remember."""
+
+    def cap(self, batch: int, mean_context: float, pressure: float) -> int:
+        """No drafts."""
+        return 0
+
+    def depth(self, proposed: Whole) -> Whole:
+        """No drafts."""
+        return proposed
+
+
+class Load(NamedTuple):
+    """What an iteration's cost depends on beside its batch, summed over requests.
+
+    Each is a number, or an array with an element an iteration.
+    """
+
+    rows: Any
+    """Tokens that go through the model."""
+    context: Any
+    """KV entries of all requests, those appended in the iteration included."""
+    depth: Any = 0
+    """Drafting levels of the request that drafts most of them."""
+    attended: Any = None
+    """KV entries that attention reads; None: all."""
+    pages: Any = None
+    """Pages that are scored; None: nothing is selected."""
+    fetched: Any = None
+    """Blocks that come from DRAM."""
+
+    def at(self, iteration: int) -> Load:
+        """The numbers of one of several iterations."""
+        return Load(*(None if one is None else int(one[iteration]) for one in self))
+
+
+ROWS, COMMITS, CONTEXT, HELD, KEPT, SPARE, LOWER, DRAFTS, PROPOSED, ACCEPTED = range(10)
+_READ = 10
+"""The first of those that a selection adds."""
+_READS = 6
+RECALL_UNIT = 2.0**-30
+"""Shares of attention mass are summed in whole numbers of this."""
+
+
+class Measures:
+    """What is counted of a step, as rows of a table.
+
+    Rows: tokens through the model, tokens committed, KV entries; KV blocks in HBM during the step,
+    after it, and of these during the step those for drafts alone; blocks in DRAM; whether anything
+    was drafted, drafts, drafts accepted. With *selection* KV entries read, pages scored, blocks
+    fetched, read and there, and recall. Then for every level up to `max_depth` whether it was
+    drafted, and whether a draft of it was accepted.
+    """
+
+    def __init__(
+        self, block_tokens: int, speculator: Speculator, selection: Selection | None = None
+    ) -> None:
+        self.block_tokens = block_tokens
+        self.speculator = speculator
+        self.selection = selection
+        self.partial = selection is not None and (selection.offload or selection.drop)
+        """Whether HBM holds less than all KV of a decoding request."""
+        self.levels = speculator.max_depth
+        self.first_level = _READ + (_READS if selection is not None else 0)
+        self.height = self.first_level + 2 * self.levels
+
+    def of(
+        self, context: Whole, rows: Whole, commits: Whole, proposed: Whole, accepted: Whole
+    ) -> list[Whole]:
+        """The counts of a step that begins with *context* KV entries, or of each of many."""
+        now = context + rows
+        held, kept, lower = self._memory(context, rows, commits)
+        spare = self._in_blocks(now) - self._in_blocks(context + 1)
+        counts: list[Any] = [
+            rows, commits, now, held, kept, spare, lower, proposed > 0, proposed, accepted
+        ]  # fmt: skip
+        read = self.selection
+        if read is not None:
+            recall = read.recall(now, rows) / RECALL_UNIT // 1.0
+            counts += [
+                read.attended(now, rows), read.pages(now, rows), read.fetched(now, rows, commits),
+                read.chosen(now, rows), self._in_blocks(now), recall,
+            ]  # fmt: skip
+        depth = self.speculator.depth(proposed)
+        counts += [depth > level for level in range(self.levels)]
+        counts += [accepted > level for level in range(self.levels)]
+        return counts
+
+    def _memory(self, context: Whole, rows: Whole, commits: Whole) -> tuple[Any, Any, Any]:
+        """Blocks of HBM during the step and after it, and of DRAM."""
+        now, after = context + rows, context + commits
+        if not self.partial:
+            return self._in_blocks(now), self._in_blocks(after), 0
+        assert self.selection is not None
+        kept = self.blocks(after)
+        held = np.maximum(self.selection.resident(now, rows), kept)
+        # Model: what a step appends is in HBM until it ends, and what leaves HBM then has had its
+        # place in DRAM since the step began.
+        lower = np.maximum(self.lower(context), self.lower(after))
+        return np.maximum(held, self.blocks(context)), kept, lower
+
+    def _in_blocks(self, tokens: Whole) -> Whole:
+        return -(-tokens // self.block_tokens)
+
+    def blocks(self, context: Whole) -> Whole:
+        """Blocks of HBM that a request with so many KV entries holds between two iterations."""
+        if self.partial:
+            assert self.selection is not None
+            return self.selection.resident(context, 1 + 0 * context)
+        return self._in_blocks(context)
+
+    def lower(self, context: Whole) -> Whole:
+        """Blocks of DRAM that it holds."""
+        if self.selection is None or not self.selection.offload:
+            return 0 * context
+        return self.selection.offloaded(context, 1 + 0 * context)
+
+    def table(self, context: int, course: Course) -> Counts:
+        """The counts of a *course* that begins with *context* KV entries, a column a step."""
+        rows, commits, proposed, accepted = course
+        contexts = commits.cumsum()
+        contexts -= commits
+        contexts += context
+        table = np.empty((self.height, len(rows)), np.int64)
+        for row, values in zip(
+            table, self.of(contexts, rows, commits, proposed, accepted), strict=True
+        ):
+            row[:] = values
+        return table
+
+    def load(self, sums: Counts) -> Load:
+        """What the cost of iterations with *sums* depends on."""
+        depth = (sums[self.first_level : self.first_level + self.levels] > 0).sum(axis=0)
+        read = () if self.selection is None else sums[_READ : _READ + 3]
+        return Load(sums[ROWS], sums[CONTEXT], depth, *read)
+
+    def columns(self, sums: Counts) -> dict[str, np.ndarray]:
+        """What iterations' records say of *sums*, by column; `accepted_at` has one a level."""
+        columns: dict[str, np.ndarray] = {"decode_rows": sums[ROWS]}
+        if self.levels:
+            columns |= {
+                "drafts": sums[DRAFTS], "draft_tokens": sums[PROPOSED],
+                "accepted_tokens": sums[ACCEPTED], "kv_draft_blocks": sums[SPARE],
+                "accepted_at": sums[self.first_level + self.levels :].T,
+            }  # fmt: skip
+        if self.selection is not None:
+            names = (
+                "attended_tokens", "pages_scored", "kv_blocks_fetched", "kv_blocks_selected",
+                "kv_blocks_total", "recall",
+            )  # fmt: skip
+            columns |= dict(zip(names, sums[_READ : _READ + _READS], strict=True))
+        if self.partial:
+            columns["kv_blocks_lower"] = sums[LOWER]
+        return columns

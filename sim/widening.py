@@ -1,0 +1,100 @@
+"""What widens a scenario's iterations: pages selected, drafts, experts. From sections to setups.
+
+The one rule: whatever else wants to know what a scenario runs and keeps on the GPU asks here, so
+that time and memory are of the same drafter and the same experts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .decoder import Commit
+from .drafting import Drafting, heads
+from .moe import experts_of, offloaded_bytes
+from .selecting import selecting_of
+from .setup import Setup
+from .speculation.build import drafter
+
+if TYPE_CHECKING:
+    from .modes import Modes
+    from .profile import Profile
+    from .scenario import Scenario
+    from .speculation.drafters import Drafter
+
+
+class Widening:
+    """Setups of the models of *scenario*, and what blocks from DRAM take."""
+
+    def __init__(self, scenario: Scenario, profile: Profile) -> None:
+        model = scenario.model
+        self.speculation = scenario.speculation
+        self.drafter = drafter_of(scenario)
+        self.setup = Setup(
+            profile, scenario.loop, model.shape, model.weights, scenario.kv.dtype,
+            scenario.kv.block_tokens, selecting_of(scenario.sparse, model.shape.layers),
+            self._commit(), experts=experts_of(scenario.moe, model.shape),
+        )  # fmt: skip
+        self.drafting_setup = replace(self.setup, extra=heads(self.drafter))
+        """Of iterations that draft: heads that draft all levels at once run in the same pass."""
+        self.fetch: tuple[float, float] | None = None
+        if scenario.sparse is not None and scenario.sparse.offload is not None:
+            block = model.shape.kv_bytes_per_token(scenario.kv.bits) * scenario.kv.block_tokens
+            link = profile.constant("h2d_bytes_per_s")
+            self.fetch = profile.constant("h2d_latency_s"), block / link
+
+    def estimated(self) -> list[str]:
+        """What of all this nobody has measured."""
+        found = []
+        if self.drafter is not None and self.drafter.lookup_s:
+            found.append("speculation.draft.lookup")
+        if self.setup.commit is not None and self.speculation is not None:
+            rule = self.speculation.acceptance.rule
+            if rule not in ("greedy", "rejection"):
+                found.append(f"verify_commit.{rule} (as rejection)")
+            if not self.speculation.shape.is_chain:
+                found.append("verify_attention of a tree (as a chain of as many tokens)")
+        experts = self.setup.experts
+        if experts is not None and (experts.weights or experts.offloaded):
+            found.append("moe")
+        return found
+
+    def _commit(self) -> Commit | None:
+        """How drafts are judged."""
+        if self.speculation is None:
+            return None
+        # Model: typical and top-k acceptance look at each row of logits once, as sampling does.
+        rule = "greedy" if self.speculation.acceptance.rule == "greedy" else "rejection"
+        drawn = self.speculation.acceptance.rule == "rejection"
+        drafted = drawn and self.drafter is not None and self.drafter.kind != "ngram"
+        return Commit(rule, drafted)
+
+    def drafting(self, modes: Modes) -> Drafting | None:
+        """The cost of drafts; None where nobody drafts."""
+        if self.drafter is None or self.speculation is None:
+            return None
+        tree, overlap = self.speculation.shape, self.speculation.overlap
+        return Drafting(self.setup, self.drafter, tree, modes, overlap)
+
+
+def drafter_of(scenario: Scenario) -> Drafter | None:
+    """What drafts in *scenario*."""
+    given = scenario.speculation
+    if given is None:
+        return None
+    model = scenario.model
+    return drafter(given.draft, given.shape, model.shape, model.weight_bits, scenario.kv.bits)
+
+
+def hbm_bytes(scenario: Scenario) -> tuple[float, float]:
+    """Bytes of weights in HBM, and of one token's keys and values, those of a drafter included.
+
+    Experts that lie in DRAM are left out.
+    """
+    model, drafts = scenario.model, drafter_of(scenario)
+    weights = model.shape.weight_bytes(model.weight_bits)
+    weights -= offloaded_bytes(model.shape, model.weights, experts_of(scenario.moe, model.shape))
+    token = model.shape.kv_bytes_per_token(scenario.kv.bits)
+    if drafts is None:
+        return weights, token
+    return weights + drafts.weight_bytes, token + drafts.kv_bytes_per_token
