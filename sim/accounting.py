@@ -47,22 +47,40 @@ def account(charges: Sequence[Charge], node: float) -> Accounts:
         if path == "host":
             tklqt[rows] = queue.total(x, np.maximum)
             launches[rows], syncs[rows] = queue.launches, 1
-    for row, charge in enumerate(charges):
-        if charge.extra is not None:
-            busy[row] += charge.extra.busy
-            tklqt[row] += charge.extra.tklqt
-            launches[row] += charge.extra.launches
+    _add_extras(charges, node, busy, tklqt, launches)
     slow = np.array([charge.slow for charge in charges])
     if (slow != 1.0).any():
         busy *= slow
     return Accounts(busy, tklqt, launches, syncs)
 
 
+def _add_extras(
+    charges: Sequence[Charge],
+    node: float,
+    busy: np.ndarray,
+    tklqt: np.ndarray,
+    launches: np.ndarray,
+) -> None:
+    """Adds what drafting did beside the *charges* to their columns."""
+    extras = [(row, charge.extra) for row, charge in enumerate(charges) if charge.extra]
+    for row, extra in extras:
+        busy[row] += extra.busy
+        tklqt[row] += extra.tklqt
+        launches[row] += extra.launches
+    queues = [(row, extra.prefill) for row, extra in extras if extra.prefill]
+    if queues:
+        own = [
+            charges[row]._replace(queue=queue, attention=0.0, extra=None) for row, queue in queues
+        ]
+        tklqt[[row for row, _ in queues]] += account(own, node).tklqt
+
+
 def _shape(queue: LaunchQueue) -> tuple[object, ...]:
     """What iterations must have in common to be worked out together: all but kernel times."""
     segments = (queue.head, queue.before, queue.after, queue.tail)
     lengths = (len(segment.kernels) for segment in segments)
-    return (*lengths, queue.submit, queue.latency, queue.attends, queue.prefill is None)
+    same = queue.submit, queue.latency, queue.attends, queue.prefill is None, queue.layers
+    return (*lengths, *same)
 
 
 def _stacked(queues: list[LaunchQueue]) -> LaunchQueue:

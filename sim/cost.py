@@ -23,6 +23,7 @@ from .widening import Widening
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .drafting import Drafting
     from .models import ModelShape
     from .profile import Prefill, Profile
     from .scenario import Scenario
@@ -38,12 +39,14 @@ class Chunk(NamedTuple):
 
 
 class Extra(NamedTuple):
-    """Launched work beside a queue: seconds, seconds of them on the GPU, queueing, launches."""
+    """Work beside a queue: seconds, seconds of them on the GPU, launches; queueing of drafts."""
 
     seconds: float
     busy: float
-    tklqt: float
     launches: int
+    tklqt: float
+    prefill: LaunchQueue | None
+    """The drafter's own prefill, whose queueing is worked out later."""
 
 
 class Charge(NamedTuple):
@@ -181,9 +184,11 @@ class Cost:
             lines = ((const, slope * slow), *lines[1:])
         launched = max(const + slope * x for const, slope in lines)
         seconds = launched + self.modes.host_overhead(batch + len(chunks))
-        seconds += self._awaited(work, queue, x)
-        extra = self._drafts(batch, context, depth, chunks)
-        if extra is not None:
+        if self.wide.offloads:
+            seconds += self._awaited(work, queue, x)
+        extra = None
+        if self.drafting is not None:
+            extra = self._drafts(self.drafting, batch, context, depth, chunks)
             seconds += extra.seconds + (slow - 1.0) * extra.busy
         if fetched and self.wide.fetch is not None:
             latency, each = self.wide.fetch
@@ -193,39 +198,31 @@ class Cost:
     def _awaited(self, work: Pass, queue: LaunchQueue, x: float) -> float:
         """Seconds that a pass waits for experts that are not in HBM."""
         experts = self.wide.setup.experts
-        if experts is None or not experts.offloaded:
-            return 0.0
         fetch = fetch_of(self.profile, self.shape, self.weights, experts, work.body.tokens)
         return fetch.wait(layer_seconds(work) + (queue.prefill or 0.0) + x)
 
     def _drafts(
-        self, batch: int, context: int, depth: int, chunks: Sequence[Chunk]
-    ) -> Extra | None:
+        self, drafting: Drafting, batch: int, context: int, depth: int, chunks: Sequence[Chunk]
+    ) -> Extra:
         """What drafting adds: drafts of *batch* requests, and the drafter's own prefill."""
-        if self.drafting is None:
-            return None
-        found = [0.0, 0.0, 0.0]
-        launches = 0
-        model = self.drafting.model
+        found = Extra(0.0, 0.0, 0, 0.0, None)
+        model = drafting.model
         if model is not None and chunks:
             # Model: what a prompt leaves behind in the drafter is computed like the prompt's own
             # KV, without an LM head.
             work = model.stages.of(sum(chunk.tokens for chunk in chunks), 0)
             seconds = prefill_seconds(self.prefill_form, model.shape, chunks)
             queue = model.modes.queue(work, False, seconds)
-            found = [
-                max(line[0] for line in queue.lines()),
-                self._busy(queue),
-                queue.total(0.0, max),
-            ]
-            launches = queue.launches
-        draft = self.drafting.of("host", batch, batch, depth) if batch else None
+            alone = max(line[0] for line in queue.lines())
+            found = Extra(alone, self._busy(queue), queue.launches, 0.0, queue)
+        draft = drafting.of("host", batch, batch, depth) if batch else None
         if draft is not None:
             now = float(context)
-            parts = draft.seconds(now), draft.busy(now), draft.tklqt(now, max)
-            found = [had + more for had, more in zip(found, parts, strict=True)]
-            launches += draft.launches
-        return Extra(*found, launches)
+            found = Extra(
+                found.seconds + draft.seconds(now), found.busy + draft.busy(now),
+                found.launches + draft.launches, draft.tklqt(now, max), found.prefill,
+            )  # fmt: skip
+        return found
 
     def _busy(self, queue: LaunchQueue) -> float:
         """Seconds of all kernels but decode attention."""
@@ -241,7 +238,11 @@ class Cost:
         seconds = self.modes.partition_seconds(queue, self.loop.prefill_share)
         if slow != 1.0:
             seconds += (slow - 1.0) * self._busy(queue) / self.loop.prefill_share
-        return Charge(seconds, "partition", queue, 0.0, slow)
+        extra = None
+        if self.drafting is not None:
+            extra = self._drafts(self.drafting, 0, 0, 0, chunks)._replace(launches=0, prefill=None)
+            seconds += slow * extra.busy / self.loop.prefill_share
+        return Charge(seconds, "partition", queue, 0.0, slow, extra)
 
     def _pass(self, batch: int, chunks: Sequence[Chunk], logits: int) -> Pass:
         tokens = batch + sum(chunk.tokens for chunk in chunks)

@@ -200,15 +200,21 @@ class CourseDecoding:
 
 def durations(cost: Cost, batch: int, load: Load, beside: bool, slow: float) -> np.ndarray:
     """Seconds of iterations of *batch* requests with *load*, an array each."""
-    seconds = np.empty(len(load.rows))
     keys = load.rows * (int(load.depth.max(initial=0)) + 1) + load.depth
+    if (keys == keys[0]).all():
+        return _alike(cost, batch, load, beside, slow)
+    seconds = np.empty(len(keys))
     values, which = np.unique(keys, return_inverse=True)
     for number in range(len(values)):
-        at = which.ravel() == number
-        first = int(at.argmax())
-        decode = cost.decode(
-            batch, int(load.rows[first]), int(load.depth[first]), beside_prefill=beside, slow=slow
-        )
-        read = [None if c is None else c[at].astype(np.float64) for c in load[3:]]
-        seconds[at] = decode.seconds_into(load.context[at].astype(np.float64), *read)
+        at = (which == number).nonzero()[0]
+        part = Load(*(None if values is None else values[at] for values in load))
+        seconds[at] = _alike(cost, batch, part, beside, slow)
     return seconds
+
+
+def _alike(cost: Cost, batch: int, load: Load, beside: bool, slow: float) -> np.ndarray:
+    """The same where rows and depths are alike."""
+    rows, depth = int(load.rows[0]), int(load.depth[0])
+    decode = cost.decode(batch, rows, depth, beside_prefill=beside, slow=slow)
+    read = [None if values is None else values.astype(np.float64) for values in load[3:]]
+    return decode.seconds_into(load.context.astype(np.float64), *read)

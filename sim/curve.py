@@ -74,22 +74,47 @@ class Part(NamedTuple):
 class Mix:
     """The mean over layers of several curves, less *held* seconds that are counted elsewhere."""
 
-    __slots__ = ("held", "parts")
+    __slots__ = ("_arrays", "_const", "_terms", "held", "parts")
 
     def __init__(self, parts: Sequence[Part], held: float) -> None:
         self.parts, self.held = tuple(parts), held
+        # Weights go into the curves, so that a layer of many parts takes few operations.
+        self._const = sum(part.weight * part.curve.base for part in parts) - held
+        self._terms = [
+            (
+                Read._fields.index(part.axis),
+                part.weight * part.curve.scale,
+                part.weight * part.curve.offset,
+                part.weight * part.weight * part.curve.spread,
+            )
+            for part in parts
+        ]
+        self._arrays = [(axis, scalars(*numbers)) for axis, *numbers in self._terms]
 
     def seconds(self, read: Read) -> float:
         """Seconds of a layer; *read* holds numbers."""
-        total = -self.held
-        for part in self.parts:
-            total = total + part.seconds(read)
+        total = self._const
+        for axis, scale, offset, spread in self._terms:
+            term = float(read[axis]) * scale
+            term += offset
+            if spread:
+                term *= term
+                term += spread
+                term = sqrt(term)
+            total += term
         return total
 
     def array(self, read: Read) -> np.ndarray:
         """`seconds` for arrays, equal to the last bit."""
-        total: np.ndarray = np.array(-self.held)
-        for _, weight, axis, curve in self.parts:
-            taken = curve.into(np.array(getattr(read, axis), np.float64))
-            total = total + weight * taken
+        total: np.ndarray | float = self._const
+        for axis, (scale, offset, spread) in self._arrays:
+            term: np.ndarray = np.multiply(read[axis], scale)
+            term += offset
+            if spread:
+                term *= term
+                term += spread
+                np.sqrt(term, term)
+            term += total
+            total = term
+        assert isinstance(total, np.ndarray)
         return total

@@ -7,7 +7,6 @@ drafts for; what they run is said by `speculation.drafters`, and no time is in t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ from .setup import Product, Setup
 from .timing import slowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from .modes import Modes
     from .speculation.drafters import Drafter
@@ -94,8 +93,9 @@ class Draft:
     ) -> Number:
         """The whole iteration, of which *verify* seconds are verification, the GPU *busy*."""
         drafting = self.seconds(context)
+        one_after_the_other: Number = verify + drafting
         if not self.overlap:
-            return verify + drafting
+            return one_after_the_other
         # Model: with two streams the next draft is made while this one is verified, as if it were
         # known what will be accepted (an upper bound of what overlap gains; PEARL, Liu et al.
         # 2024, drafts in vain where it guesses wrong). Both streams read weights, so work on the
@@ -121,6 +121,7 @@ class Drafting:
         self.drafter, self.tree = drafter, tree
         self.overlap = overlap
         self.model: ModelCost | None = None
+        self.drafts: dict[tuple[str, int, int, int], Draft | None] = {}
         shape = drafter.shape
         if shape is not None:
             alike = shape.experts == setup.shape.experts > 0
@@ -148,9 +149,13 @@ class Drafting:
 
         # Model: requests that draft fewer levels ride along in all passes.
         """
+        key = mode, padded, batch, depth
+        if key not in self.drafts:
+            self.drafts[key] = self._of(*key) if depth else None
+        return self.drafts[key]
+
+    def _of(self, mode: str, padded: int, batch: int, depth: int) -> Draft | None:
         drafter = self.drafter
-        if depth < 1:
-            return None
         # Model: the look-up takes as long for one request as for all, on threads of their own.
         passes: list[DraftPass] = []
         if self.model is not None:

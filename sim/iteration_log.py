@@ -34,7 +34,7 @@ class Iteration(NamedTuple):
     start: float
     batch: int
     context: int
-    """KV entries that decoding requests hold, those appended included."""
+    """KV entries that decoding requests hold, those appended included; of no use beside `sums`."""
     prefill_requests: int
     prefill_tokens: int
     running: int

@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .cache_stages import CacheStages
-    from .decoder import Commit
     from .forms import SplitKv
     from .models import ModelShape
     from .modes import Modes
-    from .profile import Prefill, Profile
+    from .profile import Prefill
     from .selecting import Selecting
     from .setup import Setup
-    from .stages import Pass, Stage
+    from .stages import Pass
     from .timing import Timing
 
 Layer = Curve | Mix

@@ -48,6 +48,7 @@ class Loads:
         shape, sparse = scenario.model.shape, scenario.sparse
         self.selection = None if sparse is None else Selection(sparse, scenario.kv, shape)
         self.most_context = shape.max_context
+        self.block_tokens = scenario.kv.block_tokens
         weights, token = hbm_bytes(scenario)
         hbm = scenario.hardware.hbm
         capacity = hbm.capacity or float(profile.device["hbm_bytes"])
@@ -65,19 +66,17 @@ class Loads:
         load = Load(batch * rows, batch * context, depth)
         if self.selection is None:
             return load
-        read = self.selection.attended, self.selection.pages, self.selection.fetched
         return load._replace(
-            **{
-                name: batch * function(context, rows)
-                for name, function in zip(("attended", "pages", "fetched"), read, strict=True)
-            }
+            attended=batch * self.selection.attended(context, rows),
+            pages=batch * self.selection.pages(context, rows),
+            fetched=batch * self.selection.fetched(context, rows),
         )
 
     def fit(self, batch: int, context: int) -> bool:
         """Whether so much KV fits into HBM beside the weights."""
         held = context
-        if self.selection is not None and self.selection.offload:
-            return True
+        if self.selection is not None:
+            held = self.selection.resident(context) * self.block_tokens
         return context <= self.most_context and batch * held <= self.tokens
 
 

@@ -246,7 +246,7 @@ class Replica:
     def decode_iterations(self, most: int) -> Generator[Event, None, None]:
         """One decode iteration or, while nothing but lengths changes, up to *most* at once."""
         batch, decoding, now = self.batch, self.batch.decoding, self.clock.now
-        size, context = len(decoding), decoding.load.context
+        size = len(decoding)
         beside = self.partition is not None and len(batch.prefilling) > 0
         slow = self.slow
         count = min(decoding.horizon(batch.room), most)
@@ -263,9 +263,11 @@ class Replica:
             if count == 0:
                 yield self.alarm.set(self.stop_at)
                 return
+        sums = decoding.sums(count)
+        context = decoding.load.context if sums is None else 0  # which is among the sums
         iteration = Iteration(
             now, size, context, 0, 0, len(batch.running), batch.departures, batch.pool.used, beside,
-            batch.take_joined(), batch.last_commit, 0, None, decoding.sums(count), slow,
+            batch.take_joined(), batch.last_commit, 0, None, sums, slow,
         )  # fmt: skip
         self.ends, self.leap = ends, count
         yield self.alarm.set(float(ends[count - 1]))

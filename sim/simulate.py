@@ -34,6 +34,7 @@ from .steps import Measures, OneToken
 from .tiers import memory_options
 from .trace.chunk import Tally
 from .units import bytes_text
+from .widening import hbm_bytes
 from .workload import chunks
 
 if TYPE_CHECKING:
@@ -131,6 +132,9 @@ class Simulation:
             self.replica.wake, self.transfers.add,
         )  # fmt: skip
         self.memory = self.batch.admission.memory = Memory(host)
+        if self.measures is not None:
+            speculator = self.measures.speculator
+            self.memory.most_rows, self.memory.overhang = speculator.most_rows, speculator.overhang
         self.requests.memory = True
         self.iterations.tiers = tuple(tier.name for tier in self.memory.rooms.tiers.values())
         return self.memory
@@ -243,10 +247,10 @@ def selection_of(scenario: Scenario) -> Selection | None:
 
 def hbm_blocks(scenario: Scenario, profile: Profile) -> int:
     """KV blocks that fit beside the weights; `InputError` if none does."""
-    hbm, shape = scenario.hardware.hbm, scenario.model.shape
+    hbm = scenario.hardware.hbm
     capacity = hbm.capacity or float(profile.device["hbm_bytes"])
-    weights = shape.weight_bytes(scenario.model.weight_bits)
-    block = shape.kv_bytes_per_token(scenario.kv.bits) * scenario.kv.block_tokens
+    weights, token = hbm_bytes(scenario)
+    block = token * scenario.kv.block_tokens
     # Model: activations and workspaces live in the part that `utilization` leaves out.
     blocks = int((capacity * hbm.utilization - weights) // block)
     if blocks < 1:

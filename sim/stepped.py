@@ -84,8 +84,8 @@ class SteppedDecoding:
         assert iterations == 1
         sums = [0] * self.measures.height
         for request, step in self._plan():
-            counts = self.measures.of(request.context_tokens, *step)
-            sums = [total + int(count) for total, count in zip(sums, counts, strict=True)]
+            counts = self.measures.step(request.context_tokens, step)
+            sums = [total + count for total, count in zip(sums, counts, strict=True)]
         return np.array(sums, np.int64).reshape(-1, 1)
 
     @property

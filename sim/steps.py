@@ -163,10 +163,10 @@ class Load(NamedTuple):
         return Load(*(None if one is None else int(one[iteration]) for one in self))
 
 
-ROWS, COMMITS, CONTEXT, HELD, KEPT, SPARE, LOWER, DRAFTS, PROPOSED, ACCEPTED = range(10)
-_READ = 10
-"""The first of those that a selection adds."""
+ROWS, COMMITS, CONTEXT, HELD, KEPT, LOWER = range(6)
+_FIXED = 6
 _READS = 6
+"""How many a selection adds, `Load`'s first; those about drafts come behind them."""
 RECALL_UNIT = 2.0**-30
 """Shares of attention mass are summed in whole numbers of this."""
 
@@ -174,11 +174,11 @@ RECALL_UNIT = 2.0**-30
 class Measures:
     """What is counted of a step, as rows of a table.
 
-    Rows: tokens through the model, tokens committed, KV entries; KV blocks in HBM during the step,
-    after it, and of these during the step those for drafts alone; blocks in DRAM; whether anything
-    was drafted, drafts, drafts accepted. With *selection* KV entries read, pages scored, blocks
-    fetched, read and there, and recall. Then for every level up to `max_depth` whether it was
-    drafted, and whether a draft of it was accepted.
+    Rows: tokens through the model, tokens committed, KV entries; KV blocks in HBM during the step
+    and after it; blocks in DRAM. With *selection* KV entries read, pages scored, blocks fetched,
+    read and there, and recall. If anything is drafted, how many drafts, drafts accepted, blocks
+    in HBM for drafts alone; then for every level up to `max_depth` whether it was drafted, and
+    whether a draft of it was accepted.
     """
 
     def __init__(
@@ -190,19 +190,18 @@ class Measures:
         self.partial = selection is not None and (selection.offload or selection.drop)
         """Whether HBM holds less than all KV of a decoding request."""
         self.levels = speculator.max_depth
-        self.first_level = _READ + (_READS if selection is not None else 0)
-        self.height = self.first_level + 2 * self.levels
+        self.drafts = _FIXED + (_READS if selection is not None else 0)
+        self.drafted = self.drafts + (3 if self.levels else 0)
+        self.accepted = self.drafted + self.levels
+        self.height = self.accepted + self.levels
+        self._levels = np.arange(self.levels)[:, None]
 
     def of(
         self, context: Whole, rows: Whole, commits: Whole, proposed: Whole, accepted: Whole
-    ) -> list[Whole]:
+    ) -> list[Any]:
         """The counts of a step that begins with *context* KV entries, or of each of many."""
         now = context + rows
-        held, kept, lower = self._memory(context, rows, commits)
-        spare = self._in_blocks(now) - self._in_blocks(context + 1)
-        counts: list[Any] = [
-            rows, commits, now, held, kept, spare, lower, proposed > 0, proposed, accepted
-        ]  # fmt: skip
+        counts: list[Any] = [rows, commits, now, *self._memory(context, rows, commits)]
         read = self.selection
         if read is not None:
             recall = read.recall(now, rows) / RECALL_UNIT // 1.0
@@ -210,16 +209,38 @@ class Measures:
                 read.attended(now, rows), read.pages(now, rows), read.fetched(now, rows, commits),
                 read.chosen(now, rows), self._in_blocks(now), recall,
             ]  # fmt: skip
-        depth = self.speculator.depth(proposed)
-        counts += [depth > level for level in range(self.levels)]
-        counts += [accepted > level for level in range(self.levels)]
+        if self.levels:
+            spare = self._in_blocks(now) - self._in_blocks(context + 1)
+            counts += [proposed, accepted, spare]
         return counts
+
+    def step(self, context: int, step: Step) -> list[int]:
+        """The counts of a *step*."""
+        counts = [int(count) for count in self.of(context, *step)]
+        depth = self.speculator.depth(step.proposed)
+        for reached in (depth, step.accepted):
+            counts += [reached > level for level in range(self.levels)]
+        return counts
+
+    def table(self, context: int, course: Course) -> Counts:
+        """The counts of a *course* that begins with *context* KV entries, a column a step."""
+        contexts = course.commits.cumsum()
+        contexts -= course.commits
+        contexts += context
+        table = np.empty((self.height, len(contexts)), np.int64)
+        for row, values in enumerate(self.of(contexts, *course)):
+            table[row] = values
+        if self.levels:
+            depth = self.speculator.depth(course.proposed)
+            np.greater(depth, self._levels, out=table[self.drafted : self.accepted])
+            np.greater(course.accepted, self._levels, out=table[self.accepted :])
+        return table
 
     def _memory(self, context: Whole, rows: Whole, commits: Whole) -> tuple[Any, Any, Any]:
         """Blocks of HBM during the step and after it, and of DRAM."""
         now, after = context + rows, context + commits
         if not self.partial:
-            return self._in_blocks(now), self._in_blocks(after), 0
+            return self._in_blocks(now), self._in_blocks(after), 0 * context
         assert self.selection is not None
         kept = self.blocks(after)
         held = np.maximum(self.selection.resident(now, rows), kept)
@@ -244,40 +265,25 @@ class Measures:
             return 0 * context
         return self.selection.offloaded(context, 1 + 0 * context)
 
-    def table(self, context: int, course: Course) -> Counts:
-        """The counts of a *course* that begins with *context* KV entries, a column a step."""
-        rows, commits, proposed, accepted = course
-        contexts = commits.cumsum()
-        contexts -= commits
-        contexts += context
-        table = np.empty((self.height, len(rows)), np.int64)
-        for row, values in zip(
-            table, self.of(contexts, rows, commits, proposed, accepted), strict=True
-        ):
-            row[:] = values
-        return table
-
     def load(self, sums: Counts) -> Load:
         """What the cost of iterations with *sums* depends on."""
-        depth = (sums[self.first_level : self.first_level + self.levels] > 0).sum(axis=0)
-        read = () if self.selection is None else sums[_READ : _READ + 3]
+        depth = np.count_nonzero(sums[self.drafted : self.accepted], axis=0)
+        read = () if self.selection is None else sums[_FIXED : _FIXED + 3]
         return Load(sums[ROWS], sums[CONTEXT], depth, *read)
 
     def columns(self, sums: Counts) -> dict[str, np.ndarray]:
         """What iterations' records say of *sums*, by column; `accepted_at` has one a level."""
-        columns: dict[str, np.ndarray] = {"decode_rows": sums[ROWS]}
+        columns: dict[str, np.ndarray] = {"decode_rows": sums[ROWS], "commits": sums[COMMITS]}
         if self.levels:
-            columns |= {
-                "drafts": sums[DRAFTS], "draft_tokens": sums[PROPOSED],
-                "accepted_tokens": sums[ACCEPTED], "kv_draft_blocks": sums[SPARE],
-                "accepted_at": sums[self.first_level + self.levels :].T,
-            }  # fmt: skip
+            names = ("draft_tokens", "accepted_tokens", "kv_draft_blocks", "drafts")
+            columns |= dict(zip(names, sums[self.drafts : self.drafts + 4], strict=True))
+            columns["accepted_at"] = sums[self.accepted :].T
         if self.selection is not None:
-            names = (
+            names_read = (
                 "attended_tokens", "pages_scored", "kv_blocks_fetched", "kv_blocks_selected",
                 "kv_blocks_total", "recall",
             )  # fmt: skip
-            columns |= dict(zip(names, sums[_READ : _READ + _READS], strict=True))
+            columns |= dict(zip(names_read, sums[_FIXED : _FIXED + _READS], strict=True))
         if self.partial:
             columns["kv_blocks_lower"] = sums[LOWER]
         return columns

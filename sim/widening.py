@@ -43,6 +43,12 @@ class Widening:
             link = profile.constant("h2d_bytes_per_s")
             self.fetch = profile.constant("h2d_latency_s"), block / link
 
+    @property
+    def offloads(self) -> bool:
+        """Whether passes may wait for experts."""
+        experts = self.setup.experts
+        return experts is not None and experts.offloaded > 0
+
     def estimated(self) -> list[str]:
         """What of all this nobody has measured."""
         found = []

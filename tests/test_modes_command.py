@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
 from wide import H200, MODES, cost_of, drafting, scenario
 
 from sim.cli import app, main
+from sim.cost import Cost
 from sim.mode_study import MODES as NAMES
 from sim.mode_study import Loads, cells, in_mode, iterations
 from sim.stage_account import ORCHESTRATION, PARTS, by_stage
 from sim.steps import Load
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 QWEN = "qwen3-30b-a3b"
 TOPK = {"select": "topk", "dense_layers": 2, "shared_layers": 2}
@@ -56,12 +60,13 @@ def test_each_mode_waits_in_its_own_way() -> None:
         for mode in MODES for host in ("python", "c")
     }  # fmt: skip
     host = parts["host", "python"]
-    assert host["launch"] > 0.3 * sum(host.values()) > host["gap"] > 0.0
+    assert host["launch"] > 0.15 * sum(host.values()) > host["gap"] > 0.0
     assert parts["host", "c"]["launch"] < 0.2 * host["launch"]
     assert parts["graph", "c"]["launch"] < 1e-5 < parts["graph", "c"]["gap"]
     assert parts["control", "c"]["sync"] == parts["resident", "c"]["sync"] == 0.0
     fused = by_stage(cost_of("resident", "fused", model="llama-3.2-1b"), 1, load)
-    assert fused["barrier"] > 1e-4 and fused["gap"] == fused["launch"] == 0.0
+    assert fused["barrier"] > 1e-4
+    assert fused["gap"] == fused["launch"] == 0.0
     graph, library = parts["graph", "python"], parts["graph", "c"]
     work = [name for name in PARTS if name not in ORCHESTRATION]
     assert [graph[name] for name in work] == [library[name] for name in work]
@@ -77,18 +82,18 @@ def test_a_verification_reads_weights_once() -> None:
 # ---------------------------------------------------------------- the map
 def test_the_map_takes_the_same_load_in_every_mode() -> None:
     given = scenario(speculation=drafting("eagle", 3), sparse=TOPK)
-    found = cells(given, H200, [1, 16], [1024, 65_536])
+    found = cells(given, H200, [1, 8], [1024, 65_536])
     assert [(cell.batch, cell.context) for cell in found] == [
-        (1, 1024), (1, 65_536), (16, 1024), (16, 65_536)
+        (1, 1024), (1, 65_536), (8, 1024), (8, 65_536)
     ]  # fmt: skip
-    load = Loads(given, H200).of(16, 65_536)
-    assert (load.rows, load.depth, load.context) == (64, 3, 16 * 65_536)
-    assert 0 < load.attended < load.context and load.pages > 0
+    load = Loads(given, H200).of(8, 65_536)
+    assert (load.rows, load.depth, load.context) == (32, 3, 8 * 65_536)
+    assert 0 < load.attended < load.context
+    assert load.pages > 0
     last = found[-1]
     for name in NAMES:
-        cost = cost_of(**{"loop": {"kernels": "fused"}})
-        cost = type(cost)(in_mode(given, name), H200)
-        assert last.seconds[name] == cost.decode(16, 64, 3).seconds(load.context, *load[3:])
+        cost = Cost(in_mode(given, name), H200)
+        assert last.seconds[name] == cost.decode(8, 32, 3).seconds(load.context, *load[3:])
     ordered = sorted(last.seconds.values())
     assert last.seconds[last.best] == ordered[0]
     assert last.lead == pytest.approx(ordered[1] / ordered[0] - 1)
@@ -97,7 +102,8 @@ def test_the_map_takes_the_same_load_in_every_mode() -> None:
 def test_cells_without_room_are_empty_and_measured_ones_marked() -> None:
     given = scenario()
     found = {(cell.batch, cell.context): cell for cell in cells(given, H200, [1, 256], [8192])}
-    assert found[1, 8192].measured and found[1, 8192].seconds
+    assert found[1, 8192].measured
+    assert found[1, 8192].seconds
     assert not found[256, 8192].seconds  # 275 GB of KV
     assert not cells(given, H200, [32], [1024])[0].measured  # fused kernels take 16 rows
 
@@ -121,6 +127,10 @@ def file(tmp_path) -> Path:
     return path
 
 
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
 def test_figures_and_tables(file, tmp_path) -> None:
     out = tmp_path / "out"
     words = ["modes", str(file), "--out", str(out), "--batches", "4,1", "--contexts", "512,2048"]
@@ -129,12 +139,12 @@ def test_figures_and_tables(file, tmp_path) -> None:
     names = {f"{name}.{kind}" for name in ("iteration", "map") for kind in ("svg", "png", "csv")}
     assert {path.name for path in out.iterdir()} == names
     assert "Simulated" in (out / "map.svg").read_text()
-    rows = list(csv.DictReader((out / "iteration.csv").open()))
+    rows = table(out / "iteration.csv")
     assert [row["mode"] for row in rows] == list(NAMES)
     for row in rows:
         parts = sum(float(row[f"{part}_us"]) for part in PARTS)
         assert parts == pytest.approx(float(row["iteration_us"]), abs=0.01)
-    cells = list(csv.DictReader((out / "map.csv").open()))
+    cells = table(out / "map.csv")
     assert [(row["batch"], row["context_tokens"]) for row in cells] == [
         ("1", "512"), ("1", "2048"), ("4", "512"), ("4", "2048")
     ]  # fmt: skip
@@ -157,4 +167,5 @@ def test_bad_options_are_one_line(file, capsys, words, said) -> None:
         main(["modes", str(file), *words])
     assert stopped.value.code == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and said in lines[0]
+    assert len(lines) == 1
+    assert said in lines[0]

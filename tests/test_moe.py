@@ -93,7 +93,8 @@ def test_misses_are_fetched_over_the_link() -> None:
     section = {"offload": {"resident": 0.5}}
     cost, whole = cost_of(model=SHAPE.name, moe=section), cost_of(model=SHAPE.name)
     experts = experts_of(scenario(model=SHAPE.name, moe=section).moe, SHAPE)
-    assert experts is not None and experts.held == 64
+    assert experts is not None
+    assert experts.held == 64
     size = 3 * 2048 * 768 * 2
     miss = 64 * (1 - (1 - 8 / 128) ** 4)
     none = (1 - 8 / 128) ** (4 * 64)
@@ -115,7 +116,8 @@ def test_what_is_known_ahead_is_hidden_as_far_as_the_layer_lasts() -> None:
     experts = Experts(128, 8, held=64)
     fetch = fetch_of(H200, SHAPE, "bf16", experts, 1)
     # All known ahead: the link is the limit, and nothing but the layers hides behind it.
-    assert waits[-1] < waits[0] and waits[-1] >= 48 * fetch.late - base
+    assert waits[-1] < waits[0]
+    assert waits[-1] >= 48 * fetch.late - base
     # One expert in 128 is missed seldom: the layer before hides it whole.
     assert late(1.0, 127 / 128) == pytest.approx(base, rel=1e-3)
 

@@ -247,7 +247,7 @@ BAD = [
     ("{draft: {kind: model, preset: llama-3.2-1}, acceptance: 0.5}",
      ["draft.preset: no preset 'llama-3.2-1'; did you mean 'llama-3.2-1b'?"]),
     ("{draft: qwen3-30b-a3b, acceptance: 0.5}", ["a drafter needs the model's vocabulary"]),
-    ("{draft: llama-3.1-70b, acceptance: 0.5}", ["llama-3.1-70b is not smaller than llama-3.1-8b"]),
+    ("{draft: llama-3.1-8b, acceptance: 0.5}", ["llama-3.1-8b is not smaller than llama-3.1-8b"]),
     ("{draft: {kind: eagle, vocab: 200000}, acceptance: 0.5}",
      ["draft.vocab: 200000 is more than the model's vocabulary, 128256"]),
     ("{draft: {kind: medusa, heads: 3}, acceptance: 0.5}",

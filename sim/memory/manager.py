@@ -51,6 +51,8 @@ class Memory:
         self.patient: list[Held] = []
         """Of requests that wait for a link to be less busy."""
         self.stirred = True
+        self.most_rows, self.overhang = 1, 0
+        """Most tokens of a decode step, and most beyond the complete output."""
         self.stall_s, self.stalls = {"swap": 0.0, "load": 0.0}, Counter[str]()
         host.landed = self._landed
         self._open(Index(self.pool.block_tokens, self.pool.block_tokens, host.options.tiers))
@@ -100,8 +102,8 @@ class Memory:
         swapped = held.swapped > 0 and self.swapping.found(held)
         index, rooms = self.index, self.rooms
         if swapped:
-            reserved += request.context_tokens % self.pool.block_tokens == 0  # its next block
             found, tokens = index.match(held.ids, held.swap_units), request.context_tokens
+            reserved += self.step_blocks(request)
         else:
             tokens = request.prefill_tokens
             found = index.match(held.ids, index.most_cached(tokens))
@@ -148,6 +150,12 @@ class Memory:
         if not held.counted:
             held.counted = True
             self.prefetching.follow(held, found)
+
+    def step_blocks(self, request: Request) -> int:
+        """The most new blocks that the next decode step of *request* takes."""
+        blocks, context = self.pool.blocks, request.context_tokens
+        rows = min(self.most_rows, request.output_tokens - request.generated + self.overhang)
+        return blocks(context + rows) - blocks(context)
 
     def loaded(self) -> list[Request]:
         """Requests that have got all they waited for."""

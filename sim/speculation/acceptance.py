@@ -53,8 +53,8 @@ RULES = {
         True,
         "rejection",
         "expected overlap of the two distributions, sum of min(p, q) over the vocabulary: accept "
-        "with min(1, p/q), else draw from the rest (Leviathan et al. 2023, Chen et al. 2023); of an "
-        "n-gram draft q is 1, so it is the model's own probability of the token",
+        "with min(1, p/q), else draw from the rest (Leviathan et al. 2023, Chen et al. 2023); q of "
+        "an n-gram draft is 1, so it is the model's own probability of the token",
     ),
     "typical": Rule(
         False,

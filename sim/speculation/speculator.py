@@ -110,15 +110,13 @@ class Speculator:
         draws = self.law.draws(self.seed, state.request_id, positions)
         width = min(state.controller.width, max(0, cap))
         if state.alike and isinstance(state.controller, Fixed):
-            commits = _chopped((draws >= state.chances[0]).nonzero()[0], drafted, width)
-            levels = _drafted(commits, width)
+            rejected = (draws >= state.chances[0]).nonzero()[0]
+            accepted = _chopped(rejected, drafted, width)
+            levels = _drafted(accepted, width)
         else:
-            starts, levels = _walk(state.controller.twin(), _runs(state, draws), max(0, cap))
-            commits = np.empty_like(starts)
-            np.subtract(starts[1:], starts[:-1], out=commits[:-1])
-            commits[-1] = drafted + 1 - starts[-1]
+            accepted, levels = _walk(state.controller.twin(), _runs(state, draws), max(0, cap))
         proposed = levels if self.tree.is_chain else self.nodes[levels]
-        return Course(proposed + 1, commits, proposed, commits - 1)
+        return Course(proposed + 1, accepted + 1, proposed, accepted)
 
     def advance(self, state: State, course: Course, steps: int) -> None:
         """Brings *state* to after the first *steps* steps of its *course*."""
@@ -132,32 +130,34 @@ class Speculator:
 
 
 def _chopped(rejected: np.ndarray, drafted: int, width: int) -> np.ndarray:
-    """Tokens that each step commits, if one *width* holds and positions are *rejected* anyhow.
+    """Levels that each step accepts, if one *width* holds and positions are *rejected* anyhow.
 
     A step never goes beyond the next rejected position, where the model gives the token; so what
-    lies between two of them is cut into steps of *width* + 1, and a shorter one for the rest.
+    lies between two of them is cut into steps of *width* and one token more, and one for the rest.
     """
     bounds = np.empty(len(rejected) + 2, dtype=np.int64)
     bounds[0] = -1
     bounds[1:-1] = rejected
     bounds[-1] = drafted  # the last token is always the model's
-    gaps = bounds[1:] - bounds[:-1] - 1  # accepted between two rejected ones
-    whole, rest = np.divmod(gaps, width + 1)
-    whole += 1
-    ends = whole.cumsum()
-    commits = np.full(int(ends[-1]), width + 1)
+    gaps = bounds[1:] - bounds[:-1]
+    gaps -= 1
+    steps, rest = np.divmod(gaps, width + 1)
+    steps += 1
+    ends = np.add.accumulate(steps)
+    accepted = np.empty(ends[-1], dtype=np.int64)
+    accepted.fill(width)
     ends -= 1
-    rest += 1
-    commits[ends] = rest
-    return commits
+    accepted[ends] = rest
+    return accepted
 
 
-def _drafted(commits: np.ndarray, width: int) -> np.ndarray:
+def _drafted(accepted: np.ndarray, width: int) -> np.ndarray:
     """Levels that each of all steps of *width* drafts: fewer where the output ends."""
-    levels = np.full(len(commits), width)
+    levels = np.empty(len(accepted), dtype=np.int64)
+    levels.fill(width)
     left = -1
-    for i in range(len(commits) - 1, -1, -1):
-        left += int(commits[i])
+    for i in range(len(accepted) - 1, -1, -1):
+        left += int(accepted[i]) + 1
         if left >= width:
             break
         levels[i] = left
@@ -183,28 +183,27 @@ def _runs(state: State, draws: np.ndarray) -> list[int]:
 
 
 def _walk(controller: Controller, runs: list[int], cap: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each step starts, counted from the first, and how many levels it drafts.
+    """Levels that each step accepts, and levels that it drafts.
 
     *runs* has the greatest accepted length from each position, 0 for the last.
     """
-    last = len(runs) - 1
-    starts: list[int] = []
-    at = 0
+    left = len(runs) - 1
+    taken: list[int] = []
     levels: list[int] = []
     observe = controller.observe
-    while at <= last:
-        starts.append(at)
+    while left >= 0:
         width = controller.width
         if width > cap:
             width = cap
-        if width > last - at:
-            width = last - at
-        levels.append(width)
+        if width > left:
+            width = left
+        accepted = 0
         if width > 0:
-            accepted = runs[at]
+            accepted = runs[-1 - left]
             if accepted > width:
                 accepted = width
             observe(accepted, width)
-            at += accepted
-        at += 1
-    return np.array(starts, dtype=np.int64), np.array(levels, dtype=np.int64)
+        taken.append(accepted)
+        levels.append(width)
+        left -= accepted + 1
+    return np.array(taken, dtype=np.int64), np.array(levels, dtype=np.int64)
