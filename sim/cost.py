@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .drafting import Drafting
-    from .models import ModelShape
-    from .profile import Prefill, Profile
+    from .profile import Profile
     from .scenario import Scenario
     from .stages import Pass
     from .timing import LaunchQueue
@@ -85,7 +84,6 @@ class Cost:
         self.weights = model.weights
         self.kv_dtype = scenario.kv.dtype
         self.memory_of_profile = scenario.hardware.hbm.capacity is None
-        self.prefill_form = profile.prefill_attention()
         self.captured = loop.captures if loop.mode in ("graph", "control") else ()
         self.by_load: dict[tuple[int, int, int, bool, float], DecodeCost] = {}
         self.most_tokens = 0
@@ -211,7 +209,7 @@ class Cost:
             # Model: what a prompt leaves behind in the drafter is computed like the prompt's own
             # KV, without an LM head.
             work = model.stages.of(sum(chunk.tokens for chunk in chunks), 0)
-            seconds = prefill_seconds(self.prefill_form, model.shape, chunks)
+            seconds = model.prefill_seconds(chunks)
             queue = model.modes.queue(work, False, seconds)
             alone = max(line[0] for line in queue.lines())
             found = Extra(alone, self._busy(queue), queue.launches, 0.0, queue)
@@ -221,6 +219,13 @@ class Cost:
             found = Extra(
                 found.seconds + draft.seconds(now), found.busy + draft.busy(now),
                 found.launches + draft.launches, draft.tklqt(now, max), found.prefill,
+            )  # fmt: skip
+        if self.headed is not self.model and batch and depth:
+            # Model: the launches of heads wait for nothing; they end an iteration that is long.
+            times = [stage.seconds for stage in self.headed.heads(batch)]
+            found = Extra(
+                found.seconds + sum(times), found.busy + sum(times) - len(times) * self.modes.node,
+                found.launches + len(times), found.tklqt, found.prefill,
             )  # fmt: skip
         return found
 
@@ -274,9 +279,9 @@ class Cost:
         for tokens, offset in chunks:
             self.most_context = max(self.most_context, tokens + offset)
             self.least_context = min(self.least_context, tokens + offset)
-        seconds = prefill_seconds(self.prefill_form, self.shape, chunks)
+        seconds = self.model.prefill_seconds(chunks)
         # Model: attention without a causal mask takes twice the scores.
-        return seconds if causal else 2.0 * seconds - self.prefill_form.t0_s
+        return seconds if causal else 2.0 * seconds - self.model.prefill.t0_s
 
     def account(self, charges: Sequence[Charge]) -> Accounts:
         """Busy and queueing seconds, launches and syncs of single iterations, in bulk."""
@@ -289,14 +294,3 @@ class Cost:
     def extrapolated(self) -> list[str]:
         """Where the run left the domain in which a kernel's form was fitted, one phrase each."""
         return cost_trust.extrapolated(self)
-
-
-def prefill_seconds(form: Prefill, shape: ModelShape, chunks: Sequence[Chunk]) -> float:
-    """Seconds of a layer's prefill attention over *chunks*, in one launch."""
-    seconds = form.t0_s
-    for tokens, offset in chunks:
-        seconds += (
-            form.seconds(heads=shape.heads, head_dim=shape.head_dim, chunk=tokens, offset=offset)
-            - form.t0_s
-        )
-    return seconds

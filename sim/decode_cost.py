@@ -98,6 +98,11 @@ class DecodeCost:
         """Times that the host waits for the GPU."""
         return self.timing.syncs
 
+    @property
+    def barriers(self) -> int:
+        """Times that all SMs wait for each other inside a resident loop."""
+        return self.timing.barriers + (0 if self.draft is None else self.draft.barriers)
+
     def _fetch(self, blocks: Number) -> Number:
         # Model: while a layer computes, the link brings what later layers will read; the iteration
         # takes at least as long as the link needs for all of its blocks.

@@ -84,6 +84,11 @@ class Draft:
         """Launches of all its passes."""
         return sum(one.times * one.timing.launches for one in self.passes)
 
+    @property
+    def barriers(self) -> int:
+        """Barriers of all its passes."""
+        return sum(one.times * one.timing.barriers for one in self.passes)
+
     def beside(
         self,
         verify: Number,

@@ -245,7 +245,7 @@ class IterationLog:
         length = len(beside)
         busy, tklqt = np.empty(length), np.empty(length)
         launches, syncs = np.empty(length, np.int32), np.empty(length, np.int32)
-        path = np.empty(length, np.int8)
+        path, barriers = np.empty(length, np.int8), np.zeros(length, np.int32)
         batches = columns["decode_requests"].astype(np.int64)
         if load is None:
             load = Load(batches, columns["context_tokens"], np.zeros_like(batches))
@@ -261,7 +261,8 @@ class IterationLog:
             read = [None if c is None else c[rows].astype(np.float64) for c in load[3:]]
             contexts = load.context[rows].astype(np.float64)
             busy[rows], tklqt[rows] = cost.account(contexts, *read)
-            launches[rows], syncs[rows] = cost.timing.launches, cost.timing.syncs
+            launches[rows], syncs[rows] = cost.launches, cost.syncs
+            barriers[rows] = cost.barriers
             path[rows] = PATHS.index(cost.timing.path)
             padded[rows] = cost.padded
         singles = [(row, charge) for row, charge in zip(firsts, charges, strict=True) if charge]
@@ -278,6 +279,7 @@ class IterationLog:
             "launches": launches,
             "syncs": syncs,
             "tklqt_s": tklqt,
+            "barriers": barriers,
         }
 
     def _gaps(

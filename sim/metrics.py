@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
     from .scenario import Slo
 
+WIDE = (
+    "decode_rows", "commits", "draft_tokens", "accepted_tokens", "drafts", "attended_tokens",
+    "pages_scored", "kv_blocks_fetched", "kv_blocks_selected", "kv_blocks_total", "recall",
+    "barriers",
+)  # fmt: skip
+"""Columns, where there are any, that are summed for what `wide_metrics` says."""
 FINISHED = STATUSES.index("finished")
 
 
@@ -135,6 +141,7 @@ class LoopStats:
         self.gap_counts: list[np.ndarray] = []
         self.tokens_by_second: dict[int, float] = {}
         self.most = {"decode_requests": 0, "waiting": 0}
+        self.accepted_at: np.ndarray | None = None
 
     def add(self, columns: IterationColumns) -> None:
         """Takes a slice of iterations."""
@@ -145,8 +152,17 @@ class LoopStats:
         self._sum("time", seconds[~beside])
         for name in ("launches", "syncs", "tklqt_s", "output_tokens", "prefill_tokens"):
             self._sum(name, columns[name])
+        self._sum("decode_context", columns["context_tokens"])
+        self._sum("decode_steps", columns["decode_requests"])
+        self._sum("decoding", columns["decode_requests"] > 0)
         for name in ("decode_requests", "padded_requests", "waiting", "running", "kv_blocks"):
             self._sum(name + "_s", (columns[name] * seconds)[~beside])
+        for name in WIDE:
+            if name in columns:
+                self._sum(name, columns[name])
+        if "accepted_at" in columns:
+            at = columns["accepted_at"].sum(axis=0)
+            self.accepted_at = at if self.accepted_at is None else self.accepted_at + at
         for name in self.most:
             self.most[name] = max(self.most[name], int(columns[name].max()))
         self.kinds += np.bincount(columns["kind"], minlength=len(KINDS))

@@ -11,11 +11,12 @@ from .cache_stages import CacheStages
 from .forms import SplitKv
 from .measured import Layer, MeasuredLoops, attention_of, mixed_layer
 from .moe import fetch_of
-from .stages import Pass, Stages
+from .stages import Pass, Stage, Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from .cost import Chunk
     from .curve import Curve
     from .modes import Modes
     from .profile import Form
@@ -94,6 +95,23 @@ class ModelCost:
         if setup.selecting is None and setup.commit is None and not setup.extra:
             return self.stages.of(rows, rows)
         return self.stages.wide(self._cache(requests, rows), requests, rows, setup)
+
+    def heads(self, requests: int) -> list[Stage]:
+        """What a pass of so many requests runs behind its LM head."""
+        return self.stages.heads(requests, self.setup)
+
+    def prefill_seconds(self, chunks: Sequence[Chunk]) -> float:
+        """Seconds of a layer's prefill attention over *chunks*, in one launch."""
+        form, shape = self.prefill, self.shape
+        seconds = form.t0_s
+        for tokens, offset in chunks:
+            seconds += (
+                form.seconds(
+                    heads=shape.heads, head_dim=shape.head_dim, chunk=tokens, offset=offset
+                )
+                - form.t0_s
+            )
+        return seconds
 
     def layer(self, requests: int, rows: int) -> Layer:
         """What a layer of it does with the KV."""

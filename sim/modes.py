@@ -9,6 +9,7 @@ a profile has them, those that a whole decoder showed in that mode.
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .stream import Stream
@@ -188,14 +189,14 @@ class Modes:
         )
         busy = sum(stage.seconds - self.node for stage in stages) - ramp
         layers = work.body.layers
-        barriers = (len(stages) + layers) * self.barrier
-        orchestration = barriers - (sum(hidden) - ramp)
+        barriers = len(stages) + layers
+        orchestration = barriers * self.barrier - (sum(hidden) - ramp)
         orchestration += self.device_base + self.device_each * requests
         slope = float(layers)
         attention = layers * self.node
         busy_line = (busy - attention, slope)
         line = (busy - attention + orchestration, slope)
-        return Timing("resident", (line,), busy_line, 0, 0, None)
+        return Timing("resident", (line,), busy_line, 0, 0, None, barriers=barriers)
 
     def partition_seconds(self, queue: LaunchQueue, share: float) -> float:
         """A prefill chunk of the stages in *queue* on *share* of a resident loop's SMs."""
@@ -214,7 +215,7 @@ class Modes:
             (busy / left + (const - busy), busy_slope / left + (slope - busy_slope))
             for const, slope in timing.lines
         )
-        return Timing("resident", lines, timing.busy_line, 0, 0, None)
+        return replace(timing, lines=lines)
 
     def _schedule(self, requests: int) -> float:
         return self.schedule_base + self.schedule_each * requests
@@ -242,4 +243,4 @@ def _streamed(stream: Stream, work: Pass) -> Timing:
     meetings = body.layers * (len(before) + 1 + len(after)) + len(tail)
     meetings += body.selections * len(chosen)
     waits = meetings * stream.meeting(body.tokens) + stream.around_s
-    return Timing("resident", lines, (max(0.0, const - waits), slope), 0, 0, None)
+    return Timing("resident", lines, (max(0.0, const - waits), slope), 0, 0, None, 0.0, meetings)

@@ -49,6 +49,7 @@ class Replica:
         self.asleep = False
         self.stalled = False  # until swapped requests' blocks are out
         self.outside = False  # a loop on the device that has left for prefill
+        self.left = self.entered = 0  # how often such a loop has left and begun again
         self.ends: np.ndarray | None = None  # of the iterations under way, where they can be cut
         self.leap = 0
         self.idle = 0.0
@@ -225,7 +226,8 @@ class Replica:
             load.rows, *load[2:],
         )  # fmt: skip
         seconds = charge.seconds
-        if self.exits and not self.outside:
+        leaves = self.exits and not self.outside
+        if leaves:
             seconds += self.cost.modes.exit
             self.outside = True
         start = self.clock.now
@@ -233,6 +235,7 @@ class Replica:
         if end > self.stop_at:
             yield self.alarm.set(self.stop_at)
             return
+        self.left += leaves
         iteration = Iteration(
             start, decoding, load.context, len(chunks), sum(c.tokens for c in chunks.values()),
             len(batch.running), batch.departures, batch.pool.used, False,
@@ -251,7 +254,8 @@ class Replica:
         slow = self.slow
         count = min(decoding.horizon(batch.room), most)
         seconds = decoding.durations(self.plans, count, beside, slow)
-        if self.outside:
+        enters = self.outside
+        if enters:
             seconds[0] += self.cost.modes.relaunch
             self.outside = False
         ends = seconds.copy()
@@ -263,6 +267,7 @@ class Replica:
             if count == 0:
                 yield self.alarm.set(self.stop_at)
                 return
+        self.entered += enters
         sums = decoding.sums(count)
         context = decoding.load.context if sums is None else 0  # which is among the sums
         iteration = Iteration(

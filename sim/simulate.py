@@ -23,17 +23,21 @@ from .memory.host import Host
 from .memory.manager import Memory
 from .memory.transfer_log import TransferLog
 from .metrics import LoopStats, RequestStats
+from .moe_stats import MoeStats
 from .profile import Profile, load_profile
 from .replica import Replica
 from .request_log import RequestLog
 from .session_stats import SessionStats
 from .sparse.selection import Selection as Selecting
+from .sparse.summary import Sums
+from .sparse.summary import summary as sparse_summary
 from .speculation import build
 from .stepped import SteppedDecoding
-from .steps import Measures, OneToken
+from .steps import RECALL_UNIT, Measures, OneToken
 from .tiers import memory_options
 from .trace.chunk import Tally
 from .units import bytes_text
+from .wide_metrics import residency_summary, speculation_summary
 from .widening import hbm_bytes
 from .workload import chunks
 
@@ -74,7 +78,9 @@ class Simulation:
         self.loop_stats = LoopStats()
         add = _both(self.request_stats.add, self.session_stats.add)
         self.requests = RequestLog(_both(add, on_requests))
-        self.iterations = IterationLog(self.cost, _both(self.loop_stats.add, on_iterations))
+        self.moe_stats = MoeStats(self.cost.wide.setup)
+        count = _both(self.loop_stats.add, self.moe_stats.add)
+        self.iterations = IterationLog(self.cost, _both(count, on_iterations))
         stop_at = scenario.stop.at or inf
         admission = Admission(self.pool, scenario.loop.max_batch, scenario.model.shape.max_context)
         self.plans, self.measures = self.cost, self._measures()
@@ -216,6 +222,8 @@ class Simulation:
             "kv_blocks_freed": self.pool.freed,
             "kv_preemptions": self.batch.preemptions,
             **(self.memory.summary(self.duration) if self.memory else {}),
+            **self.moe_stats.summary(),
+            **self._wide_summary(),
             "trace_closed_loop": links is not None and links.waiting > 0,
             **self.session_stats.summary(links.sessions_cut() if links else ()),
             "trace_requests_not_sent": links.not_sent if links else 0,
@@ -229,6 +237,23 @@ class Simulation:
             "cost_extrapolated": self.cost.extrapolated(),
         }
         return summary
+
+    def _wide_summary(self) -> Summary:
+        """About drafts, selection and the loop, where there is anything of the first two."""
+        measures, sums = self.measures, self.loop_stats.sums
+        if measures is None:
+            return {}
+        found = residency_summary(self.loop_stats, self.replica)
+        if measures.levels:
+            found |= speculation_summary(self.loop_stats)
+        if self.scenario.sparse is not None:
+            names = ("decode_steps", "kv_blocks_total", "kv_blocks_selected", "decode_context",
+                     "attended_tokens", "pages_scored", "kv_blocks_fetched")  # fmt: skip
+            counts = [int(sums.get(name, 0)) for name in names]
+            read = Sums._make((*counts, sums.get("recall", 0.0) * RECALL_UNIT))
+            assert isinstance(measures.selection, Selecting)
+            found |= sparse_summary(read, measures.selection)
+        return found
 
 
 def speculator_of(scenario: Scenario, seconds: Seconds) -> Speculator | None:

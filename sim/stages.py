@@ -116,12 +116,16 @@ class Stages:
         if setup.commit is not None:
             seconds = cache.verify(self.shape.vocab, *setup.commit)
             tail = (*tail[:-1], Stage("verify", seconds))
-        tail += tuple(self._dense(name, batch, k, n) for name, k, n in setup.extra)
+        tail += tuple(self.heads(batch, setup))
         selecting = setup.selecting
         if selecting is None or not selecting.selections:
             return Pass(body, tail)
         chosen = (Stage("score", cache.score(0.0)), Stage("select", cache.select(0.0)))
         return Pass(replace(body, chosen=chosen, selections=selecting.selections), tail)
+
+    def heads(self, requests: int, setup: Setup) -> list[Stage]:
+        """The products of *setup* behind the LM head, a row a request."""
+        return [self._dense(name, requests, k, n) for name, k, n in setup.extra]
 
     def _body(self, tokens: int) -> Body:
         shape = self.shape

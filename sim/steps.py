@@ -84,22 +84,22 @@ class Selection(Protocol):
     drop: bool
     """Whether KV that is not selected is given back."""
 
-    def attended(self, context: Whole, rows: Whole) -> Whole:
+    def attended(self, context: Any, rows: Any) -> Any:
         """KV entries that a layer that selects reads."""
 
-    def pages(self, context: Whole, rows: Whole) -> Whole:
+    def pages(self, context: Any, rows: Any) -> Any:
         """Pages that are scored."""
 
-    def chosen(self, context: Whole, rows: Whole) -> Whole:
+    def chosen(self, context: Any, rows: Any) -> Any:
         """Blocks that a layer that selects reads."""
 
-    def resident(self, context: Whole, rows: Whole) -> Whole:
+    def resident(self, context: Any, rows: Any) -> Any:
         """Blocks of HBM that the request holds."""
 
-    def offloaded(self, context: Whole, rows: Whole) -> Whole:
+    def offloaded(self, context: Any, rows: Any) -> Any:
         """Blocks of DRAM that it holds beyond these."""
 
-    def fetched(self, context: Whole, rows: Whole, advance: Whole) -> Whole:
+    def fetched(self, context: Any, rows: Any, advance: Any) -> Any:
         """Blocks that have to come from DRAM, *advance* tokens after the selection before."""
 
     def recall(self, context: Any, rows: Any) -> Any:

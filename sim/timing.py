@@ -40,6 +40,8 @@ class Timing:
     """For the host path: how launches queue behind the GPU."""
     queued: float = 0.0
     """For the others: seconds from their one launch call to the GPU's start."""
+    barriers: int = 0
+    """Times that all SMs of a resident loop wait for each other."""
     _arrays: tuple[tuple[np.ndarray, ...], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from wide import H200, cost_of, scenario
 from sim.cost import Chunk
 from sim.models import PRESETS
 from sim.moe import Experts, Fetch, experts_of, fetch_of
+from sim.simulate import Simulation
 from sim.widening import hbm_bytes
 
 SHAPE = PRESETS["qwen3-30b-a3b"]
@@ -155,3 +156,18 @@ def test_offloaded_experts_leave_room() -> None:
 def test_bad_sections_are_refused(model, moe, what) -> None:
     with pytest.raises(ValidationError, match=what):
         scenario(model=model, moe=moe)
+
+
+# ---------------------------------------------------------------- a run
+def test_a_run_tells_what_it_read_and_fetched() -> None:
+    trace = {"source": "azure-conv-like", "requests": 5}
+    moe = {"routing": {"kind": "zipf"}, "offload": {"resident": 0.5}}
+    simulation = Simulation(scenario(trace=trace, model=SHAPE.name, moe=moe))
+    summary = simulation.run()
+    assert 8.0 <= summary["moe_distinct_experts_mean"] <= 128.0
+    assert 0.0 < summary["moe_hit_rate"] < 1.0
+    missed = summary["moe_expert_bytes_fetched"] / summary["moe_expert_bytes_read"]
+    assert missed == pytest.approx(1.0 - summary["moe_hit_rate"])
+    plain = Simulation(scenario(trace=trace, model=SHAPE.name)).run()
+    assert not any(key.startswith("moe_") for key in plain)
+    assert summary["duration"] > plain["duration"]
