@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from .request import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .kv import BlockPool
     from .memory.manager import Memory
     from .request import Request
@@ -26,6 +28,8 @@ class Admission:
         self.waiting: deque[Request] = deque()
         self.overhang = 0
         """Tokens that a decode step may hold beyond those of the complete output."""
+        self.lower: Callable[[int], bool] = lambda tokens: True
+        """Whether DRAM has room for what HBM does not keep of so many tokens, if it is to."""
         self.memory: Memory | None = None
         """Where KV is shared or moves, it says who gets room."""
 
@@ -35,7 +39,7 @@ class Admission:
         if total > self.max_context:
             return Reason.EXCEEDS_MODEL_CONTEXT
         most = request.final_context_tokens + self.overhang
-        if self.pool.blocks(most) > self.pool.capacity:
+        if self.pool.blocks(most) > self.pool.capacity or not self.lower(most):
             return Reason.EXCEEDS_KV_CAPACITY
         return None
 

@@ -89,7 +89,8 @@ class Batch:
         if memory is not None:
             return self._make_room(memory)
         preempted = False
-        while self.decoding.blocks_needed() > self.pool.free:
+        decoding, pool = self.decoding, self.pool
+        while decoding.blocks_needed() > pool.free or decoding.overfull:
             self._preempt(next(reversed(self.running)))
             preempted = True
         return preempted

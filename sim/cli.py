@@ -17,6 +17,7 @@ import typer
 
 from .cli_modes import modes
 from .cli_profile import app as profile_app
+from .cli_seeds import seeds
 from .cli_trace import app as trace_app
 from .errors import InputError
 
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(trace_app, name="trace", help="Look at, convert and generate traces.")
 app.command()(modes)
+app.command()(seeds)
 app.add_typer(profile_app, name="profile", help="What a GPU profile holds.")
 
 ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO.yaml", help="A scenario file.")]

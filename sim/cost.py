@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import cost_trust
 from .accounting import Accounts, account
 from .decode_cost import DecodeCost, layer_time
+from .forms import Prompts
 from .model_cost import ModelCost, layer_seconds
 from .modes import Modes
 from .moe import fetch_of
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from .profile import Profile
     from .scenario import Scenario
     from .stages import Pass
+    from .steps import Load
     from .timing import LaunchQueue
+
+NOBODY = Prompts(0, 0, 0)
 
 
 class Chunk(NamedTuple):
@@ -86,6 +90,8 @@ class Cost:
         self.memory_of_profile = scenario.hardware.hbm.capacity is None
         self.captured = loop.captures if loop.mode in ("graph", "control") else ()
         self.by_load: dict[tuple[int, int, int, bool, float], DecodeCost] = {}
+        blocks = scenario.block_decode
+        self.both_ways = blocks is not None and blocks.refresh is not None
         self.most_tokens = 0
         self.most_batch = 0
         self.most_context = 0
@@ -162,18 +168,19 @@ class Cost:
         attended: int | None = None,
         pages: int | None = None,
         fetched: int | None = None,
-        causal: bool = True,
+        refreshed: Prompts | None = None,
     ) -> Charge:
         """Decode of *batch* requests over *context* KV entries together with prefill *chunks*.
 
         *logits* of all tokens are sampled from. Runs as single launches in every mode: no graph
         is captured for it, and a resident loop has left before. The GPU takes *slow* times longer.
-        The rest as in `decode` and `DecodeCost.seconds`. Tokens of a chunk attend to those before
-        them or, not *causal*, to all.
+        The rest as in `decode` and `DecodeCost.seconds`. Of decoding requests, *refreshed* are
+        what is computed again.
         """
         tokens = batch if rows is None else rows
-        work = self._pass(tokens, chunks, logits)
-        queue = self.modes.queue(work, batch > 0, self._prefill(chunks, causal))
+        again = refreshed or NOBODY
+        work = self._pass(tokens + again.tokens, chunks, logits)
+        queue = self.modes.queue(work, batch > 0, self._prefill(chunks, again))
         x = layer_time(self.model.layer(batch, tokens), context, attended, pages) if batch else 0.0
         lines = queue.lines()
         if slow != 1.0:
@@ -181,7 +188,7 @@ class Cost:
             const += (slow - 1.0) * self._busy(queue)
             lines = ((const, slope * slow), *lines[1:])
         launched = max(const + slope * x for const, slope in lines)
-        seconds = launched + self.modes.host_overhead(batch + len(chunks))
+        seconds = launched + self.modes.host_overhead(batch + len(chunks) + again.requests)
         if self.wide.offloads:
             seconds += self._awaited(work, queue, x)
         extra = None
@@ -254,34 +261,32 @@ class Cost:
         self.most_tokens = max(self.most_tokens, tokens)
         return self.stages.of(tokens, logits)
 
-    def refresh(
-        self,
-        batch: int,
-        context: int,
-        prompts: Sequence[int],
-        slow: float = 1.0,
-        rows: int | None = None,
-    ) -> Charge:
+    def refresh(self, batch: int, load: Load, slow: float = 1.0) -> Charge:
         """A step of block-parallel decode in which some requests compute their cached KV again.
 
-        All *batch* requests refine their blocks, *rows* tokens in all, over *context* KV entries
-        (a step in which nobody refreshes is `decode`); *prompts* are the tokens that are computed
-        again, a number for each request that does.
+        All *batch* requests refine their blocks; what is computed again is in *load*. A step in
+        which nobody refreshes is `decode`.
         """
         # Model: tokens of a block attend to the cache and, in both directions, to each other: the
         # products of a verification without its mask. What is refreshed attends to all of itself.
-        tokens = batch if rows is None else rows
-        chunks = [Chunk(tokens, 0) for tokens in prompts]
-        return self.mixed(batch, context, chunks, tokens, slow, tokens, causal=False)
+        return self.mixed(batch, load.context, (), load.rows, slow, load.rows, *load[2:])
 
-    def _prefill(self, chunks: Sequence[Chunk], causal: bool = True) -> float:
-        """Seconds of one layer's prefill attention: all chunks in one launch."""
+    def _prefill(self, chunks: Sequence[Chunk], again: Prompts = NOBODY) -> float:
+        """Seconds of one layer's prefill attention: all chunks, and all *again*, in one launch."""
         for tokens, offset in chunks:
             self.most_context = max(self.most_context, tokens + offset)
             self.least_context = min(self.least_context, tokens + offset)
         seconds = self.model.prefill_seconds(chunks)
+        form, shape = self.model.prefill, self.shape
         # Model: attention without a causal mask takes twice the scores.
-        return seconds if causal else 2.0 * seconds - self.model.prefill.t0_s
+        if self.both_ways:
+            seconds += seconds - form.t0_s
+        if again.requests:
+            mean = again.tokens // again.requests
+            self.most_context = max(self.most_context, mean)
+            self.least_context = min(self.least_context, mean)
+            seconds += 2.0 * (form.together(shape.heads, shape.head_dim, again) - form.t0_s)
+        return seconds
 
     def account(self, charges: Sequence[Charge]) -> Accounts:
         """Busy and queueing seconds, launches and syncs of single iterations, in bulk."""

@@ -16,7 +16,8 @@ import numpy as np
 from .ahead import Ahead
 from .decoding import Change
 from .leap import MAX_LEAP
-from .steps import CONTEXT, HELD, KEPT, ROWS, Course, Load
+from .refreshing import TOKENS, Calendar
+from .steps import CONTEXT, HELD, KEPT, LOWER, ROWS, Course, Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from .cost import Cost
     from .request import Request
     from .steps import Counts, Measures
+
+LEAST = 8
+"""Iterations that are planned at once when plans keep being cut short."""
+ALIKE = 4
+"""So many like iterations are worth a plan of their own."""
 
 
 class Run(NamedTuple):
@@ -51,9 +57,14 @@ class CourseDecoding:
         self.fresh: list[Request] = []  # those of which nothing is planned
         self.ahead = Ahead(measures.height)
         self.ends: list[tuple[int, int, Request]] = []  # heap: last iteration, id, request
+        self.planned = 0  # iterations of the latest horizon
+        self.reach = LEAST  # most iterations that are planned at once
         self.kept = 0  # blocks of all between iterations
         self.cap: int | None = None
         self.changed = False
+        self.calendar: Calendar | None = None
+        if measures.refresh is not None:
+            self.calendar = Calendar(measures.refresh, self._context)
         self.times = array("d")  # of the ends of all iterations, where they are kept
 
     def __len__(self) -> int:
@@ -66,6 +77,8 @@ class CourseDecoding:
     def join(self, request: Request) -> None:
         if request.spec is None:
             request.spec = self.speculator.begin(request)
+        if self.calendar is not None:
+            self.calendar.join(request)
         self.runs[request] = None
         self.fresh.append(request)
         self.kept += self.blocks(request.context_tokens)
@@ -83,6 +96,8 @@ class CourseDecoding:
             # It may come back, so its old end must not be mistaken for the new one.
             self.ends = [entry for entry in self.ends if entry[2] is not request]
             heapify(self.ends)
+        if self.calendar is not None:
+            self.calendar.leave(request)
         self.kept -= self.blocks(request.context_tokens)
         self.changed = True
 
@@ -138,43 +153,75 @@ class CourseDecoding:
         context += sum(request.context_tokens for request in self.fresh)
         return context / len(self.runs)
 
+    def _context(self, request: Request, iteration: int) -> int:
+        """KV entries of *request* before the iteration of that number."""
+        run = self.runs[request]
+        assert run is not None
+        return request.context_tokens + int(run.course.commits[: iteration - run.first].sum())
+
     def sums(self, iterations: int) -> Counts:
+        return self._sums(iterations).copy()
+
+    def _sums(self, iterations: int) -> Counts:
+        """`sums`, valid until something is added."""
         self._plan()
-        return self.ahead.next(iterations).copy()
+        sums = self.ahead.next(iterations)
+        if self.calendar is not None:
+            # Rows of `ahead` that no request adds to, written anew whenever they are asked for.
+            sums[self.measures.refreshed :] = self.calendar.ahead(sums[ROWS])
+        return sums
 
     @property
     def rows(self) -> int:
         self._plan()
-        return int(self.ahead.next(1)[ROWS, 0])
+        rows = self.ahead.next(1)[ROWS]
+        if self.calendar is None:
+            return int(rows[0])
+        return int(rows[0] + self.calendar.ahead(rows)[TOKENS, 0])
 
     @property
     def load(self) -> Load:
-        self._plan()
-        return self.measures.load(self.ahead.next(1)).at(0)
+        return self.measures.load_of(self._sums(1)[:, 0].tolist())
 
     def blocks_needed(self) -> int:
         self._plan()
         return int(self.ahead.next(1)[HELD, 0]) - self.kept if self.runs else 0
+
+    @property
+    def overfull(self) -> bool:
+        self._plan()
+        lower = self.ahead.next(1)[LOWER, 0]
+        return bool(lower) and int(lower) > self.measures.lower_capacity
 
     def blocks(self, context: int) -> int:
         return int(self.measures.blocks(context))
 
     def horizon(self, free_blocks: int) -> int:
         self._plan()
-        iterations = min(self.ends[0][0] - self.iteration, MAX_LEAP)
-        over = self.ahead.next(iterations)[HELD] > free_blocks + self.kept
+        iterations = min(self.ends[0][0] - self.iteration, self.reach)
+        sums = self.ahead.next(iterations)
+        over = sums[HELD] > free_blocks + self.kept
+        if self.measures.lower_capacity:
+            over |= sums[LOWER] > self.measures.lower_capacity
         first = int(over.argmax())
-        return first if over[first] else iterations
+        if over[first]:
+            iterations = first
+        # What costs alike is worked out together; what does not can as well wait.
+        other = sums[ROWS, :iterations] != sums[ROWS, 0]
+        change = int(other.argmax()) if iterations else 0
+        self.planned = change if change >= ALIKE else iterations
+        return self.planned
 
     def durations(self, cost: Cost, iterations: int, beside: bool, slow: float) -> np.ndarray:
         self._plan()
-        load = self.measures.load(self.ahead.next(iterations))
+        load = self.measures.load(self._sums(iterations))
         return durations(cost, len(self.runs), load, beside, slow)
 
     # ---------------------------------------------------------------- iterations
     def advance(self, ends: np.ndarray) -> tuple[Change, list[Request]]:
         self._plan()
         iterations = len(ends)
+        self._adapt(iterations)
         sums = self.ahead.next(iterations)
         held, kept = sums[HELD], sums[KEPT]
         taken = held.copy()
@@ -184,6 +231,8 @@ class CourseDecoding:
         self.kept = int(kept[-1])
         self.ahead.advance(iterations)
         self.iteration += iterations
+        if self.calendar is not None:
+            self.calendar.advance(iterations)
         if self.keeps_times:
             self.times.frombytes(ends.tobytes())
         finished: list[Request] = []
@@ -192,22 +241,35 @@ class CourseDecoding:
             run = self.runs.pop(request)
             assert run is not None
             self._count(request, run, len(run.course.rows))
+            if self.calendar is not None:
+                self.calendar.leave(request)
             self.kept -= self.blocks(request.context_tokens)
             self.changed = True
             finished.append(request)
         return change, finished
 
+    def _adapt(self, iterations: int) -> None:
+        """So many have been run of those planned: plans that are cut short cost time."""
+        if iterations < self.planned:
+            self.reach = max(LEAST, 2 * iterations)
+        elif iterations == self.reach:
+            self.reach = min(MAX_LEAP, 2 * self.reach)
+
 
 def durations(cost: Cost, batch: int, load: Load, beside: bool, slow: float) -> np.ndarray:
     """Seconds of iterations of *batch* requests with *load*, an array each."""
     keys = load.rows * (int(load.depth.max(initial=0)) + 1) + load.depth
-    if (keys == keys[0]).all():
-        return _alike(cost, batch, load, beside, slow)
     seconds = np.empty(len(keys))
+    if load.refreshed is not None:
+        keys[load.refreshed.requests > 0] = -1
+        for number in (keys < 0).nonzero()[0].tolist():
+            seconds[number] = cost.refresh(batch, load.at(number), slow).seconds
+    if (keys == keys[0]).all() and keys[0] >= 0:
+        return _alike(cost, batch, load, beside, slow)
     values, which = np.unique(keys, return_inverse=True)
-    for number in range(len(values)):
+    for number in (values >= 0).nonzero()[0]:
         at = (which == number).nonzero()[0]
-        part = Load(*(None if values is None else values[at] for values in load))
+        part = Load(*(None if values is None else values[at] for values in load[:6]))
         seconds[at] = _alike(cost, batch, part, beside, slow)
     return seconds
 
@@ -216,5 +278,5 @@ def _alike(cost: Cost, batch: int, load: Load, beside: bool, slow: float) -> np.
     """The same where rows and depths are alike."""
     rows, depth = int(load.rows[0]), int(load.depth[0])
     decode = cost.decode(batch, rows, depth, beside_prefill=beside, slow=slow)
-    read = [None if values is None else values.astype(np.float64) for values in load[3:]]
+    read = [None if values is None else values.astype(np.float64) for values in load[3:6]]
     return decode.seconds_into(load.context.astype(np.float64), *read)

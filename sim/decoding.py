@@ -30,6 +30,10 @@ class Decoding(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def overfull(self) -> bool:
+        """Whether DRAM has no room for what the next iteration does not keep in HBM."""
+
     def join(self, request: Request) -> None:
         """Adds *request*, whose prefill has just committed a token."""
 
@@ -88,6 +92,7 @@ class PlainDecoding:
     """Counters in the requests themselves, updated one token at a time."""
 
     max_leap = 1
+    overfull = False
     keeps_times = False
 
     def __init__(self, block_tokens: int) -> None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .dtypes import BITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FloatArray = NDArray[np.float64]
 Reals = float | FloatArray
@@ -132,6 +136,20 @@ class SplitKv:
         return time
 
 
+class Prompts(NamedTuple):
+    """Whole prompts in one launch: how many, their tokens, and the sum of squares of these."""
+
+    requests: int
+    tokens: int
+    squares: int
+
+    @classmethod
+    def of(cls, lengths: Iterable[int]) -> Prompts:
+        """Those of so many tokens each."""
+        known = list(lengths)
+        return cls(len(known), sum(known), sum(tokens * tokens for tokens in known))
+
+
 @dataclass(frozen=True, slots=True)
 class RampedFlops:
     """t = t0 + flops * (1 + half_tokens/context) / F, causal prefill attention of one chunk."""
@@ -145,6 +163,18 @@ class RampedFlops:
         flops = attention_flops(heads, head_dim, chunk, offset)
         ramp = 1.0 + self.half_tokens / (chunk + offset)
         return self.t0_s + flops * ramp / self.flops_per_s
+
+    def together(self, heads: float, head_dim: float, prompts: Prompts) -> float:
+        """Duration for whole *prompts*, nothing of which is cached."""
+        scores = ramped_scores(prompts, self.half_tokens)
+        return self.t0_s + 4.0 * heads * head_dim * scores / self.flops_per_s
+
+
+def ramped_scores(prompts: Prompts, half_tokens: float) -> float:
+    """Products of a query and a key in causal attention, (n^2 + n) / 2 for n tokens, of each prompt
+    times 1 + half_tokens/n."""
+    requests, tokens, squares = prompts
+    return (squares + tokens + half_tokens * (tokens + requests)) / 2.0
 
 
 def attention_flops(heads: float, head_dim: float, chunk: float, offset: float) -> float:
@@ -172,6 +202,11 @@ class RampedScores:
         ramp = 1.0 + self.half_tokens / (chunk + offset)
         return self.t0_s + scores * each * ramp
 
+    def together(self, heads: float, head_dim: float, prompts: Prompts) -> float:
+        """Duration for whole *prompts*, nothing of which is cached."""
+        each = 4.0 * head_dim / self.flops_per_s + self.score_s
+        return self.t0_s + heads * ramped_scores(prompts, self.half_tokens) * each
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkedPrefill:
@@ -192,6 +227,10 @@ class ChunkedPrefill:
         """Duration for *chunk* >= 1 new tokens behind *offset* tokens that are already cached."""
         form = self.cached if offset > 0.0 else self.fresh
         return form.seconds(heads, head_dim, chunk, offset)
+
+    def together(self, heads: float, head_dim: float, prompts: Prompts) -> float:
+        """Duration for whole *prompts*, nothing of which is cached."""
+        return self.fresh.together(heads, head_dim, prompts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,20 +252,27 @@ class IterationLog:
         padded = load.rows.astype(np.int32)
         _, factors = np.unique(slows, return_inverse=True)
         decode = columns["prefill_tokens"] == 0
+        singles = [(row, charge) for row, charge in zip(firsts, charges, strict=True) if charge]
+        if load.refreshed is not None:
+            launched = (decode & (load.refreshed.requests > 0)).nonzero()[0].tolist()
+            decode[launched] = False
+            singles += [
+                (row, self.cost.refresh(int(batches[row]), load.at(row), float(slows[row])))
+                for row in launched
+            ]
         for rows in _alike(decode, batches, load.rows, load.depth, beside, factors):
             one = int(rows[0])
             cost = self.cost.decode(
                 int(batches[one]), int(load.rows[one]), int(load.depth[one]),
                 beside_prefill=bool(beside[one]), slow=float(slows[one]),
             )  # fmt: skip
-            read = [None if c is None else c[rows].astype(np.float64) for c in load[3:]]
+            read = [None if c is None else c[rows].astype(np.float64) for c in load[3:6]]
             contexts = load.context[rows].astype(np.float64)
             busy[rows], tklqt[rows] = cost.account(contexts, *read)
             launches[rows], syncs[rows] = cost.launches, cost.syncs
             barriers[rows] = cost.barriers
             path[rows] = PATHS.index(cost.timing.path)
             padded[rows] = cost.padded
-        singles = [(row, charge) for row, charge in zip(firsts, charges, strict=True) if charge]
         if singles:
             rows = np.array([row for row, _ in singles])
             path[rows] = [PATHS.index(charge.path) for _, charge in singles]

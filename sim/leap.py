@@ -28,6 +28,7 @@ class LeapDecoding:
     """Counters relative to `iteration`, the number of decode iterations run so far."""
 
     max_leap = MAX_LEAP
+    overfull = False
     keeps_times = False
 
     def __init__(self, block_tokens: int) -> None:

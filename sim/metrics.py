@@ -163,6 +163,8 @@ class LoopStats:
         if "accepted_at" in columns:
             at = columns["accepted_at"].sum(axis=0)
             self.accepted_at = at if self.accepted_at is None else self.accepted_at + at
+        if "kv_blocks_lower" in columns:
+            self.most.setdefault("kv_blocks_lower", 0)
         for name in self.most:
             self.most[name] = max(self.most[name], int(columns[name].max()))
         self.kinds += np.bincount(columns["kind"], minlength=len(KINDS))

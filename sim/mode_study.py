@@ -143,7 +143,9 @@ def cells(
                 load = loads.of(batch, context)
                 for name, cost in costs.items():
                     decode = cost.decode(batch, load.rows, load.depth)
-                    seconds[name] = decode.seconds(load.context, *load[3:])
+                    seconds[name] = decode.seconds(
+                        load.context, load.attended, load.pages, load.fetched
+                    )
                 best = Cell(batch, context, seconds).best
                 measured = _measured(costs[best], batch, context, load)
             found.append(Cell(batch, context, seconds, measured))

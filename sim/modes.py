@@ -16,7 +16,7 @@ from .stream import Stream
 from .timing import LaunchQueue, Segment, Timing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from .profile import Profile
     from .stages import Body, Pass, Stage
@@ -181,22 +181,27 @@ class Modes:
         if self.stream is not None:
             return _streamed(self.stream, work)
         stages = work.stages()
-        hidden = [self._hidden(stage) for stage in stages]
-        # A prefetch hides a stage's ramp first, then the barrier before it.
-        ramp = sum(
-            min(credit, stage.fixed - self.node)
-            for credit, stage in zip(hidden, stages, strict=True)
-        )
+        ramp, ahead = self.prefetched(stages)
         busy = sum(stage.seconds - self.node for stage in stages) - ramp
         layers = work.body.layers
         barriers = len(stages) + layers
-        orchestration = barriers * self.barrier - (sum(hidden) - ramp)
+        orchestration = barriers * self.barrier - ahead
         orchestration += self.device_base + self.device_each * requests
         slope = float(layers)
         attention = layers * self.node
         busy_line = (busy - attention, slope)
         line = (busy - attention + orchestration, slope)
         return Timing("resident", (line,), busy_line, 0, 0, None, barriers=barriers)
+
+    def prefetched(self, stages: Sequence[Stage]) -> tuple[float, float]:
+        """Seconds of the *stages*' ramps and of their barriers that prefetch of weights hides."""
+        hidden = [self._hidden(stage) for stage in stages]
+        # A prefetch hides a stage's ramp first, then the barrier before it.
+        ramp = sum(
+            min(credit, stage.fixed - self.node)
+            for credit, stage in zip(hidden, stages, strict=True)
+        )
+        return ramp, sum(hidden) - ramp
 
     def partition_seconds(self, queue: LaunchQueue, share: float) -> float:
         """A prefill chunk of the stages in *queue* on *share* of a resident loop's SMs."""

@@ -76,6 +76,7 @@ _KNOWN = (
     "loading", "hbm_cached_blocks", "dram_bytes", "ssd_bytes", "remote_bytes", "decode_rows",
     "drafts", "draft_tokens", "accepted_tokens", "kv_draft_blocks", "attended_tokens",
     "pages_scored", "kv_blocks_selected", "kv_blocks_total", "kv_blocks_fetched", "kv_blocks_lower",
+    "refreshing_requests", "refreshed_tokens",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import tier_panels
+from . import curve_panels, tier_panels
 from .errors import InputError
 from .panels import Run, against_load, by_batch, cdf, stacked, timeline
 from .result import read_json, read_summary
@@ -54,7 +54,9 @@ def draw_study(folder: Path, out: Path) -> list[Path]:
         figures += [("load", load), ("overview", overview)]
     if all(tier_panels.keeps(run) for run in runs):
         figures.append(("reuse", reuse))
-    return _draw_all(runs, _like_load(runs), out, tuple(figures))
+    if curve_panels.swept(runs) is not None:
+        figures.append(("curve", curve))
+    return _draw_all(runs, _alike(runs), out, tuple(figures))
 
 
 def _points(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -72,8 +74,11 @@ def _points(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _like_load(runs: list[Run]) -> list[Run]:
-    """One run a series, all at the same rate scale: the middle one of the study."""
+def _alike(runs: list[Run]) -> list[Run]:
+    """One run a series: all at the middle of the axis of numbers, or of the rate scales."""
+    how = curve_panels.swept(runs)
+    if how is not None:
+        return curve_panels.middle(runs, how)
     scales = sorted({run.axes.get("trace.rate_scale", 1.0) for run in runs})
     middle = scales[len(scales) // 2]
     return [run for run in runs if run.axes.get("trace.rate_scale", 1.0) == middle]
@@ -95,8 +100,7 @@ def _draw_all(
     files = []
     with mpl.rc_context(STYLE):
         for name, draw in figures:
-            tall = name in ("overview", "tiers")
-            figure = Figure(figsize=(9.6, 7.4) if tall else (9.6, _height(name, alike)))
+            figure = Figure(figsize=(9.6, _height(name, alike)))
             draw(figure, runs, alike)
             for kind in ("svg", "png"):
                 path = out / f"{name}.{kind}"
@@ -108,7 +112,11 @@ def _draw_all(
 
 
 def _height(name: str, alike: list[Run]) -> float:
-    """Inches of a figure with one row of panels; more where each run has a bar of its own."""
+    """Inches of a figure; more where it has two rows, or each run a bar of its own."""
+    if name in ("overview", "tiers"):
+        return 7.4
+    if name == "curve":
+        return 6.6
     return max(3.6, 1.6 + 0.26 * len(alike)) if name in ("gpu", "reuse") else 3.6
 
 
@@ -176,6 +184,33 @@ def load(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     against_load(right, runs, "mean_tpot_ms", "TPOT mean (ms a token)")
     left.legend(loc="upper left")
     figure.suptitle(_title("Latency against throughput", runs))
+
+
+def curve(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
+    """Time a token and throughput over the axis of numbers, a line a value of another axis."""
+    how = curve_panels.swept(runs)
+    assert how is not None, "a study without an axis of numbers has no such figure"
+    values = how.panel_values(runs)
+    good = how.along == "trace.rate_scale" and runs[0].summary["request_goodput"] is not None
+    below = ("request_goodput", "requests/s that keep the limits")
+    rows = (
+        ("median_tpot_ms", "TPOT median (ms a token)"),
+        below if good else ("output_throughput", "output tokens/s"),
+    )
+    grid = figure.subplots(2, len(values), squeeze=False, sharex=True, sharey="row")
+    for row, (key, label) in zip(grid, rows, strict=True):
+        for axes, value in zip(row, values, strict=True):
+            curve_panels.lines(axes, how.of_panel(runs, value), how, key, label)
+            axes.label_outer()
+        row[0].set_ylim(bottom=0)
+    for axes, value in zip(grid[0], values, strict=True):
+        if how.panels is not None:
+            axes.set_title(Run.named({how.panels: value}), fontsize=9)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    if labels:
+        named = ", ".join(key.removeprefix("speculation.") for key in how.lines)
+        figure.legend(handles, labels, loc="outside lower center", ncols=6, title=named)
+    figure.suptitle(_title("Over " + how.along, runs))
 
 
 def overview(figure: Figure, runs: list[Run], alike: list[Run]) -> None:

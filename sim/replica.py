@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .memory.manager import Memory
     from .prefill import Chunks
     from .scenario import Loop
+    from .steps import Counts
 
 NOTHING = Load(0, 0)
 
@@ -42,6 +43,8 @@ class Replica:
         self.cost = cost
         self.plans = cost
         """Where plans, which may be cut short, ask: what they ask leaves no mark on the run."""
+        self.refreshed: int | None = None
+        """Where counts of decode iterations say how many requests compute cached KV again."""
         self.batch = batch
         self.stop_at = stop_at
         self.exits = loop.leaves
@@ -246,6 +249,20 @@ class Replica:
         batch.iterations.add_one(iteration, end, seconds, blocks)
         batch.advance_prefill(chunks, end)
 
+    def away(self, sums: Counts | None, iterations: int) -> np.ndarray | None:
+        """Whether a loop on the device has left: now, and in each of so many iterations.
+
+        It leaves for those in which cached KV is computed again; None if it is there all the time.
+        """
+        refreshes = self.exits and self.refreshed is not None
+        if not (self.outside or refreshes):
+            return None
+        away = np.zeros(iterations + 1, np.bool_)
+        away[0] = self.outside
+        if refreshes and sums is not None:
+            away[1:] = sums[self.refreshed, :iterations] > 0
+        return away
+
     def decode_iterations(self, most: int) -> Generator[Event, None, None]:
         """One decode iteration or, while nothing but lengths changes, up to *most* at once."""
         batch, decoding, now = self.batch, self.batch.decoding, self.clock.now
@@ -254,10 +271,11 @@ class Replica:
         slow = self.slow
         count = min(decoding.horizon(batch.room), most)
         seconds = decoding.durations(self.plans, count, beside, slow)
-        enters = self.outside
-        if enters:
-            seconds[0] += self.cost.modes.relaunch
-            self.outside = False
+        sums = decoding.sums(count)
+        away = self.away(sums, count)
+        if away is not None:
+            seconds[away[:-1] & ~away[1:]] += self.cost.modes.relaunch
+            seconds[~away[:-1] & away[1:]] += self.cost.modes.exit
         ends = seconds.copy()
         ends[0] += now
         np.add.accumulate(ends, out=ends)
@@ -267,8 +285,6 @@ class Replica:
             if count == 0:
                 yield self.alarm.set(self.stop_at)
                 return
-        self.entered += enters
-        sums = decoding.sums(count)
         context = decoding.load.context if sums is None else 0  # which is among the sums
         iteration = Iteration(
             now, size, context, 0, 0, len(batch.running), batch.departures, batch.pool.used, beside,
@@ -277,5 +293,9 @@ class Replica:
         self.ends, self.leap = ends, count
         yield self.alarm.set(float(ends[count - 1]))
         self.ends, count = None, self.leap
+        if away is not None:
+            self.outside = bool(away[count])
+            self.entered += int(np.count_nonzero(away[:count] & ~away[1 : count + 1]))
+            self.left += int(np.count_nonzero(~away[:count] & away[1 : count + 1]))
         blocks = batch.commit(ends[:count])
         batch.iterations.add(iteration, ends[:count], seconds[:count], blocks)

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from . import sparsity, speculative_checks, tiers
+from . import block_decode, sparsity, speculative_checks, tiers
+from .block_decode import BlockDecode  # noqa: TC001 (pydantic evaluates the annotation)
 from .dtypes import BITS
 from .errors import shown
 from .identity import file_identity
@@ -206,6 +207,7 @@ class Scenario(Node):
     kv: Kv = Kv()
     sparse: Sparse | None = None
     speculation: Speculation | None = None
+    block_decode: BlockDecode | None = None
     moe: Moe | None = None
     admission: Admission = Admission()
     slo: Slo = Slo()
@@ -218,6 +220,7 @@ class Scenario(Node):
     def _selects(self) -> Scenario:
         refuse(sparsity.faults(self.sparse, self.hardware, self.kv, self.model.shape))
         refuse(moe_faults(self.moe, self.model.shape))
+        refuse(block_decode.faults(self))
         return self
 
     def resolved(self) -> dict[str, Any]:
@@ -238,6 +241,10 @@ class Scenario(Node):
             del data["moe"]
         else:
             data["moe"] = self.moe.resolved(data["moe"])
+        if self.block_decode is None:
+            del data["block_decode"]
+        else:
+            data["block_decode"] = self.block_decode.resolved(data["block_decode"])
         if self.speculation is None:
             del data["speculation"]
         else:
@@ -287,4 +294,5 @@ class Scenario(Node):
         offloads = self.sparse is not None and self.sparse.offload is not None
         lines += tiers.warnings(self.hardware, self.kv, offloads)
         lines += speculative_checks.warnings(self.speculation)
+        lines += block_decode.warnings(self.block_decode, self.loop)
         return [*lines, *sparsity.warnings(self.sparse)]

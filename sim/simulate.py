@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .admission import Admission
 from .arrival import Arrivals
 from .batch import Batch
+from .block_stats import BlockStats
 from .clock import Clock
 from .cost import Cost
 from .courses import CourseDecoding
@@ -25,6 +26,8 @@ from .memory.transfer_log import TransferLog
 from .metrics import LoopStats, RequestStats
 from .moe_stats import MoeStats
 from .profile import Profile, load_profile
+from .refining import Refiner
+from .refreshing import Rule, rule_of
 from .replica import Replica
 from .request_log import RequestLog
 from .session_stats import SessionStats
@@ -79,16 +82,22 @@ class Simulation:
         add = _both(self.request_stats.add, self.session_stats.add)
         self.requests = RequestLog(_both(add, on_requests))
         self.moe_stats = MoeStats(self.cost.wide.setup)
+        self.block_stats = BlockStats(scenario.block_decode)
         count = _both(self.loop_stats.add, self.moe_stats.add)
+        count = _both(count, self.block_stats.add)
         self.iterations = IterationLog(self.cost, _both(count, on_iterations))
         stop_at = scenario.stop.at or inf
         admission = Admission(self.pool, scenario.loop.max_batch, scenario.model.shape.max_context)
         self.plans, self.measures = self.cost, self._measures()
         decoding = self._decoding(engine == "leap")
-        admission.overhang = self.measures.speculator.overhang if self.measures else 0
+        if self.measures is not None:
+            admission.overhang = self.measures.speculator.overhang
+            admission.lower = self.measures.lower_fits
         self.batch = Batch(admission, decoding, self.requests, self.iterations)
         self.replica = Replica(self.clock, scenario.loop, self.cost, self.batch, stop_at)
         self.replica.plans = self.plans
+        if self.measures is not None and self.measures.refresh is not None:
+            self.replica.refreshed = self.measures.refreshed
         self.options = memory_options(scenario.hardware, scenario.kv)
         self.transfers = TransferLog(on_transfers or (lambda columns: None))
         self.memory: Memory | None = None
@@ -114,8 +123,16 @@ class Simulation:
         if speculator is None and selection is None:
             return None
         self.plans = Cost(self.scenario, self.profile)
-        measures = Measures(self.scenario.kv.block_tokens, speculator or OneToken(), selection)
-        if measures.partial and memory_options(self.scenario.hardware, self.scenario.kv).swaps:
+        measures = Measures(
+            self.scenario.kv.block_tokens, speculator or OneToken(), selection,
+            refresh_of(self.scenario),
+        )  # fmt: skip
+        options = memory_options(self.scenario.hardware, self.scenario.kv)
+        if selection is not None and selection.offload:
+            bits = options.bits["dram"]
+            block = self.scenario.model.shape.kv_bytes_per_token(bits) * measures.block_tokens
+            measures.lower_capacity = int(options.dram_bytes // block)
+        if measures.partial and options.swaps:
             raise InputError(f"kv.preemption: {_WHOLE}; choose kv.preemption: recompute")
         return measures
 
@@ -223,6 +240,7 @@ class Simulation:
             "kv_preemptions": self.batch.preemptions,
             **(self.memory.summary(self.duration) if self.memory else {}),
             **self.moe_stats.summary(),
+            **self.block_stats.summary(),
             **self._wide_summary(),
             "trace_closed_loop": links is not None and links.waiting > 0,
             **self.session_stats.summary(links.sessions_cut() if links else ()),
@@ -244,6 +262,9 @@ class Simulation:
         if measures is None:
             return {}
         found = residency_summary(self.loop_stats, self.replica)
+        if measures.lower_capacity:
+            found["kv_lower_blocks_capacity"] = measures.lower_capacity
+            found["kv_lower_blocks_peak"] = self.loop_stats.most.get("kv_blocks_lower", 0)
         if measures.levels:
             found |= speculation_summary(self.loop_stats)
         if self.scenario.sparse is not None:
@@ -258,9 +279,18 @@ class Simulation:
 
 def speculator_of(scenario: Scenario, seconds: Seconds) -> Speculator | None:
     """Who says how many tokens a step takes; *seconds* of an iteration are what some ask for."""
+    if scenario.block_decode is not None:
+        return Refiner(scenario.block_decode, scenario.seed)
     if scenario.speculation is None:
         return None
     return build.speculator(scenario.speculation, scenario.seed, seconds)
+
+
+def refresh_of(scenario: Scenario) -> Rule | None:
+    """Who computes cached KV again, and when."""
+    if scenario.block_decode is None or scenario.block_decode.refresh is None:
+        return None
+    return rule_of(scenario.block_decode.refresh, scenario.loop.token_budget)
 
 
 def selection_of(scenario: Scenario) -> Selection | None:

@@ -67,6 +67,11 @@ def _pass(
     _orchestrate(mode, modes, batch, found)
     if mode == "resident":
         found["gap"] = 0.0
+        if not streamed:
+            stages = work.stages()
+            ramp, ahead = modes.prefetched(stages)
+            found["gemm"] -= ramp
+            found["barrier"] += (len(stages) + layers) * modes.barrier - ahead
     for name in found:
         found[name] *= factor
     for name, seconds in _reads(layer, load).items():
@@ -81,12 +86,10 @@ def _pass(
     elif rest >= 0.0:
         found["barrier"] += rest
     else:
-        # Weights that are read ahead hide what a product needs to get going or, where they come
-        # as one stream, a part of attention.
-        hides = "attention" if streamed else "gemm"
-        hidden = min(-rest, found[hides])
-        found[hides] -= hidden
-        found["gemm" if streamed else "attention"] -= -rest - hidden
+        # The stream of weights goes on during attention and hides a part of it.
+        hidden = min(-rest, found["attention"])
+        found["attention"] -= hidden
+        found["gemm"] -= -rest - hidden
     return seconds
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .decoding import Change
-from .steps import HELD, KEPT, Load, Step
+from .refreshing import Ages
+from .steps import HELD, KEPT, LOWER, ROWS, Load, Step
 
 if TYPE_CHECKING:
     from array import array
@@ -43,6 +44,7 @@ class SteppedDecoding:
         self.requests: list[Request] = []
         self.planned: dict[Request, tuple[Any, Step]] = {}
         self.cap: int | None = None
+        self.ages = None if measures.refresh is None else Ages(measures.refresh)
         self.changed = False  # the set of requests, since the cap was decided
 
     def __len__(self) -> int:
@@ -54,12 +56,16 @@ class SteppedDecoding:
     def join(self, request: Request) -> None:
         if request.spec is None:
             request.spec = self.speculator.begin(request)
+        if self.ages is not None:
+            self.ages.join(request)
         self.requests.append(request)
         self.changed = True
 
     def leave(self, request: Request) -> None:
         self.requests.remove(request)
         self.planned.pop(request, None)
+        if self.ages is not None:
+            self.ages.leave(request)
         self.changed = True
 
     def _plan(self) -> list[tuple[Request, Step]]:
@@ -86,15 +92,18 @@ class SteppedDecoding:
         for request, step in self._plan():
             counts = self.measures.step(request.context_tokens, step)
             sums = [total + count for total, count in zip(sums, counts, strict=True)]
+        if self.ages is not None:
+            sums[self.measures.refreshed :] = self.ages.counts(sums[ROWS])
         return np.array(sums, np.int64).reshape(-1, 1)
 
     @property
     def rows(self) -> int:
-        return sum(step.rows for _, step in self._plan())
+        again = self.load.refreshed
+        return sum(step.rows for _, step in self._plan()) + (again.tokens if again else 0)
 
     @property
     def load(self) -> Load:
-        return self.measures.load(self.sums(1)).at(0)
+        return self.measures.load_of(self.sums(1)[:, 0].tolist())
 
     def blocks_needed(self) -> int:
         if not self.requests:
@@ -102,15 +111,21 @@ class SteppedDecoding:
         held = int(self.sums(1)[HELD, 0])
         return held - sum(self.blocks(request.context_tokens) for request in self.requests)
 
+    @property
+    def overfull(self) -> bool:
+        return int(self.sums(1)[LOWER, 0]) > self.measures.lower_capacity
+
     def blocks(self, context: int) -> int:
         return int(self.measures.blocks(context))
 
     def horizon(self, free_blocks: int) -> int:
-        return 1 if self.blocks_needed() <= free_blocks else 0
+        return 1 if self.blocks_needed() <= free_blocks and not self.overfull else 0
 
     def durations(self, cost: Cost, iterations: int, beside: bool, slow: float) -> np.ndarray:
         assert iterations == 1
-        rows, context, depth, *read = self.load
+        rows, context, depth, *read, again = self.load
+        if again is not None and again.requests:
+            return np.array([cost.refresh(len(self), self.load, slow).seconds])
         decode = cost.decode(len(self), rows, depth, beside_prefill=beside, slow=slow)
         return np.array([decode.seconds(context, *read)])
 
@@ -118,6 +133,8 @@ class SteppedDecoding:
         assert len(ends) == 1
         sums, taken = self.sums(1), self.blocks_needed()
         returned = int(sums[HELD, 0] - sums[KEPT, 0])
+        if self.ages is not None:
+            self.ages.advance(int(sums[ROWS, 0]))
         finished = []
         for request, step in self._plan():
             request.spec, _ = self.planned.pop(request)

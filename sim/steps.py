@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from .forms import Prompts
+from .refreshing import HEIGHT
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from .refreshing import Rule
     from .request import Request
 
     Counts = NDArray[np.int64]
@@ -157,10 +163,8 @@ class Load(NamedTuple):
     """Pages that are scored; None: nothing is selected."""
     fetched: Any = None
     """Blocks that come from DRAM."""
-
-    def at(self, iteration: int) -> Load:
-        """The numbers of one of several iterations."""
-        return Load(*(None if one is None else int(one[iteration]) for one in self))
+    refreshed: Prompts | None = None
+    """What is computed again of KV that is cached; None: nothing ever is."""
 
 
 ROWS, COMMITS, CONTEXT, HELD, KEPT, LOWER = range(6)
@@ -178,23 +182,34 @@ class Measures:
     and after it; blocks in DRAM. With *selection* KV entries read, pages scored, blocks fetched,
     read and there, and recall. If anything is drafted, how many drafts, drafts accepted, blocks
     in HBM for drafts alone; then for every level up to `max_depth` whether it was drafted, and
-    whether a draft of it was accepted.
+    whether a draft of it was accepted. Last, with *refresh*, what the batch computes again, which
+    is no request's own.
     """
 
     def __init__(
-        self, block_tokens: int, speculator: Speculator, selection: Selection | None = None
+        self,
+        block_tokens: int,
+        speculator: Speculator,
+        selection: Selection | None = None,
+        refresh: Rule | None = None,
     ) -> None:
         self.block_tokens = block_tokens
         self.speculator = speculator
         self.selection = selection
         self.partial = selection is not None and (selection.offload or selection.drop)
         """Whether HBM holds less than all KV of a decoding request."""
+        self.lower_capacity = 0
+        """Blocks that DRAM has for what is not in HBM."""
         self.levels = speculator.max_depth
         self.drafts = _FIXED + (_READS if selection is not None else 0)
         self.drafted = self.drafts + (3 if self.levels else 0)
         self.accepted = self.drafted + self.levels
-        self.height = self.accepted + self.levels
+        self.refresh = refresh
+        self.refreshed = self.accepted + self.levels
+        self.height = self.refreshed + (0 if refresh is None else HEIGHT)
         self._levels = np.arange(self.levels)[:, None]
+        self._plain: Counts | None = None
+        """The table of steps of one token, a column a context."""
 
     def of(
         self, context: Whole, rows: Whole, commits: Whole, proposed: Whole, accepted: Whole
@@ -220,10 +235,26 @@ class Measures:
         depth = self.speculator.depth(step.proposed)
         for reached in (depth, step.accepted):
             counts += [reached > level for level in range(self.levels)]
-        return counts
+        return counts + [0] * (self.height - self.refreshed)
+
+    def lower_fits(self, context: int) -> bool:
+        """Whether DRAM has room for what HBM does not keep of so many KV entries."""
+        return int(self.lower(context)) <= self.lower_capacity
 
     def table(self, context: int, course: Course) -> Counts:
         """The counts of a *course* that begins with *context* KV entries, a column a step."""
+        if self.speculator.most_rows == 1:
+            return self._one_token(context, len(course.rows))
+        return self._table(context, course)
+
+    def _one_token(self, context: int, steps: int) -> Counts:
+        end = context + steps
+        if self._plain is None or self._plain.shape[1] < end:
+            ones, none = np.ones(2 * end, np.int64), np.zeros(2 * end, np.int64)
+            self._plain = self._table(0, Course(ones, ones, none, none))
+        return self._plain[:, context:end]
+
+    def _table(self, context: int, course: Course) -> Counts:
         contexts = course.commits.cumsum()
         contexts -= course.commits
         contexts += context
@@ -233,7 +264,8 @@ class Measures:
         if self.levels:
             depth = self.speculator.depth(course.proposed)
             np.greater(depth, self._levels, out=table[self.drafted : self.accepted])
-            np.greater(course.accepted, self._levels, out=table[self.accepted :])
+            np.greater(course.accepted, self._levels, out=table[self.accepted : self.refreshed])
+        table[self.refreshed :] = 0
         return table
 
     def _memory(self, context: Whole, rows: Whole, commits: Whole) -> tuple[Any, Any, Any]:
@@ -252,24 +284,36 @@ class Measures:
     def _in_blocks(self, tokens: Whole) -> Whole:
         return -(-tokens // self.block_tokens)
 
-    def blocks(self, context: Whole) -> Whole:
+    def blocks(self, context: Any) -> Any:
         """Blocks of HBM that a request with so many KV entries holds between two iterations."""
         if self.partial:
             assert self.selection is not None
             return self.selection.resident(context, 1 + 0 * context)
         return self._in_blocks(context)
 
-    def lower(self, context: Whole) -> Whole:
+    def lower(self, context: Any) -> Any:
         """Blocks of DRAM that it holds."""
         if self.selection is None or not self.selection.offload:
             return 0 * context
         return self.selection.offloaded(context, 1 + 0 * context)
 
+    def load_of(self, sums: Sequence[int]) -> Load:
+        """What the cost of an iteration with *sums* depends on."""
+        depth = sum(count > 0 for count in sums[self.drafted : self.accepted])
+        read = [None] * 3 if self.selection is None else sums[_FIXED : _FIXED + 3]
+        again = None
+        if self.refresh is not None:
+            again = Prompts(*sums[self.refreshed : self.refreshed + 3])
+        return Load(sums[ROWS], sums[CONTEXT], depth, *read, again)
+
     def load(self, sums: Counts) -> Load:
         """What the cost of iterations with *sums* depends on."""
         depth = np.count_nonzero(sums[self.drafted : self.accepted], axis=0)
         read = () if self.selection is None else sums[_FIXED : _FIXED + 3]
-        return Load(sums[ROWS], sums[CONTEXT], depth, *read)
+        load = Load(sums[ROWS], sums[CONTEXT], depth, *read)
+        if self.refresh is None:
+            return load
+        return load._replace(refreshed=Prompts(*sums[self.refreshed : self.refreshed + 3]))
 
     def columns(self, sums: Counts) -> dict[str, np.ndarray]:
         """What iterations' records say of *sums*, by column; `accepted_at` has one a level."""
@@ -277,7 +321,7 @@ class Measures:
         if self.levels:
             names = ("draft_tokens", "accepted_tokens", "kv_draft_blocks", "drafts")
             columns |= dict(zip(names, sums[self.drafts : self.drafts + 4], strict=True))
-            columns["accepted_at"] = sums[self.accepted :].T
+            columns["accepted_at"] = sums[self.accepted : self.refreshed].T
         if self.selection is not None:
             names_read = (
                 "attended_tokens", "pages_scored", "kv_blocks_fetched", "kv_blocks_selected",
@@ -286,4 +330,7 @@ class Measures:
             columns |= dict(zip(names_read, sums[_FIXED : _FIXED + _READS], strict=True))
         if self.partial:
             columns["kv_blocks_lower"] = sums[LOWER]
+        if self.refresh is not None:
+            again = ("refreshing_requests", "refreshed_tokens", "refreshed_squares", "refresh_late")
+            columns |= dict(zip(again, sums[self.refreshed :], strict=True))
         return columns

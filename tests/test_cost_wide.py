@@ -12,7 +12,9 @@ from toy import alone
 from wide import H200, MODES, cost_of, drafting, scenario
 
 from sim.cost import Chunk, Cost
+from sim.forms import Prompts
 from sim.models import PRESETS
+from sim.steps import Load
 from sim.widening import hbm_bytes
 
 SHAPE = PRESETS["llama-3.1-8b"]
@@ -248,9 +250,9 @@ def test_arrays_equal_scalars_to_the_last_bit(
 def test_a_refresh_costs_its_prompt_again_and_both_directions() -> None:
     cost = cost_of()
     refine = cost.decode(4, 4 * 32).seconds(4 * 2048)
-    quiet = cost.refresh(4, 4 * 2048, [], rows=128).seconds
-    one = cost.refresh(4, 4 * 2048, [2000], rows=128).seconds
-    two = cost.refresh(4, 4 * 2048, [2000, 2000], rows=128).seconds
+    quiet = cost.refresh(4, Load(128, 4 * 2048, refreshed=Prompts.of([]))).seconds
+    one = cost.refresh(4, Load(128, 4 * 2048, refreshed=Prompts.of([2000]))).seconds
+    two = cost.refresh(4, Load(128, 4 * 2048, refreshed=Prompts.of([2000, 2000]))).seconds
     assert refine < quiet * 1.1
     assert quiet < one < two
     causal = cost.mixed(4, 4 * 2048, [Chunk(2000, 0)], 128, rows=128).seconds

@@ -20,7 +20,7 @@ from test_engines_agree import (
     crowd,
     settings_of_a_run,
 )
-from toy import TICK, hbm, play, toy_scenario
+from toy import KV_BYTES, TICK, hbm, play, toy_scenario
 
 from sim.rng import uniforms
 
@@ -40,6 +40,10 @@ SPECULATORS = st.one_of(
     st.none(),
 )
 SELECTIONS = st.one_of(st.none(), st.builds(Budget, tokens=st.integers(1, 40), page=st.just(4)))
+PARTS = st.builds(
+    Budget, tokens=st.integers(1, 40), page=st.just(4), keep=st.integers(1, 6),
+    offload=st.booleans(), drop=st.just(True),
+)  # fmt: skip
 
 
 @settings(
@@ -55,6 +59,28 @@ def test_any_small_run(data: dict[str, Any], speculator: Any, selection: Any) ->
     assert_same(step, leap)
     check_conservation(leap)
     check_times(leap)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(settings_of_a_run(), SPECULATORS, PARTS, st.integers(1, 40))
+def test_any_run_with_a_part_in_hbm(
+    data: dict[str, Any], speculator: Any, selection: Any, dram: int
+) -> None:
+    data["kv"] = {"block_tokens": selection.page}
+    data["hardware"] |= {"hbm": hbm(dram, selection.page)}
+    data["hardware"]["dram"] = {"capacity": f"{dram * selection.page * KV_BYTES} B"}
+    with tempfile.TemporaryDirectory() as folder, stepping(speculator, selection):
+        step, leap = both(toy_scenario(Path(folder), **data))
+    assert_same(step, leap)
+    check_conservation(leap)
+    if selection.offload and len(leap.iterations):
+        capacity = leap.summary["kv_lower_blocks_capacity"]
+        assert leap.iterations.kv_blocks_lower.max() <= capacity
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

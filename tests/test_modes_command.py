@@ -93,7 +93,9 @@ def test_the_map_takes_the_same_load_in_every_mode() -> None:
     last = found[-1]
     for name in NAMES:
         cost = Cost(in_mode(given, name), H200)
-        assert last.seconds[name] == cost.decode(8, 32, 3).seconds(load.context, *load[3:])
+        assert last.seconds[name] == cost.decode(8, 32, 3).seconds(
+            load.context, load.attended, load.pages, load.fetched
+        )
     ordered = sorted(last.seconds.values())
     assert last.seconds[last.best] == ordered[0]
     assert last.lead == pytest.approx(ordered[1] / ordered[0] - 1)
