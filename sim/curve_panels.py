@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .panels import COLOURS, SPARE, Run, plain_ticks
+from .panels import COLOURS, SPARE, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,6 +109,8 @@ def middle(runs: list[Run], how: Swept) -> list[Run]:
 
 def lines(axes: Axes, runs: list[Run], how: Swept, key: str, label: str) -> None:
     """*key* of the *runs* of a panel, along the axis."""
+    from matplotlib.ticker import NullLocator
+
     of_line: dict[str, list[Run]] = {}
     for run in runs:
         of_line.setdefault(how.name(run), []).append(run)
@@ -140,7 +142,19 @@ def lines(axes: Axes, runs: list[Run], how: Swept, key: str, label: str) -> None
     low, high = axes.dataLim.intervalx
     if low > 0 and high > 16 * low:
         axes.set_xscale("log")
-        plain_ticks(axes.xaxis)
+        ticks = sorted({float(run.axes[how.along]) for run in runs if _is_number(run.axes[how.along])})
+        axes.set_xticks(ticks, [_short(tick) for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _short(value: float) -> str:
+    """A tick's number in little room: two digits and k from a thousand on."""
+    return f"{value / 1000:.2g}k" if value >= 1000 else f"{value:g}"
+
+
+def columns(labels: list[str]) -> int:
+    """Columns of a legend of *labels* that fit across a figure."""
+    return max(1, min(6, 120 // (max(map(len, labels)) + 8)))
 
 
 def _across(axes: Axes, levels: list[tuple[float, str]]) -> None:

@@ -209,7 +209,8 @@ def curve(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     handles, labels = grid[0, 0].get_legend_handles_labels()
     if labels:
         named = ", ".join(key.removeprefix("speculation.") for key in how.lines)
-        figure.legend(handles, labels, loc="outside lower center", ncols=6, title=named)
+        ncols = curve_panels.columns(labels)
+        figure.legend(handles, labels, loc="outside lower center", ncols=ncols, title=named)
     figure.suptitle(_title("Over " + how.along, runs))
 
 

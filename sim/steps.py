@@ -166,6 +166,14 @@ class Load(NamedTuple):
     refreshed: Prompts | None = None
     """What is computed again of KV that is cached; None: nothing ever is."""
 
+    def at(self, iteration: int) -> Load:
+        """The numbers of one of several iterations."""
+        every: tuple[Any, ...] = self
+        *numbers, again = every
+        if again is not None:
+            again = Prompts(*(int(one[iteration]) for one in again))
+        return Load(*(None if one is None else int(one[iteration]) for one in numbers), again)
+
 
 ROWS, COMMITS, CONTEXT, HELD, KEPT, LOWER = range(6)
 _FIXED = 6
@@ -300,11 +308,11 @@ class Measures:
     def load_of(self, sums: Sequence[int]) -> Load:
         """What the cost of an iteration with *sums* depends on."""
         depth = sum(count > 0 for count in sums[self.drafted : self.accepted])
-        read = [None] * 3 if self.selection is None else sums[_FIXED : _FIXED + 3]
+        attended, pages, fetched = sums[_FIXED : _FIXED + 3] if self.selection else [None] * 3
         again = None
         if self.refresh is not None:
             again = Prompts(*sums[self.refreshed : self.refreshed + 3])
-        return Load(sums[ROWS], sums[CONTEXT], depth, *read, again)
+        return Load(sums[ROWS], sums[CONTEXT], depth, attended, pages, fetched, again)
 
     def load(self, sums: Counts) -> Load:
         """What the cost of iterations with *sums* depends on."""

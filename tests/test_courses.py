@@ -95,3 +95,141 @@ def test_any_run_with_tiers(
     assert_same(step, leap)
     if sections["stop"]["at"] is None:
         assert not (leap.requests.status == "unfinished").any()
+
+
+# ---------------------------------------------------------------- stories
+def test_uniforms_are_the_same_one_by_one() -> None:
+    positions = np.array([0, 1, 7, 2**31, 2**40])
+    many = uniforms(3, "acceptance", 11, positions)
+    assert [uniforms(3, "acceptance", 11, int(p)) for p in positions] == many.tolist()
+    other = (
+        uniforms(4, "acceptance", 11, positions),
+        uniforms(3, "typical", 11, positions),
+        uniforms(3, "acceptance", 12, positions),
+    )
+    assert all((draws != many).all() for draws in other)
+
+
+def test_uniforms_are_uniform() -> None:
+    draws = uniforms(0, "acceptance", 5, np.arange(100_000))
+    counts, _ = np.histogram(draws, bins=50, range=(0, 1))
+    assert ((counts - 2000) ** 2 / 2000).sum() < 86  # chi-square, 49 degrees, 0.1 %
+    assert abs(np.corrcoef(draws[1:], draws[:-1])[0, 1]) < 0.01
+
+
+def one_request(folder: Path, output: int, blocks: int = 100, **more: Any) -> Any:
+    """A request of 5 tokens that asks for *output*, with memory for so many blocks of 4."""
+    return toy_scenario(
+        folder, [(0, 5, output)], hardware={"hbm": hbm(blocks, 4)}, kv={"block_tokens": 4}, **more
+    )
+
+
+@pytest.mark.parametrize("engine", ["step", "leap"])
+def test_all_drafts_accepted(tmp_path: Path, engine: str) -> None:
+    """Prefill commits a token; then 4, 4, and what is left of 10: never more than asked."""
+    with stepping(Widths(3, 1.0)):
+        ran = play(one_request(tmp_path, 10), engine)
+    columns = ("decode_rows", "output_tokens", "draft_tokens", "accepted_tokens", "context_tokens")
+    assert [row[2:] for row in ran.rows(*columns)] == [
+        (0, 1, 0, 0, 0), (4, 4, 3, 3, 9), (4, 4, 3, 3, 13), (1, 1, 0, 0, 14),
+    ]  # fmt: skip
+    summary = ran.summary
+    assert summary["total_output_tokens"] == 10
+    assert summary["spec_num_drafts"] == 2
+    assert summary["spec_num_draft_tokens"] == summary["spec_num_accepted_tokens"] == 6
+    assert summary["spec_num_accepted_tokens_per_pos"] == [2, 2, 2]
+    assert summary["spec_mean_acceptance_length"] == 4.0
+    assert summary["spec_num_bonus_tokens"] == 3
+    assert summary["loop_tokens_per_resident_loop"] == 3.0
+    row = ran.requests.iloc[0]
+    assert (row.drafts, row.draft_tokens, row.accepted_tokens) == (2, 6, 6)
+
+
+@pytest.mark.parametrize("engine", ["step", "leap"])
+def test_rejected_drafts_hold_blocks_for_one_step(tmp_path: Path, engine: str) -> None:
+    """Contexts 5, 6, 7 need 2 blocks; five rows more need one further, and it comes back."""
+    with stepping(Widths(4, 0.0, uncut=True)):
+        ran = play(one_request(tmp_path, 4), engine)
+    assert [row[2:] for row in ran.rows("output_tokens", "kv_blocks", "kv_draft_blocks")] == [
+        (1, 2, 0), (1, 3, 1), (1, 3, 1), (1, 3, 1),
+    ]  # fmt: skip
+    assert ran.summary["kv_blocks_peak"] == 3
+    assert ran.summary["kv_blocks_allocated"] == ran.summary["kv_blocks_freed"] == 2 + 3
+    assert ran.summary["spec_acceptance_rate"] == 0.0
+
+
+def test_a_step_that_cannot_fit_is_turned_away(tmp_path: Path) -> None:
+    with stepping(Widths(4, 0.0, uncut=True)):
+        ran = play(one_request(tmp_path, 4, blocks=2))
+        assert ran.requests.reason.tolist() == ["exceeds_kv_capacity"]
+        ran = play(one_request(tmp_path, 4, blocks=3))
+        assert ran.requests.status.tolist() == ["finished"]
+
+
+@pytest.mark.parametrize("engine", ["step", "leap"])
+def test_itl_is_a_commit_and_tpot_a_token(tmp_path: Path, engine: str) -> None:
+    with stepping(Widths(3, 1.0)):
+        ran = play(one_request(tmp_path, 9), engine)
+    durations = ran.iterations.duration_s.to_numpy()[1:]
+    assert len(durations) == 2
+    assert ran.summary["mean_itl_ms"] == pytest.approx(durations.mean() * 1e3)
+    assert ran.summary["mean_tpot_ms"] == pytest.approx(durations.sum() / 8 * 1e3)
+
+
+@pytest.mark.parametrize("engine", ["step", "leap"])
+def test_steps_that_commit_nothing(tmp_path: Path, engine: str) -> None:
+    """Blocks of 4 after three rounds each: two gaps of three iterations."""
+    with stepping(Blocks(4, 3)):
+        ran = play(one_request(tmp_path, 9), engine)
+    assert ran.iterations.output_tokens.tolist() == [1, 0, 0, 4, 0, 0, 4]
+    assert ran.summary["mean_itl_ms"] / 1e3 / TICK == pytest.approx(3 * 16)
+    assert ran.summary["std_itl_ms"] == pytest.approx(0.0)
+
+
+def test_a_cap_by_batch_narrows_drafts(tmp_path: Path) -> None:
+    """Two requests share a cap of eight: four drafts each; alone, the second gets eight."""
+    requests = [(0, 4, 12), (0, 4, 60)]
+    for engine in ("step", "leap"):
+        with stepping(Widths(8, 0.0, by_batch=8)):
+            ran = play(toy_scenario(tmp_path, requests), engine)
+        decode = ran.iterations[ran.iterations.decode_requests > 0]
+        together = decode[decode.decode_requests == 2]
+        assert together.decode_rows.iloc[0] == 2 + 2 * 4
+        assert decode[decode.decode_requests == 1].decode_rows.iloc[0] == 1 + 8
+
+
+@pytest.mark.parametrize("mode", ["host", "graph", "resident"])
+@pytest.mark.parametrize("prefill", ["exit", "partition"])
+def test_crowd_with_many_preemptions(tmp_path: Path, mode: str, prefill: str) -> None:
+    scenario = toy_scenario(
+        tmp_path,
+        crowd(60),
+        loop={"mode": mode, "prefill": prefill, "max_batch": 6, "token_budget": 20},
+        hardware={"hbm": hbm(23, 4)},
+        kv={"block_tokens": 4},
+    )
+    with stepping(Widths(5, 0.7, grows=True, by_batch=12, uncut=True), Budget(9, 4)):
+        step, leap = both(scenario)
+    assert leap.summary["kv_preemptions"] > 5
+    assert leap.summary["requests_finished"] == 60
+    assert_same(step, leap)
+    check_conservation(leap)
+    check_times(leap)
+
+
+def test_kv_beyond_hbm_waits_in_dram(tmp_path: Path) -> None:
+    """Two requests of 40 tokens keep 3 blocks each in HBM; DRAM has room for what one leaves."""
+    selection = Budget(8, 4, keep=3, offload=True)
+    for blocks, most in ((40, 2), (9, 1)):
+        scenario = toy_scenario(
+            tmp_path, [(0, 40, 8), (0, 40, 8)], kv={"block_tokens": 4},
+            hardware={
+                "hbm": hbm(40, 4), "dram": {"capacity": f"{blocks * 4 * KV_BYTES} B", "share": 1.0}
+            },
+        )  # fmt: skip
+        with stepping(None, selection):
+            step, leap = both(scenario)
+        assert_same(step, leap)
+        assert leap.summary["kv_lower_blocks_capacity"] == blocks
+        assert leap.iterations.kv_blocks_lower.max() == 9 * most
+        assert (leap.summary["kv_preemptions"] > 0) == (most == 1)
