@@ -28,17 +28,10 @@ class Swept:
     along: str
     panels: str | None
     lines: tuple[str, ...]
-    common: frozenset[tuple[str, str]]
-    """Keys and values that all maps on the axes of lines have, of which names say nothing."""
 
     def name(self, run: Run) -> str:
         """What the line of *run* is called."""
-        values = {key: run.axes[key] for key in self.lines}
-        maps = [value for value in values.values() if isinstance(value, dict)]
-        said = Run.named({k: v for k, v in values.items() if not isinstance(v, dict)})
-        apart = (leaf for value in maps for leaf in _leaves(value) if leaf not in self.common)
-        words = [word if _is_word(word) else f"{key} {word}" for key, word in apart]
-        return ", ".join(filter(None, (said, " ".join(words))))
+        return run.named({key: run.axes[key] for key in self.lines})
 
     def panel_values(self, runs: list[Run]) -> list[Any]:
         """Values that have a panel each."""
@@ -63,22 +56,7 @@ def swept(runs: list[Run]) -> Swept | None:
     panels = None
     if len(rest) > 1 and len(_distinct(runs, rest[0])) <= MOST_PANELS:
         panels = rest.pop(0)
-    maps = [v for key in rest for v in _distinct(runs, key) if isinstance(v, dict)]
-    leaves = [frozenset(_leaves(value)) for value in maps]
-    common = frozenset[tuple[str, str]]() if len(leaves) < 2 else frozenset.intersection(*leaves)
-    return Swept(along, panels, tuple(rest), common)
-
-
-def _leaves(value: dict[str, Any]) -> list[tuple[str, str]]:
-    """Last keys and values of a map and those in it; a list counts as a value."""
-    found: list[tuple[str, str]] = []
-    for key, entry in value.items():
-        found += _leaves(entry) if isinstance(entry, dict) else [(key, f"{entry}")]
-    return found
-
-
-def _is_word(text: str) -> bool:
-    return text[:1].isalpha()
+    return Swept(along, panels, tuple(rest))
 
 
 def _distinct(runs: list[Run], key: str) -> list[Any]:
@@ -142,7 +120,9 @@ def lines(axes: Axes, runs: list[Run], how: Swept, key: str, label: str) -> None
     low, high = axes.dataLim.intervalx
     if low > 0 and high > 16 * low:
         axes.set_xscale("log")
-        ticks = sorted({float(run.axes[how.along]) for run in runs if _is_number(run.axes[how.along])})
+        ticks = sorted(
+            {float(run.axes[how.along]) for run in runs if _is_number(run.axes[how.along])}
+        )
         axes.set_xticks(ticks, [_short(tick) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
 

@@ -30,6 +30,8 @@ class Run:
     folder: Path
     axes: dict[str, Any]
     summary: dict[str, Any]
+    common: frozenset[tuple[str, str]] = frozenset()
+    """Keys and values in maps on its axes of which names say nothing."""
 
     @property
     def series(self) -> str:
@@ -37,16 +39,20 @@ class Run:
         rest = {key: v for key, v in self.axes.items() if key != "trace.rate_scale"}
         return self.named(rest) or str(self.summary["loop_mode"])
 
-    @staticmethod
-    def named(axes: dict[str, Any]) -> str:
-        """The values of *axes* in a few words; a part that is missing or a map with its key."""
+    def named(self, axes: dict[str, Any]) -> str:
+        """The values of *axes* in a few words.
+
+        A part that is missing comes with its key; of a map, what other points have differently.
+        """
         said = []
         for key, value in axes.items():
             name = key.rpartition(".")[2]
             if value is None:
                 said.append(f"no {name}")
             elif isinstance(value, dict):
-                said.append(f"{name} {' '.join(map(str, value.values()))}")
+                apart = [leaf for leaf in leaves(value) if leaf not in self.common]
+                words = [word if word[:1].isalpha() else f"{own} {word}" for own, word in apart]
+                said.append(" ".join(words) or name)
             else:
                 said.append(f"{value}")
         return ", ".join(said)
@@ -65,6 +71,22 @@ class Run:
     def iterations(self, *names: str) -> dict[str, np.ndarray]:
         """Columns of the iterations."""
         return columns_of(self.folder / "iterations.parquet", names)
+
+
+def leaves(value: dict[str, Any]) -> list[tuple[str, str]]:
+    """Last keys and values of a map and of those in it; a list counts as a value."""
+    found: list[tuple[str, str]] = []
+    for key, entry in value.items():
+        found += leaves(entry) if isinstance(entry, dict) else [(key, f"{entry}")]
+    return found
+
+
+def shared(points: Sequence[dict[str, Any]]) -> frozenset[tuple[str, str]]:
+    """What all maps on the axes of *points* have, of which there are at least two."""
+    maps = [frozenset(leaves(v)) for axes in points for v in axes.values() if isinstance(v, dict)]
+    if len(set(maps)) < 2:
+        return frozenset()
+    return frozenset.intersection(*maps)
 
 
 def columns_of(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:

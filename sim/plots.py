@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import curve_panels, tier_panels
 from .errors import InputError
-from .panels import Run, against_load, by_batch, cdf, stacked, timeline
+from .panels import Run, against_load, by_batch, cdf, shared, stacked, timeline
 from .result import read_json, read_summary
 from .trace.write import replacing
 
@@ -45,9 +45,11 @@ def draw_run(folder: Path, out: Path) -> list[Path]:
 
 def draw_study(folder: Path, out: Path) -> list[Path]:
     """The figures of a study into *out*; returns the files."""
+    points = _points(folder)
+    common = shared([axes for _, axes in points])
     runs = [
-        Run(folder / "points" / name, axes, read_summary(folder / "points" / name))
-        for name, axes in _points(folder)
+        Run(folder / "points" / name, axes, read_summary(folder / "points" / name), common)
+        for name, axes in points
     ]
     figures: list[tuple[str, Drawing]] = [("latency", latency), ("time", over_time), ("gpu", gpu)]
     if any("trace.rate_scale" in run.axes for run in runs):
@@ -205,7 +207,7 @@ def curve(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
         row[0].set_ylim(bottom=0)
     for axes, value in zip(grid[0], values, strict=True):
         if how.panels is not None:
-            axes.set_title(Run.named({how.panels: value}), fontsize=9)
+            axes.set_title(runs[0].named({how.panels: value}), fontsize=9)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     if labels:
         named = ", ".join(key.removeprefix("speculation.") for key in how.lines)

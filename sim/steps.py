@@ -168,11 +168,12 @@ class Load(NamedTuple):
 
     def at(self, iteration: int) -> Load:
         """The numbers of one of several iterations."""
-        every: tuple[Any, ...] = self
-        *numbers, again = every
-        if again is not None:
-            again = Prompts(*(int(one[iteration]) for one in again))
-        return Load(*(None if one is None else int(one[iteration]) for one in numbers), again)
+        sums: list[Any] = list(self)
+        for place, one in enumerate(sums[:-1]):
+            sums[place] = None if one is None else int(one[iteration])
+        if self.refreshed is not None:
+            sums[-1] = Prompts(*(int(one[iteration]) for one in sums[-1]))
+        return Load(*sums)
 
 
 ROWS, COMMITS, CONTEXT, HELD, KEPT, LOWER = range(6)
@@ -251,7 +252,7 @@ class Measures:
 
     def table(self, context: int, course: Course) -> Counts:
         """The counts of a *course* that begins with *context* KV entries, a column a step."""
-        if self.speculator.most_rows == 1:
+        if self.speculator.most_rows == 1 and not self.speculator.stalls:
             return self._one_token(context, len(course.rows))
         return self._table(context, course)
 
