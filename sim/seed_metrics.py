@@ -15,9 +15,6 @@ import numpy as np
 from .panels import columns_of
 from .result import read_json, read_summary
 from .scenario import Scenario
-from .simulate import selection_of
-from .sparse.selection import Selection
-from .sparse.summary import Sums, summary
 from .widening import hbm_bytes
 
 if TYPE_CHECKING:
@@ -53,11 +50,6 @@ class Records:
         path = self.folder / f"{name}.parquet"
         return columns_of(path, pq.read_schema(path).names if path.is_file() else ())
 
-    def sum(self, column: str) -> Value:
-        """Of a column over all iterations; None if the run has no such thing."""
-        values = self.iterations.get(column)
-        return None if values is None else float(values.sum())
-
     @property
     def steps(self) -> float:
         """Iterations that requests decoded in, each counted for every request."""
@@ -66,7 +58,7 @@ class Records:
     @property
     def decoded(self) -> float:
         """Tokens that these committed: one of the model's own, and accepted drafts."""
-        return self.steps + (self.sum("accepted_tokens") or 0.0)
+        return self.steps + (self.summary.get("spec_num_accepted_tokens") or 0)
 
     @property
     def alone(self) -> np.ndarray:
@@ -84,28 +76,9 @@ class Records:
         """Bytes of the model's own keys and values of a token."""
         return self.scenario.model.shape.kv_bytes_per_token(self.scenario.kv.bits)
 
-    @cached_property
-    def selected(self) -> dict[str, Any] | None:
-        """What was selected, if anything was."""
-        if selection_of(self.scenario) is None:
-            return None
-        assert self.scenario.sparse is not None
-        selection = Selection(self.scenario.sparse, self.scenario.kv, self.scenario.model.shape)
-        names = {
-            "blocks": "kv_blocks_total", "chosen": "kv_blocks_selected",
-            "context": "context_tokens", "attended": "attended_tokens", "scored": "pages_scored",
-            "fetched": "kv_blocks_fetched",
-        }  # fmt: skip
-        sums = {field: int(self.sum(column) or 0) for field, column in names.items()}
-        return summary(Sums(steps=int(self.steps), **sums), selection)
-
 
 def _ratio(above: Value, below: Value) -> Value:
     return None if above is None or not below else above / below
-
-
-def _of_kv(key: str) -> Callable[[Records], Value]:
-    return lambda run: None if run.selected is None else float(run.selected[key])
 
 
 def _said(key: str) -> Callable[[Records], Value]:
@@ -151,8 +124,12 @@ def _draft_bytes(run: Records) -> Value:
 
 
 def _rejected(run: Records) -> Value:
-    proposed, accepted = run.sum("draft_tokens"), run.sum("accepted_tokens")
-    return None if proposed is None or accepted is None else proposed - accepted
+    proposed = run.summary.get("spec_num_draft_tokens")
+    return None if proposed is None else proposed - run.summary["spec_num_accepted_tokens"]
+
+
+def _a_draft(key: str) -> Callable[[Records], Value]:
+    return lambda run: _ratio(run.summary.get(key), run.summary.get("spec_num_drafts"))
 
 
 def _widths(run: Records) -> np.ndarray | None:
@@ -181,8 +158,8 @@ def _per_iteration(column: str) -> Callable[[Records], Value]:
 
 
 def _kv_read(run: Records) -> Value:
-    if run.selected is not None:
-        return float(run.selected["kv_bytes_read"])
+    if "kv_bytes_read" in run.summary:
+        return float(run.summary["kv_bytes_read"])
     return float(run.iterations["context_tokens"].sum()) * run.token_bytes
 
 
@@ -207,7 +184,7 @@ METRICS = (
     ),
     Metric("output_throughput", "tokens/s", _said("output_throughput"), "of finished requests"),
     Metric(
-        "acceptance_rate", "", lambda r: _ratio(r.sum("accepted_tokens"), r.sum("draft_tokens")),
+        "acceptance_rate", "", _said("spec_acceptance_rate"),
         "draft tokens accepted / proposed, the model's own token apart",
     ),
     Metric(
@@ -231,19 +208,19 @@ METRICS = (
     Metric("iterations", "", _said("loop_iterations"), "of the loop, those of prefills included"),
     Metric(
         "simulated_tokens_per_iteration", "tokens",
-        lambda r: _ratio(float(r.summary["tokens_committed"]), r.summary["loop_iterations"]),
-        "committed by all requests together",
+        lambda r: _ratio(r.decoded, float((r.iterations["decode_requests"] > 0).sum())),
+        "committed by all requests together in an iteration that decodes",
     ),
-    Metric("draft_blocks", "", lambda r: r.sum("drafts"), "drafts that were verified"),
-    Metric("total_draft_tokens", "tokens", lambda r: r.sum("draft_tokens"), "proposed"),
-    Metric("accepted_tokens_block", "tokens", lambda r: r.sum("accepted_tokens"), "of these"),
+    Metric("draft_blocks", "", _said("spec_num_drafts"), "drafts that were verified"),
+    Metric("total_draft_tokens", "tokens", _said("spec_num_draft_tokens"), "proposed"),
+    Metric("accepted_tokens_block", "tokens", _said("spec_num_accepted_tokens"), "of these"),
     Metric("rejected_tokens", "tokens", _rejected, "the rest of these"),
     Metric(
         "average_accepted_prefix_len", "tokens",
-        lambda r: _ratio(r.sum("accepted_tokens"), r.sum("drafts")), "accepted tokens of a draft",
+        _a_draft("spec_num_accepted_tokens"), "accepted tokens of a draft",
     ),
     Metric(
-        "mean_block_size", "tokens", lambda r: _ratio(r.sum("draft_tokens"), r.sum("drafts")),
+        "mean_block_size", "tokens", _a_draft("spec_num_draft_tokens"),
         "proposed tokens of a draft",
     ),
     Metric("min_block_size", "tokens", _over_requests(np.min), "least mean of a request"),
@@ -255,13 +232,25 @@ METRICS = (
         "launches_per_decode_iteration", "", _per_iteration("launches"), "without prefill"
     ),
     Metric("syncs_per_decode_iteration", "", _per_iteration("syncs"), "without prefill"),
+    Metric(
+        "tokens_per_launch", "tokens", lambda r: _ratio(r.decoded, r.summary["loop_launches"]),
+        "committed by decoding, for every launch",
+    ),
+    Metric(
+        "tokens_per_sync", "tokens", lambda r: _ratio(r.decoded, r.summary["loop_syncs"]),
+        "committed by decoding, for every synchronisation",
+    ),
+    Metric(
+        "iterations_per_residency", "", _said("loop_iterations_per_entry"),
+        "that a resident loop runs before it leaves for a prefill",
+    ),
     Metric("loop_gap_fraction", "", _said("loop_gap_fraction"), "of iterations' time, no kernel"),
-    Metric("kv_blocks_total", "blocks", _of_kv("kv_blocks_total"), "there, of each layer and step"),
-    Metric("kv_blocks_selected", "blocks", _of_kv("kv_blocks_selected"), "read of these"),
-    Metric("kv_sparsity_ratio", "", _of_kv("kv_sparsity_ratio"), "1 - selected / total"),
+    Metric("kv_blocks_total", "blocks", _said("kv_blocks_total"), "there, of each layer and step"),
+    Metric("kv_blocks_selected", "blocks", _said("kv_blocks_selected"), "read of these"),
+    Metric("kv_sparsity_ratio", "", _said("kv_sparsity_ratio"), "1 - selected / total"),
     Metric("estimated_kv_bytes_read", "B", _kv_read, "by attention of decode steps"),
-    Metric("estimated_kv_bytes_saved", "B", _of_kv("kv_bytes_saved"), "not read by it"),
-    Metric("kv_bytes_scored", "B", _of_kv("kv_bytes_scored"), "read to choose"),
+    Metric("estimated_kv_bytes_saved", "B", _said("kv_bytes_saved"), "not read by it"),
+    Metric("kv_bytes_scored", "B", _said("kv_bytes_scored"), "read to choose"),
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import kv_runs
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from steppers import Blocks, Budget, Widths, stepping
 from test_engines_agree import (
@@ -22,7 +22,10 @@ from test_engines_agree import (
 )
 from toy import KV_BYTES, TICK, hbm, play, toy_scenario
 
+from sim.errors import InputError
+from sim.profile import load_profile
 from sim.rng import uniforms
+from sim.simulate import hbm_blocks
 
 if TYPE_CHECKING:
     from sim.trace.chunk import Chunk
@@ -95,6 +98,70 @@ def test_any_run_with_tiers(
     assert_same(step, leap)
     if sections["stop"]["at"] is None:
         assert not (leap.requests.status == "unfinished").any()
+
+
+@st.composite
+def speculations(draw: Any) -> dict[str, Any]:
+    """The section `speculation`, with every controller and law."""
+    kind = draw(st.sampled_from(["mtp", "eagle", "medusa", "ngram"]))
+    controllers = ["fixed", "asbs", "windowed", "load_aware", "goodput"]
+    acceptance: list[dict[str, Any]] = [
+        {"rate": 0.7},
+        {"per_position": [0.9, 0.6, 0.3, 0.1]},
+        {"beta": {"mean": 0.6, "concentration": 3.0}},
+    ]
+    given: dict[str, Any] = {
+        "draft": {"kind": kind},
+        "acceptance": draw(st.sampled_from(acceptance)),
+        "overlap": draw(st.booleans()),
+    }
+    if kind in ("eagle", "medusa") and draw(st.booleans()):
+        return given | {"tree": draw(st.sampled_from([[2], [2, 2], [3, 2, 1, 1]]))}
+    controller = draw(st.sampled_from(controllers))
+    return given | {"width": {"controller": controller, "max": 4}}
+
+
+@st.composite
+def sparses(draw: Any, block: int) -> dict[str, Any]:
+    """The section `sparse`, small enough to matter."""
+    select = draw(st.sampled_from(["dense", "recency", "topk", "window", "h2o", "cluster"]))
+    given: dict[str, Any] = {"select": select}
+    sizes = {"top_k_tokens": ("recency", "topk", "h2o", "cluster"), "sink_tokens":
+             ("topk", "window", "cluster"), "recent_tokens": ("topk", "window", "h2o", "cluster"),
+             "cluster_tokens": ("cluster",)}  # fmt: skip
+    for key, policies in sizes.items():
+        if select in policies:
+            given[key] = block * draw(st.integers(1, 3))
+    if select != "dense" and draw(st.booleans()):
+        given["offload"] = {"resident_tokens": block * draw(st.integers(9, 12))}
+    return given
+
+
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(settings_of_a_run(), st.none() | speculations(), st.data())
+def test_any_run_as_scenarios_say(
+    data: dict[str, Any], speculation: dict[str, Any] | None, rest: Any
+) -> None:
+    block = data["kv"]["block_tokens"]
+    sparse = rest.draw(st.none() | sparses(block)) if speculation else rest.draw(sparses(block))
+    if sparse is not None and "offload" in sparse:
+        dram = rest.draw(st.integers(1, 60))
+        data["hardware"]["dram"] = {"capacity": f"{dram * block * KV_BYTES} B"}
+    sections = {"speculation": speculation, "sparse": sparse}
+    data |= {name: section for name, section in sections.items() if section is not None}
+    data["trace"] = {"rate_scale": 16.0}
+    memory = rest.draw(st.sampled_from([3000, 4000, 5000, 7000]))  # some of it for a drafter
+    data["hardware"] |= {"profile": "nvidia-h200", "hbm": {"capacity": f"{memory} B"}}
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = toy_scenario(Path(folder), **data)
+        try:
+            hbm_blocks(scenario, load_profile("nvidia-h200"))
+        except InputError:
+            reject()
+        step, leap = both(scenario)
+    assert_same(step, leap)
+    check_conservation(leap)
+    check_times(leap)
 
 
 # ---------------------------------------------------------------- stories
