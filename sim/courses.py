@@ -30,6 +30,8 @@ LEAST = 8
 """Iterations that are planned at once when plans keep being cut short."""
 ALIKE = 4
 """So many like iterations are worth a plan of their own."""
+FEW = 2
+"""Up to so many like iterations are worked out one by one, to the same bit."""
 
 
 class Run(NamedTuple):
@@ -266,11 +268,19 @@ def durations(cost: Cost, batch: int, load: Load, beside: bool, slow: float) -> 
             seconds[number] = cost.refresh(batch, load.at(number), slow).seconds
     if (keys == keys[0]).all() and keys[0] >= 0:
         return _alike(cost, batch, load, beside, slow)
-    values, which = np.unique(keys, return_inverse=True)
-    for number in (values >= 0).nonzero()[0]:
-        at = (which == number).nonzero()[0]
-        part = Load(*(None if values is None else values[at] for values in load[:6]))
-        seconds[at] = _alike(cost, batch, part, beside, slow)
+    alike: dict[int, list[int]] = {}
+    for number, key in enumerate(keys.tolist()):
+        if key >= 0:
+            alike.setdefault(key, []).append(number)
+    for at in alike.values():
+        if len(at) > FEW:
+            part = Load(*(None if values is None else values[at] for values in load[:6]))
+            seconds[at] = _alike(cost, batch, part, beside, slow)
+            continue
+        for number in at:
+            rows, context, depth, *read, _ = load.at(number)
+            decode = cost.decode(batch, rows, depth, beside_prefill=beside, slow=slow)
+            seconds[number] = decode.seconds(context, *read)
     return seconds
 
 

@@ -317,7 +317,7 @@ class Measures:
 
     def load(self, sums: Counts) -> Load:
         """What the cost of iterations with *sums* depends on."""
-        depth = np.count_nonzero(sums[self.drafted : self.accepted], axis=0)
+        depth = np.add.reduce(sums[self.drafted : self.accepted] > 0, axis=0, dtype=np.int64)
         read = () if self.selection is None else sums[_FIXED : _FIXED + 3]
         load = Load(sums[ROWS], sums[CONTEXT], depth, *read)
         if self.refresh is None:

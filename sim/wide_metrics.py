@@ -41,9 +41,7 @@ def speculation_summary(stats: LoopStats) -> Summary:
         "spec_acceptance_rate_per_pos": [count / drafts for count in at] if drafts else [],
         "spec_mean_acceptance_length": 1 + accepted / drafts if drafts else None,
         "spec_num_bonus_tokens": commits - accepted,
-        "spec_tokens_per_step": commits / sums["decode_steps"]
-        if sums.get("decode_steps")
-        else None,
+        "spec_tokens_per_step": commits / steps if steps else None,
     }
 
 
