@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .iteration_log import KINDS, PATHS
+from .iteration_log import KINDS, OF_TIERS, PATHS
 from .metrics import latencies
 from .request_log import REASONS, STATUSES
 
@@ -64,9 +64,10 @@ TRANSFERS = pa.schema(
 
 def iterations_schema(names: Iterable[str]) -> pa.Schema:
     """`ITERATIONS`, and those of *names* that are about cached KV."""
-    known = ("loading", "hbm_cached_blocks", "dram_bytes", "ssd_bytes", "remote_bytes")
+    known = ("loading", "hbm_cached_blocks", "dram_bytes", "ssd_bytes", "remote_bytes", *OF_TIERS)
     there = set(names)
-    return pa.schema([*ITERATIONS, *((name, pa.int64()) for name in known if name in there)])
+    kinds = ((name, pa.float64() if name.endswith("_s") else pa.int64()) for name in known)
+    return pa.schema([*ITERATIONS, *((name, kind) for name, kind in kinds if name in there)])
 
 
 class Table:

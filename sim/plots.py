@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import tier_panels
+from . import reuse_panels, tier_panels
 from .errors import InputError
 from .panels import Run, against_load, by_batch, cdf, stacked, timeline
 from .result import read_json, read_summary
@@ -95,8 +95,7 @@ def _draw_all(
     files = []
     with mpl.rc_context(STYLE):
         for name, draw in figures:
-            tall = name in ("overview", "tiers")
-            figure = Figure(figsize=(9.6, 7.4) if tall else (9.6, _height(name, alike)))
+            figure = Figure(figsize=(9.6, _height(name, alike)))
             draw(figure, runs, alike)
             for kind in ("svg", "png"):
                 path = out / f"{name}.{kind}"
@@ -108,7 +107,9 @@ def _draw_all(
 
 
 def _height(name: str, alike: list[Run]) -> float:
-    """Inches of a figure with one row of panels; more where each run has a bar of its own."""
+    """Inches of a figure: of one row of panels, more where each run has a bar of its own."""
+    if name == "overview":
+        return 7.4
     return max(3.6, 1.6 + 0.26 * len(alike)) if name in ("gpu", "reuse") else 3.6
 
 
@@ -142,30 +143,30 @@ def gpu(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
 
 def tiers(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     """Where KV was, what moved it, who waited for it, and what it saved, over simulated time."""
-    (top_left, top_right), (low_left, low_right) = figure.subplots(2, 2)
     run = alike[0]
-    tier_panels.occupancy(top_left, run)
-    if (run.folder / "transfers.parquet").is_file():
-        tier_panels.links(top_right, run)
-    else:
-        top_right.set_axis_off()
-    tier_panels.waits(low_left, run)
-    tier_panels.hits_over_time(low_right, run)
+    panels = tier_panels.panels(run)
+    rows = -(-len(panels) // 2)
+    figure.set_size_inches(9.6, 0.3 + 3.2 * rows)
+    grid = figure.add_gridspec(rows, 2)
+    for number, panel in enumerate(panels):
+        row, column = divmod(number, 2)
+        alone = column == 0 and number == len(panels) - 1
+        panel(figure.add_subplot(grid[row, :] if alone else grid[row, column]), run)
     figure.suptitle(_title("KV over the tiers", alike))
 
 
 def reuse(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     """What the prefix cache saved, and by the size of a tier where a study varies one."""
-    tier = tier_panels.swept_tier(alike)
+    tier = reuse_panels.swept_tier(alike)
     if tier is None:
-        tier_panels.sources(figure.subplots(), alike)
+        reuse_panels.sources(figure.subplots(), alike)
     else:
         left, middle, right = figure.subplots(1, 3, width_ratios=(1.0, 1.0, 1.1))
-        tier_panels.against_size(left, alike, tier, "saved")
-        tier_panels.against_size(middle, alike, tier, "ttft")
-        tier_panels.sources(right, alike)
-        if left.get_legend_handles_labels()[0]:
-            left.legend(loc="best", fontsize=8)
+        curves = reuse_panels.against_size(left, alike, tier, "saved")
+        reuse_panels.against_size(middle, alike, tier, "ttft")
+        reuse_panels.sources(right, alike)
+        if curves:
+            figure.legend(handles=curves, loc="outside lower left", ncols=6, fontsize=8)
     figure.suptitle(_title("Prefix reuse", alike))
 
 

@@ -84,7 +84,7 @@ class Simulation:
         """From now on KV is shared or moves."""
         host = Host(
             self.options, self.pool, self.clock, self.cost, self.scenario.kv.bits,
-            self.replica.wake, self.transfers.add,
+            self.replica.wake, self.transfers.add, self.replica.stop_at,
         )  # fmt: skip
         self.memory = self.batch.admission.memory = Memory(host)
         self.requests.memory = True

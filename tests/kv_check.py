@@ -56,9 +56,9 @@ def check(replica: Replica, memory: Memory) -> None:
         assert index.copies[bit] == sum(1 for unit in units if unit.where & bit)
     # Who may go is counted right, and is in its tier's order.
     for bit, order in rooms.orders.items():
-        may = rooms.may_drop(bit)
+        may = rooms.may_drop[bit]
         idle = [u for u in units if not u.refs and u.where & bit]
-        assert rooms.droppable(bit) == sum(1 for unit in idle if may(unit))
+        assert rooms.droppable(bit) == sum(1 for unit in idle if may[unit.state])
         assert all(unit in order for unit in idle)
         assert len(order) == len(idle) if bit == HBM else len(order) >= len(idle)
     holders: dict[int, int] = {}

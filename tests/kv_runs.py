@@ -31,6 +31,16 @@ def links(
     return found | ({"ssd_read": disk, "ssd_write": disk} if disk else {})
 
 
+def remote(
+    capacity: float, bandwidth: float, latency: float = 0.0, *, direct: bool = False
+) -> dict[str, Any]:
+    """`hardware.remote` of *capacity* bytes, *bandwidth* bytes a tick and *latency* ticks."""
+    return {
+        "capacity": f"{capacity} B", "bandwidth": f"{bandwidth / TICK} B/s",
+        "latency": f"{latency * TICK} s", "direct": direct,
+    }  # fmt: skip
+
+
 def ids_of(family: int, shared: int, number: int, blocks: int) -> tuple[int, ...]:
     """Ids of a prompt of *blocks* blocks that shares its first *shared* with its family."""
     own = 1_000_000 + 1000 * number
@@ -80,6 +90,16 @@ def sections(draw: Any, block: int, unit: int) -> dict[str, Any]:
             bytes = draw(st.sampled_from([1, 2, 6, 80])) * unit_bytes
             hardware |= {"ssd": {"capacity": f"{bytes} B"}}
             dtypes["ssd"] = draw(st.sampled_from(["fp8", "int4"]))
+    dram = "dram" in hardware
+    if draw(st.integers(0, 2)) == 0:
+        direct = draw(st.booleans())
+        if dram or direct:
+            hardware["remote"] = remote(
+                draw(st.sampled_from([1, 3, 20])) * unit_bytes,
+                draw(st.sampled_from([0.05, 3.0, 1e5])) * unit_bytes,
+                draw(st.sampled_from([0, 2])),
+                direct=direct,
+            )
     most = draw(st.integers(1, 5))
     stop = draw(st.one_of(st.none(), st.none(), st.sampled_from([20, 36, 100.25, 700])))
     return {

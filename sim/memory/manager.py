@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sim.decoding import Decoding
     from sim.request import Request
 
     from .host import Host
@@ -74,7 +75,8 @@ class Memory:
     # ---------------------------------------------------------------- a request's way
     def ids(self, blocks: NDArray[np.int64], prompt_tokens: int) -> Held:
         """What a request with the trace's *blocks* has to do with units."""
-        return Held(self.index.ids(blocks, prompt_tokens))
+        ids = self.index.ids(blocks, prompt_tokens)
+        return Held(ids, *self.sharing.tails.of(blocks, ids))
 
     def expect(self, request: Request) -> bool:
         """*request* will be sent at a time that is known now; whether that is of interest."""
@@ -166,10 +168,12 @@ class Memory:
     def prefilled(self, request: Request) -> None:
         """The prompt of *request* has been computed: its whole units can be shared from now on."""
         held = request.kv
-        if held is None or len(held.ids) == len(held.units):
+        if held is None:
             return
-        self.sharing.computed(held)
-        self.stirred = True
+        if len(held.ids) > len(held.units):
+            self.sharing.computed(held)
+            self.stirred = True
+        self.sharing.tails.add(held)
 
     def finish(self, request: Request) -> None:
         """*request* has its last token and needs nothing any more."""
@@ -199,12 +203,14 @@ class Memory:
         held = request.kv
         return held is None or not any(not load.units for load in held.loads)
 
-    def preempt(self, request: Request, tokens: int, decoding: bool) -> None:
-        """*request* gives up its place, and with it KV of *tokens* tokens, all computed if it is
-        *decoding*."""
+    def preempt(self, request: Request, tokens: int, others: Decoding | None) -> None:
+        """*request* gives up its place, and with it KV of *tokens* tokens.
+
+        If it was decoding, beside the *others*, all of that is computed.
+        """
         self.stirred = True
         self._forget_loads(request)
-        if decoding and self.swapping.chosen(request, tokens):
+        if others is not None and self.swapping.chosen(request, tokens, others):
             self.swapping.out(request, tokens)
             return
         self._leave(request, self.pool.blocks(tokens))
@@ -282,7 +288,12 @@ class Memory:
         """What was found, moved and waited for in a run of *duration* seconds."""
         return summary(self, duration)
 
-    def occupancy(self) -> tuple[int, ...]:
-        """Requests that wait for KV, cached blocks in HBM, and bytes used in each tier below."""
+    def occupancy(self) -> tuple[float, ...]:
+        """Requests that wait for KV and cached blocks in HBM; where there are tiers below, the
+        bytes used in each, and sums so far: seconds of stall, prefetched units and their ends."""
         idle = len(self.rooms.orders[HBM]) * self.index.unit_blocks
-        return (len(self.loading), idle, *(tier.used for tier in self.rooms.tiers.values()))
+        below = [tier.used for tier in self.rooms.tiers.values()]
+        if not below:
+            return len(self.loading), idle
+        fates = [self.counts[f"prefetch_{how}"] for how in ("issued", "used", "late", "wasted")]
+        return len(self.loading), idle, *below, sum(self.stall_s.values()), *fates

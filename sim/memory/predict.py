@@ -19,7 +19,8 @@ class Prefill:
     """Seconds of prefill with *cost*, in full iterations of *tokens* tokens."""
 
     def __init__(self, cost: Cost, tokens: int) -> None:
-        apart = copy(cost)  # so that what it was asked about is not taken for what the run did
+        self._cost = apart = _apart(cost)
+        self._tokens = tokens
         far = 16 * tokens
         near_s = apart.mixed(0, 0, [Chunk(tokens, 0)], 1).seconds
         far_s = apart.mixed(0, 0, [Chunk(tokens, far)], 1).seconds
@@ -32,3 +33,44 @@ class Prefill:
     def seconds(self, first: int, last: int) -> float:
         """Computing the tokens from *first* to before *last* of a prompt alone on the GPU."""
         return self._per_token * (last - first) + self._half * (last * last - first * first)
+
+    def taken_s(self, first: int, last: int, batch: int, context: int) -> float:
+        """What *batch* requests that decode over *context* KV entries lose meanwhile.
+
+        A loop that leaves for prefill gives them nothing until it is back; beside a partition they
+        are slower; in mixed iterations they wait for what an iteration is longer with the chunk.
+        """
+        cost, loop = self._cost, self._cost.loop
+        if loop.leaves:
+            return self._chunks_s(first, last, 0, 0) + cost.modes.exit + cost.modes.relaunch
+        context += batch  # the next iteration's
+        alone = cost.decode(batch).seconds(context) if batch else 0.0
+        if loop.mode != "resident":
+            return self._chunks_s(first, last, batch, context, alone)
+        beside = cost.decode(batch, True).seconds(context) if batch else 0.0
+        share = 1.0 - alone / beside if beside else 0.0
+        return share * self.seconds(first, last) / loop.prefill_share
+
+    def _chunks_s(
+        self, first: int, last: int, batch: int, context: int, less: float = 0.0
+    ) -> float:
+        """All iterations with the chunks, each *less* so many seconds."""
+        room = max(1, self._tokens - batch)
+        full = (last - first - 1) // room
+        end = Chunk(last - first - full * room, first + full * room)
+        total = self._cost.mixed(batch, context, [end], batch + 1).seconds - less
+        if full:
+            # Model: iterations grow in a straight line with what is before their chunk, so the
+            # middle one stands for all.
+            middle = Chunk(room, first + room * (full - 1) // 2)
+            total += full * (self._cost.mixed(batch, context, [middle], batch).seconds - less)
+        return max(0.0, total)
+
+
+def _apart(cost: Cost) -> Cost:
+    """*cost* again, so that what it is asked about is not taken for what the run did."""
+    other = copy(cost)
+    other.by_batch = {}
+    other.measured = measured = copy(cost.measured)
+    measured.most, measured.unmeasured = dict(measured.most), dict(measured.unmeasured)
+    return other

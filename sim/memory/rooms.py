@@ -73,41 +73,39 @@ class Rooms:
         """The next lower tier of each, 0 of the lowest."""
         self.lost: Callable[[Sequence[Unit], int], None] = lambda units, tier: None
         """Told of units that are dropped from a tier."""
-        self._lower = [(tier.bit, self.orders[tier.bit]) for tier in tiers]
-        self._mask = [self._droppable_in(code & 15, code >> 4) for code in range(256)]
-        self._counts = [0] * 16  # units that nobody uses, by `_mask`
-        self._with = {bit: [m for m in range(16) if m & bit] for bit in bits}
+        self._lower = [self.orders[tier.bit] for tier in tiers]
+        # Units that nobody uses are counted by kind: bits of the tiers that may drop a unit, and
+        # of the one, shifted by four, that has the only copy of it.
+        self._kinds = kinds = [self._kind(state & 15, state >> 4) for state in range(256)]
+        self._counts = [0] * 256
+        every = sorted(set(kinds))
+        self._droppable = {bit: [kind for kind in every if kind & bit] for bit in bits}
+        self._dirty = {bit: [kind for kind in every if kind >> 4 & bit] for bit in bits}
+        self.may_drop = {bit: bytes(bool(kind & bit) for kind in kinds) for bit in bits}
+        """By `Unit.state`: whether a tier may drop a unit that nobody uses without loss."""
+        self.dirty = {bit: bytes(bool(kind >> 4 & bit) for kind in kinds) for bit in bits}
+        """By `Unit.state`: whether a tier has the only copy of a unit, which is not moving."""
 
-    def _droppable_in(self, where: int, flight: int) -> int:
-        """Bits of the tiers that may drop their copy of an idle unit that is in *where*."""
+    def _kind(self, where: int, flight: int) -> int:
+        """What may become of an idle unit in *where* with a copy on its way to *flight*."""
         bits = list(self.below)
         found = [b for b in bits if where & b and (b == bits[-1] or where & ~(2 * b - 1))]
         if flight:
             # What goes on down from a lower tier is not read in HBM; else nothing goes.
             lower = flight & -flight > self.below[HBM] > 0
             return HBM if lower and HBM in found else 0
-        return sum(found)
+        return sum(found) | sum(b for b in bits if where & b and b not in found) << 4
 
     # ---------------------------------------------------------------- questions
     def droppable(self, tier: int) -> int:
         """Units that *tier* may drop without loss."""
         counts = self._counts
-        return sum([counts[mask] for mask in self._with[tier]])
+        return sum([counts[kind] for kind in self._droppable[tier]])
 
     @property
     def room(self) -> int:
         """Blocks of HBM that can be had at once without loss."""
         return self.pool.free + self.droppable(HBM) * self.blocks
-
-    def may_drop(self, tier: int) -> Callable[[Unit], bool]:
-        """Whether a unit that nobody uses may be dropped from *tier* without loss."""
-        mask = self._mask
-        return lambda unit: bool(mask[unit.flight << 4 | unit.where] & tier)
-
-    def dirty(self, tier: int) -> Callable[[Unit], bool]:
-        """Whether *tier* has the only copy of a unit that nobody uses or moves."""
-        mask = self._mask
-        return lambda unit: not unit.flight and not mask[unit.where] & tier
 
     def holdings(self, tier: int) -> int:
         """Units that *tier* has a complete copy of."""
@@ -118,77 +116,64 @@ class Rooms:
         """A request uses *units* from now on."""
         idle = self.index.hold(units)
         if idle:
-            counts, mask = self._counts, self._mask
-            for unit in idle:
-                counts[mask[unit.flight << 4 | unit.where]] -= 1
+            self._count(idle, -1)
             self.orders[HBM].remove_all(idle)
 
     def release(self, units: Sequence[Unit]) -> None:
         """A request no longer uses *units*, a prefix of its prompt."""
-        counts, mask = self._counts, self._mask
         idle = self.index.release(units)
-        for unit in idle:
-            counts[mask[unit.flight << 4 | unit.where]] += 1
+        self._count(idle, 1)
         self.orders[HBM].insert_all([unit for unit in idle if unit.where & HBM])
 
     def touch(self, units: Sequence[Unit]) -> None:
         """*units*, a prefix of a prompt, were asked for: later victims in the tiers below."""
-        for bit, order in self._lower:
-            order.insert_all([unit for unit in reversed(units) if unit.where & bit])
+        for order in self._lower:
+            order.touch_all(reversed(units))
 
     def keep(self, units: Sequence[Unit]) -> None:
         """*units*, a prefix of a prompt, will be asked for soon: later victims in HBM."""
-        order = self.orders[HBM]
-        for unit in reversed(units):
-            order.touch(unit)
+        self.orders[HBM].touch_all(reversed(units))
 
     # ---------------------------------------------------------------- copies
     def depart(self, units: Sequence[Unit], tier: int) -> None:
         """Copies of *units* are on their way to *tier*; room for them has been taken there."""
-        counts, mask = self._counts, self._mask
+        idle = [unit for unit in units if not unit.refs]
+        self._count(idle, -1)
         for unit in units:
-            if unit.refs:
-                unit.flight |= tier
-            else:
-                counts[mask[unit.flight << 4 | unit.where]] -= 1
-                unit.flight |= tier
-                counts[mask[unit.flight << 4 | unit.where]] += 1
+            unit.flight |= tier
+        self._count(idle, 1)
 
     def arrive(self, units: Sequence[Unit], tier: int) -> None:
         """Copies of *units* are in *tier*, complete."""
-        counts, mask, place = self._counts, self._mask, self.index.place
-        for unit in units:
-            if unit.refs:
-                place(unit, tier)
-            else:
-                counts[mask[unit.flight << 4 | unit.where]] -= 1
-                place(unit, tier)
-                counts[mask[unit.flight << 4 | unit.where]] += 1
-        if tier == HBM:
-            units = [unit for unit in units if not unit.refs]
-        self.orders[tier].insert_all(units)
+        idle = [unit for unit in units if not unit.refs]
+        self._count(idle, -1)
+        self.index.place_all(units, tier)
+        self._count(idle, 1)
+        self.orders[tier].insert_all(idle if tier == HBM else units)
 
     def abort(self, unit: Unit, tier: int) -> None:
         """The copy on its way to *tier* is of no use any more; what it took there is free again."""
-        if not unit.refs:
-            self._counts[self._mask[unit.flight << 4 | unit.where]] -= 1
+        idle = () if unit.refs else (unit,)
+        self._count(idle, -1)
         self.index.abort(unit, tier)
-        if not unit.refs:
-            self._counts[self._mask[unit.flight << 4 | unit.where]] += 1
+        self._count(idle, 1)
         self._free(1, tier)
 
     def drop(self, units: Sequence[Unit], tier: int) -> None:
         """The copies of *units*, which nobody uses or moves, are gone from *tier*."""
-        counts, mask = self._counts, self._mask
-        for unit in units:
-            assert not unit.refs, f"unit {unit.id} dropped while in use"
-            counts[mask[unit.flight << 4 | unit.where]] -= 1
+        assert not any(unit.refs for unit in units), "units dropped while in use"
+        self._count(units, -1)
         self.orders[tier].evict_all(units)
         self.index.drop_all(units, tier)
-        for unit in units:
-            counts[mask[unit.flight << 4 | unit.where]] += 1
+        self._count(units, 1)
         self._free(len(units), tier)
         self.lost(units, tier)
+
+    def _count(self, idle: Sequence[Unit], by: int) -> None:
+        """*idle* units, which nobody uses, are counted by what they are now; -1 before a change."""
+        counts, kinds = self._counts, self._kinds
+        for unit in idle:
+            counts[kinds[unit.flight << 4 | unit.where]] += by
 
     def _free(self, units: int, tier: int) -> None:
         if tier == HBM:
@@ -199,12 +184,18 @@ class Rooms:
     # ---------------------------------------------------------------- room
     def reclaim(self, units: int, tier: int) -> int:
         """Drops up to *units* copies from *tier* that may go without loss; how many went."""
+        units = min(units, self.droppable(tier))  # so that none is looked for in vain
         if units <= 0:
             return 0
-        victims = self.orders[tier].victims(units, self.may_drop(tier))
-        if victims:
-            self.drop(victims, tier)
+        victims = self.orders[tier].victims(units, self.may_drop[tier])
+        self.drop(victims, tier)
         return len(victims)
+
+    def keepers(self, units: int, tier: int) -> list[Unit]:
+        """Up to *units* victims of *tier* that would be lost with its copies."""
+        counts = self._counts
+        units = min(units, sum([counts[kind] for kind in self._dirty[tier]]))
+        return self.orders[tier].victims(units, self.dirty[tier]) if units > 0 else []
 
     def take(self, blocks: list[int]) -> list[int]:
         """Takes the new blocks of each of consecutive iterations, dropping what may go meanwhile.

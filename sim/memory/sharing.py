@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from .tails import Tails
 from .units import NAMES
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Sharing:
         self.memory = memory
         self.index = memory.index
         self.rooms = memory.rooms
+        self.tails = Tails(memory.index)
 
     def found(self, request: Request, held: Held, units: list[Unit], now: float) -> None:
         """*request* has been admitted for the first time, with *units* of a cache."""
@@ -39,6 +41,9 @@ class Sharing:
         counts["lookup_units"] += len(held.ids)
         counts["lookup_tokens"] += request.prompt_tokens
         counts["hits"] += bool(units)
+        if self.tails.counts:
+            counts["lookup_blocks"] += held.blocks
+            counts["found_blocks"] += self.tails.found(held, units)
         for tier, number in tiers.items():
             counts[f"hit_{NAMES[tier]}"] += number
         self._used(units, 0, len(held.ids), now)

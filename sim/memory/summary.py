@@ -34,6 +34,8 @@ def summary(memory: Memory, duration: float) -> dict[str, object]:
         "kv_prefix_lookup_tokens": counts["lookup_tokens"],
         "kv_prefix_hit_tokens": found * tokens,
         "kv_prefix_hit_rate": found * tokens / (counts["lookup_tokens"] or 1),
+        "kv_prefix_unit_hit_rate": found / (counts["lookup_units"] or 1),
+        **_blocks(memory),
         **{f"kv_hit_tokens_{name}": units * tokens for name, units in hits.items()},
         "kv_prefill_tokens_saved": counts["saved_tokens"],
         "kv_duplicate_units": counts["duplicates"],
@@ -66,4 +68,16 @@ def summary(memory: Memory, duration: float) -> dict[str, object]:
         **{f"kv_{link}_bytes": uses[link].bytes if link in uses else 0 for link in LINKS},
         **{f"kv_{link}_busy_s": uses[link].busy_s if link in uses else 0.0 for link in LINKS},
         **{f"kv_{link}_waited_s": uses[link].waited_s if link in uses else 0.0 for link in LINKS},
+        "kv_transfers_end_s": max((use.last_end_s for use in uses.values()), default=0.0),
+        "kv_transfers_unfinished": sum(use.unfinished for use in uses.values()),
+        "kv_bytes_unfinished": sum(use.unfinished_bytes for use in uses.values()),
     }
+
+
+def _blocks(memory: Memory) -> dict[str, object]:
+    """Hits by the trace's blocks, as `trace inspect` counts them; None where units are larger."""
+    keys = ("kv_prefix_lookup_blocks", "kv_prefix_found_blocks", "kv_prefix_block_hit_rate")
+    if not memory.sharing.tails.counts:
+        return dict.fromkeys(keys)
+    asked, found = memory.counts["lookup_blocks"], memory.counts["found_blocks"]
+    return dict(zip(keys, (asked, found, found / (asked or 1)), strict=True))

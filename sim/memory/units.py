@@ -51,6 +51,19 @@ class Unit:
     score: float = 0.0
     draft: bool = False
 
+    @property
+    def state(self) -> int:
+        """Where it is and whither it is on its way, in one number below 256."""
+        return self.flight << 4 | self.where
+
+
+def stretches(units: Sequence[Unit]) -> int:
+    """How many pieces of memory *units* lie in, in whatever order they are named."""
+    # Model: neighbours in a prompt are neighbours in memory, in HBM and below; of several prompts
+    # that part after a unit, one goes on behind it.
+    names = {unit.id for unit in units}
+    return len(units) - len({unit.parent for unit in units if unit.parent in names})
+
 
 class Index:
     """The units of all tiers by id, for a trace with blocks of *trace_block_tokens* tokens.
@@ -73,7 +86,8 @@ class Index:
         self.units: dict[int, Unit] = {}
         self.copies: Counter[int] = Counter()
         """Units with a copy in each tier."""
-        self._stride = self.unit_tokens // trace
+        self.stride = self.unit_tokens // trace
+        """Blocks of the trace a unit has."""
         self._below = {
             tier: sum(bit for bit in NAMES if bit > tier and tiers & bit) for tier in NAMES
         }
@@ -87,7 +101,7 @@ class Index:
 
         As many as its tokens fill and *blocks* name; ends before an id that comes again.
         """
-        stride = self._stride
+        stride = self.stride
         count = min(prompt_tokens // self.unit_tokens, len(blocks) // stride)
         part = blocks[stride - 1 : count * stride : stride]
         found: list[int] = part.tolist() if isinstance(part, np.ndarray) else list(part)
@@ -173,18 +187,21 @@ class Index:
     # ---------------------------------------------------------------- copies
     def place(self, unit: Unit, tier: int) -> None:
         """A complete copy of *unit* is in *tier* now."""
-        assert not unit.where & tier, f"unit {unit.id} is in {NAMES[tier]} already"
-        unit.where |= tier
-        unit.flight &= ~tier
-        self.copies[tier] += 1
-        assert self.units.get(unit.id) is unit, f"unit {unit.id} has been forgotten"
+        self.place_all((unit,), tier)
+
+    def place_all(self, units: Sequence[Unit], tier: int) -> None:
+        """`place` each."""
+        known, landed = self.units, ~tier
+        for unit in units:
+            assert not unit.where & tier, f"unit {unit.id} is in {NAMES[tier]} already"
+            assert known.get(unit.id) is unit, f"unit {unit.id} has been forgotten"
+            unit.where |= tier
+            unit.flight &= landed
+        self.copies[tier] += len(units)
 
     def drop(self, unit: Unit, tier: int) -> None:
         """The copy of *unit* in *tier* is gone; with the last one, the unit if nobody uses it."""
-        assert unit.where & tier, f"unit {unit.id} is not in {NAMES[tier]}"
-        unit.where &= ~tier
-        self.copies[tier] -= 1
-        self._forget(unit)
+        self.drop_all((unit,), tier)
 
     def drop_all(self, units: Sequence[Unit], tier: int) -> None:
         """`drop` each."""
