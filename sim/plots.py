@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import reuse_panels, tier_panels
 from .errors import InputError
-from .panels import Run, against_load, by_batch, cdf, stacked, timeline
+from .panels import Run, against_load, by_batch, cdf, legend, stacked, timeline
 from .result import read_json, read_summary
 from .trace.write import replacing
 
@@ -120,7 +120,7 @@ def latency(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     cdf(left, alike, "ttft_ms", "TTFT (ms)")
     cdf(right, alike, "tpot_ms", "TPOT (ms a token)")
     left.set_ylabel("share of requests")
-    left.legend(loc="lower right")
+    legend(left, "lower right")
     figure.suptitle(_title("Latency", alike))
 
 
@@ -129,7 +129,7 @@ def over_time(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     left, right = figure.subplots(1, 2)
     timeline(left, alike, "decode_requests", "requests decoding")
     timeline(right, alike, "waiting", "requests waiting")
-    left.legend(loc="upper left")
+    legend(left, "upper left")
     figure.suptitle(_title("Batch and queue", alike))
 
 
@@ -175,7 +175,7 @@ def load(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     left, right = figure.subplots(1, 2)
     against_load(left, runs, "p99_ttft_ms", "TTFT p99 (ms)", log=True)
     against_load(right, runs, "mean_tpot_ms", "TPOT mean (ms a token)")
-    left.legend(loc="upper left")
+    legend(left, "upper left")
     figure.suptitle(_title("Latency against throughput", runs))
 
 
@@ -186,7 +186,7 @@ def overview(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     against_load(top_right, runs, "p99_ttft_ms", "TTFT p99 (ms)", log=True)
     stacked(low_left, alike)
     timeline(low_right, alike, "decode_requests", "requests decoding")
-    top_left.legend(loc="upper left")
+    legend(top_left, "upper left")
     low_left.set_title(f"at {alike[0].rate:.1f} requests/s", fontsize=9)
     low_right.set_title(f"at {alike[0].rate:.1f} requests/s", fontsize=9)
     figure.suptitle(_title("Three decode loops, one GPU", runs))
