@@ -60,6 +60,11 @@ class Run:
         """Requests a second that arrived."""
         return float(self.summary["requests_in"] / self.summary["duration"])
 
+    @property
+    def replicas(self) -> int:
+        """GPUs that served them."""
+        return len(self.summary.get("replicas", (None,)))
+
     def requests(self, *names: str) -> dict[str, np.ndarray]:
         """Columns of the finished requests."""
         table = columns_of(self.folder / "requests.parquet", (*names, "status"))
@@ -136,7 +141,7 @@ def stacked(axes: Axes, runs: list[Run]) -> None:
     left = np.zeros(len(runs))
     parts = (("loop_gpu_busy_s", "GPU busy", 1.0), ("loop_gap_s", "gaps of the loop", 0.55),
              ("loop_idle_s", "no request", 0.12))  # fmt: skip
-    duration = np.array([run.summary["duration"] for run in runs])
+    duration = np.array([run.summary["duration"] * run.replicas for run in runs])
     colours = [_colour(run, number) for number, run in enumerate(runs)]
     for key, label, alpha in parts:
         seconds = np.array([run.summary[key] for run in runs])

@@ -28,11 +28,13 @@ _COUNTS = ("id", "prompt_tokens", "output_tokens", "generated", "preemptions", "
 class RequestLog:
     """Collects ended requests and hands slices of columns to *sink*, sorted by id.
 
-    Those about cached KV only if `memory` was set before the first of them.
+    Those about cached KV only if `memory` was set before the first of them, and the replica only
+    if there are *several*.
     """
 
-    def __init__(self, sink: Callable[[Columns], None]) -> None:
+    def __init__(self, sink: Callable[[Columns], None], several: bool = False) -> None:
         self.sink = sink
+        self.several = several
         self.memory = False
         self.ended = 0
         self._slices: dict[int, list[Request]] = {}
@@ -72,6 +74,8 @@ class RequestLog:
             for name in _OF_MEMORY:
                 columns[name] = np.array([getattr(row, name) for row in rows], np.int64)
             columns["load"] = np.array([row.load_s for row in rows])
+        if self.several:
+            columns["replica"] = np.array([row.replica for row in rows], np.int64)
         self.sink(columns)
 
 

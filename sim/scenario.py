@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from . import tiers
+from . import replicas, tiers
 from .dtypes import BITS
 from .errors import shown
 from .identity import file_identity
 from .models import PRESETS, ModelShape
 from .node import Flag, Node, Place, refuse, suggestion
+from .replicas import Replicas
 from .tiers import Format, Kv, Links, Remote, Tier
 from .traffic import Trace  # noqa: TC001 (pydantic evaluates the annotation)
 from .units import Bytes, Seconds
@@ -199,6 +200,7 @@ class Scenario(Node):
     trace: Trace
     model: Model
     hardware: Hardware = Hardware()
+    replicas: Replicas = Replicas()
     loop: Loop = Loop()
     kv: Kv = Kv()
     admission: Admission = Admission()
@@ -216,8 +218,12 @@ class Scenario(Node):
         data = self.model_dump(mode="json")
         data["model"] = data["model"].pop("shape") | data["model"]
         data["trace"] = self.trace.resolved(data["trace"])
-        for key, always in (("hardware", ("profile", "hbm")), ("kv", ("block_tokens", "dtype"))):
+        for key, always in (
+            ("hardware", ("profile", "hbm")), ("kv", ("block_tokens", "dtype")), ("replicas", ()),
+        ):  # fmt: skip
             data[key] = tiers.without_defaults(getattr(self, key), data[key], always)
+        if not data["replicas"]:
+            del data["replicas"]
         if "/" in self.hardware.profile:
             data["hardware"]["profile"] = file_identity(self.hardware.profile)
         return {"units": "SI: seconds, bytes, requests/second, tokens"} | data
@@ -260,4 +266,4 @@ class Scenario(Node):
         if starts and starts.arrivals != "gamma" and "burstiness" in starts.model_fields_set:
             what = "has no effect here; only with trace.session_arrivals.arrivals: gamma"
             lines.append(f"trace.session_arrivals.burstiness: {what}")
-        return [*lines, *tiers.warnings(self.hardware, self.kv)]
+        return [*lines, *replicas.warnings(self), *tiers.warnings(self.hardware, self.kv)]

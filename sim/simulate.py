@@ -1,4 +1,4 @@
-"""One run, from a scenario to its results: trace, profile, clock, replica, records."""
+"""One run, from a scenario to its results: trace, profile, clock, replicas, records."""
 
 from __future__ import annotations
 
@@ -8,32 +8,25 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
-from .admission import Admission
 from .arrival import Arrivals
-from .batch import Batch
 from .clock import Clock
 from .cost import Cost
-from .decoding import Decoding, PlainDecoding
-from .errors import InputError
-from .iteration_log import Columns, IterationLog
-from .kv import BlockPool
+from .decoding import PlainDecoding
+from .fleet import Fleet
 from .leap import LeapDecoding
-from .memory.host import Host
-from .memory.manager import Memory
 from .memory.transfer_log import TransferLog
-from .metrics import LoopStats, RequestStats
-from .profile import Profile, load_profile
-from .replica import Replica
+from .metrics import RequestStats
+from .profile import load_profile
 from .request_log import RequestLog
 from .session_stats import SessionStats
 from .tiers import memory_options
 from .trace.chunk import Tally
-from .units import bytes_text
 from .workload import chunks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .iteration_log import Columns
     from .quantiles import Summary
     from .scenario import Scenario
 
@@ -57,53 +50,21 @@ class Simulation:
         self.cost = Cost(scenario, self.profile)
         self.clock = Clock()
         self.tally = Tally()
-        self.pool = BlockPool(hbm_blocks(scenario, self.profile), scenario.kv.block_tokens)
         self.request_stats = RequestStats(scenario.slo)
         self.session_stats = SessionStats()
-        self.loop_stats = LoopStats()
         add = _both(self.request_stats.add, self.session_stats.add)
-        self.requests = RequestLog(_both(add, on_requests))
-        self.iterations = IterationLog(self.cost, _both(self.loop_stats.add, on_iterations))
-        stop_at = scenario.stop.at or inf
-        admission = Admission(self.pool, scenario.loop.max_batch, scenario.model.shape.max_context)
-        decoding: Decoding = (LeapDecoding if engine == "leap" else PlainDecoding)(
-            scenario.kv.block_tokens
-        )
-        self.batch = Batch(admission, decoding, self.requests, self.iterations)
-        self.replica = Replica(self.clock, scenario.loop, self.cost, self.batch, stop_at)
-        self.options = memory_options(scenario.hardware, scenario.kv)
+        several = scenario.replicas.count > 1
+        self.requests = RequestLog(_both(add, on_requests), several)
         self.transfers = TransferLog(on_transfers or (lambda columns: None))
-        self.memory: Memory | None = None
-        if self.options.swaps:
-            self._remember()
-        self.arrivals = Arrivals(
-            self.clock, chunks(scenario, self.tally), self.replica, stop_at, self._ids_found
-        )
-
-    def _remember(self) -> Memory:
-        """From now on KV is shared or moves."""
-        host = Host(
-            self.options, self.pool, self.clock, self.cost, self.scenario.kv.bits,
-            self.replica.wake, self.transfers.add, self.replica.stop_at,
+        self.fleet = Fleet(
+            scenario, self.profile, self.cost, self.clock,
+            LeapDecoding if engine == "leap" else PlainDecoding,
+            self.requests, self.transfers, on_iterations,
         )  # fmt: skip
-        self.memory = self.batch.admission.memory = Memory(host)
-        self.requests.memory = True
-        self.iterations.tiers = tuple(tier.name for tier in self.memory.rooms.tiers.values())
-        return self.memory
-
-    def _ids_found(self) -> Memory | None:
-        """The trace has prefix block ids; who makes use of them, if anybody does."""
-        if not self.options.prefix_cache:
-            return None
-        tokens = self.tally.block_tokens
-        if tokens is None:
-            raise InputError(
-                "trace: has prefix block ids and does not say of how many tokens; give "
-                "trace.block_tokens, or kv.prefix_cache: false"
-            )
-        memory = self.memory or self._remember()
-        memory.open(tokens)
-        return memory
+        self.arrivals = Arrivals(
+            self.clock, chunks(scenario, self.tally), self.fleet.server, scenario.stop.at or inf,
+            lambda: self.fleet.ids_found(self.tally.block_tokens),
+        )  # fmt: skip
 
     def run(self, progress: Progress | None = None) -> Summary:
         """Runs to the end and returns the summary; *progress* is called about ten times a second.
@@ -120,8 +81,8 @@ class Simulation:
         finally:
             if collecting:
                 gc.enable()
-        self.requests.close(self.batch.unfinished())
-        self.iterations.close()
+        self.requests.close(self.fleet.unfinished())
+        self.fleet.close()
         self.transfers.close()
         return self.summary()
 
@@ -141,7 +102,7 @@ class Simulation:
     @property
     def duration(self) -> float:
         """Seconds from the start of the trace to the last event, or to the end of the run."""
-        return self.scenario.stop.at or self.batch.last_change
+        return self.scenario.stop.at or self.fleet.last_change
 
     def summary(self) -> Summary:
         """vLLM's keys, then ours."""
@@ -156,16 +117,8 @@ class Simulation:
             "seed": scenario.seed,
         }
         summary |= self.request_stats.summary(self.duration)
-        summary |= self.loop_stats.summary(
-            self.duration, self.pool.capacity, self.iterations.single_gaps,
-            self.replica.idle_seconds(self.duration),
-        )  # fmt: skip
+        summary |= self.fleet.summary(self.duration)
         summary |= {
-            "kv_blocks_peak": self.pool.peak,
-            "kv_blocks_allocated": self.pool.allocated,
-            "kv_blocks_freed": self.pool.freed,
-            "kv_preemptions": self.batch.preemptions,
-            **(self.memory.summary(self.duration) if self.memory else {}),
             "trace_closed_loop": links is not None and links.waiting > 0,
             **self.session_stats.summary(links.sessions_cut() if links else ()),
             "trace_requests_not_sent": links.not_sent if links else 0,
@@ -178,24 +131,9 @@ class Simulation:
             "cost_estimated": self.cost.estimated(),
             "cost_extrapolated": self.cost.extrapolated(),
         }
+        if self.fleet.several:
+            summary["replicas"] = self.fleet.each(self.duration)
         return summary
-
-
-def hbm_blocks(scenario: Scenario, profile: Profile) -> int:
-    """KV blocks that fit beside the weights; `InputError` if none does."""
-    hbm, shape = scenario.hardware.hbm, scenario.model.shape
-    capacity = hbm.capacity or float(profile.device["hbm_bytes"])
-    weights = shape.weight_bytes(scenario.model.weight_bits)
-    block = shape.kv_bytes_per_token(scenario.kv.bits) * scenario.kv.block_tokens
-    # Model: activations and workspaces live in the part that `utilization` leaves out.
-    blocks = int((capacity * hbm.utilization - weights) // block)
-    if blocks < 1:
-        raise InputError(
-            f"hardware.hbm: {bytes_text(capacity)} x utilization {hbm.utilization:g} hold no KV "
-            f"block beside {bytes_text(weights)} of weights; take model.weights: int8 or int4, a "
-            f"smaller model, or more memory"
-        )
-    return blocks
 
 
 def _both(
@@ -224,7 +162,8 @@ def run(
 
     begin = time.perf_counter()
     tiers = bool(memory_options(scenario.hardware, scenario.kv).sizes)
-    records = Records(folder, scenario.record.iterations, tiers)
+    several = scenario.replicas.count > 1
+    records = Records(folder, scenario.record.iterations, tiers, several)
     try:
         simulation = Simulation(
             scenario, engine, records.requests, records.iterations, records.transfers

@@ -35,10 +35,13 @@ GIB = 2.0**30
 
 @lru_cache(maxsize=1024)
 def sizes(folder: Path) -> dict[str, float]:
-    """Bytes of each tier below HBM that KV may fill in the run of *folder*, by name."""
-    hardware = read_json(folder / "scenario.json").get("hardware", {})
+    """Bytes of each tier below HBM that KV may fill in the run of *folder*, by name; where each
+    replica has its own, of one."""
+    scenario = read_json(folder / "scenario.json")
+    hardware, replicas = scenario.get("hardware", {}), scenario.get("replicas", {})
+    parts = replicas["count"] if replicas.get("tiers") == "own" else 1
     there = {tier: hardware.get(tier) for tier in TIERS[1:]}
-    return {tier: node["capacity"] * node["share"] for tier, node in there.items() if node}
+    return {tier: node["capacity"] * node["share"] / parts for tier, node in there.items() if node}
 
 
 def keeps(run: Run) -> bool:
@@ -75,7 +78,7 @@ def occupancy(axes: Axes, run: Run) -> None:
         "start_s", "duration_s", "kv_blocks", *(n for n in names if n.endswith("_bytes")),
         "hbm_cached_blocks",
     )  # fmt: skip
-    blocks = run.summary["kv_blocks_capacity"]
+    blocks = run.summary["kv_blocks_capacity"] / run.replicas
     used = np.maximum(0, rows["kv_blocks"] - rows["hbm_cached_blocks"])
     lines = [("HBM, in use", COLOURS["hbm"], "-", used / blocks)]
     lines.append(("HBM, with what is kept", COLOURS["hbm"], ":", rows["kv_blocks"] / blocks))

@@ -64,7 +64,8 @@ class Tier(Node):
     capacity: Capacity
     """Bytes of the whole host."""
     share: Share = 1.0
-    """The part of them that this GPU's KV may fill; the rest is for other GPUs and programs."""
+    """The part of them that the KV of this run may fill, of all `replicas` together; the rest is
+    for other GPUs and programs."""
 
 
 class Remote(Tier):

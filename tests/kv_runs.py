@@ -130,6 +130,41 @@ def sections(draw: Any, block: int, unit: int) -> dict[str, Any]:
 
 
 @st.composite
+def crowds(draw: Any) -> tuple[list[Chunk], int, dict[str, Any]]:
+    """As `runs`, with several replicas and much to do for them: prefixes that come again and again
+    in memory for few, at times that often coincide."""
+    block = draw(st.sampled_from([1, 2, 4]))
+    trace_block = draw(st.sampled_from([2, 4]))
+    closed = draw(st.booleans())
+    found: list[Turn] = []
+    for number in range(draw(st.integers(12, 30))):
+        prompt = draw(st.integers(6, 40))
+        names = ids_of(draw(st.integers(0, 2)), draw(st.integers(2, 12)), number, prompt)
+        turn = Turn(
+            draw(GAPS), prompt, draw(st.integers(1, 40)), ids=names[: -(-prompt // trace_block)]
+        )
+        if closed and number and draw(st.booleans()):
+            turn = replace(turn, after=(draw(st.integers(max(0, number - 4), number - 1)),))
+            turn = replace(turn, delay=draw(GAPS), session=draw(st.sampled_from("ab")))
+        elif found:
+            turn = replace(turn, at=found[-1].at + turn.at)
+        found.append(turn)
+    chunks = linked(found)
+    if not closed:
+        chunks = [replace(chunk, links=None) for chunk in chunks]
+    unit = max(block, trace_block)
+    parts: dict[str, Any] = draw(sections(block, unit))
+    parts["hardware"]["hbm"] = hbm(draw(st.integers(20, 45)) // block + 1, block)
+    parts["replicas"] = {
+        "count": draw(st.integers(2, 3)),
+        "router": draw(st.sampled_from(["round_robin", "least_loaded", "prefix"])),
+        "slack": draw(st.sampled_from([0, 2, 16])),
+        "tiers": draw(st.sampled_from(["shared", "shared", "own"])),
+    }
+    return chunks, trace_block, parts
+
+
+@st.composite
 def runs(draw: Any) -> tuple[list[Chunk], int, dict[str, Any]]:
     """A trace with ids, the tokens of its blocks, and the sections of a scenario to play it."""
     block = draw(st.sampled_from([1, 2, 4]))

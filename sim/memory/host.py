@@ -15,7 +15,7 @@ from .links import Leg, Links
 from .movers import DISK, PCIE, moving
 from .movers import REMOTE as REMOTE_LINKS
 from .predict import Prefill
-from .rooms import Tier
+from .stock import Tier
 from .units import DRAM, HBM, NAMES, REMOTE, SSD
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sim.cost import Cost
     from sim.kv import BlockPool
 
+    from .common import Common
     from .link import Row
     from .options import MemoryOptions
     from .units import Index
@@ -37,18 +38,21 @@ class Host:
     """What *options* say, on *clock*, beside *pool* of HBM and with the profile of *cost*.
 
     *kv_bits* of a value in HBM. *wake* is called when transfers start or end; *sink* gets their
-    rows, up to *until* seconds.
+    rows, up to *until* seconds. *common* is what the host has for all of its replicas, of which
+    this is number *replica*.
     """
 
     def __init__(
         self, options: MemoryOptions, pool: BlockPool, clock: Clock, cost: Cost, kv_bits: int,
         wake: Callable[[], None], sink: Callable[[Row], None] | None = None, until: float = inf,
+        common: Common | None = None, replica: int = 0,
     ) -> None:  # fmt: skip
         self.options = options
         self.pool = pool
         self.clock = clock
         self.cost = cost
         self.wake = wake
+        self.common = common
         self.landed: Callable[[Callable[[], None]], None] = lambda apply: None
         self.kv_bits = kv_bits
         shape = cost.shape
@@ -64,7 +68,9 @@ class Host:
         self.moving = moving(
             cost.profile, links, mover=options.mover, page_bytes=int(page), given=options.links
         )
-        self.links = Links(clock, self.moving.specs, wake, self.moving.slowdown, sink, until)
+        specs, slowdown = self.moving.specs, self.moving.slowdown
+        others = common.links(clock, specs, sink, until) if common is not None else {}
+        self.links = Links(clock, specs, wake, slowdown, sink, until, others, replica)
         self._paths = {(a, b): _UP[a] + _DOWN[b] for a in self._bits for b in self._bits if a != b}
         self.above = {tier: DRAM if tier > DRAM else HBM for tier in options.sizes}
         if options.remote_direct:
@@ -175,6 +181,8 @@ class Host:
                 event.callbacks.append(lambda _: self._landed(apply))
             else:
                 self.landed(apply)
+                if self.common is not None:
+                    self.wake()  # the last leg's link may be of many, whom its ends do not wake
 
         self.links.chain(legs, reason, request_id, over)
 

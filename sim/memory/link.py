@@ -66,6 +66,7 @@ class Row(NamedTuple):
     blocks: int
     reason: str
     request_id: int
+    replica: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -84,13 +85,14 @@ class Transfer:
     start_s: float = nan
     flows_s: float = nan
     end_s: float = nan
+    replica: int = 0
 
     @property
     def row(self) -> Row:
         """Its record."""
         return Row(
             self.start_s, self.queued_s, self.end_s, self.link, self.bytes, self.blocks,
-            self.reason, self.request_id,
+            self.reason, self.request_id, self.replica,
         )  # fmt: skip
 
 

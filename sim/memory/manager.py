@@ -18,7 +18,6 @@ from .prefetch import Prefetching
 from .promotion import Promotion
 from .rooms import Rooms
 from .sharing import Sharing
-from .summary import summary
 from .units import HBM, Index
 from .writeback import WriteBack
 
@@ -52,8 +51,14 @@ class Memory:
         self.patient: list[Held] = []
         """Of requests that wait for a link to be less busy."""
         self.stirred = True
+        self.news = False
+        """Whether other replicas have moved units that are known here."""
+        self.relieved = False
+        """Whether a link that others use, too, has become less busy for those who wait for it."""
         self.stall_s, self.stalls = {"swap": 0.0, "load": 0.0}, Counter[str]()
         host.landed = self._landed
+        if host.common is not None:
+            host.common.memories.append(self)
         self._open(Index(self.pool.block_tokens, self.pool.block_tokens, host.options.tiers))
 
     def open(self, trace_block_tokens: int) -> None:
@@ -63,8 +68,12 @@ class Memory:
 
     def _open(self, index: Index) -> None:
         self.index = index
-        tiers = self.host.tiers(index.unit_blocks)
-        self.rooms = Rooms(index, self.pool, tiers, self.host.orders(index))
+        tiers, common = self.host.tiers(index.unit_blocks), self.host.common
+        if common is None or not common.shares:
+            self.rooms = Rooms(index, self.pool, tiers, self.host.orders(index))
+        else:
+            self.rooms = common.rooms(self, index, tiers)
+            self.index = self.rooms.index
         self.sharing = Sharing(self)
         self.write_back = WriteBack(self)
         self.swapping = Swapping(self)
@@ -190,6 +199,19 @@ class Memory:
             held.units = []
         self.pool.give_back(blocks)
 
+    def asked(self, units: Sequence[Unit]) -> None:
+        """A request has asked for *units*."""
+        for memory in self.sharers:
+            if memory.prefetching.unused:
+                for unit in units:
+                    memory.prefetching.used(unit, memory is self)
+
+    @property
+    def sharers(self) -> Sequence[Memory]:
+        """All that have the tiers below HBM in common."""
+        common = self.host.common
+        return (self,) if common is None or not common.shares else common.memories
+
     # ---------------------------------------------------------------- preemption
     def drop_dirty(self, needed: int) -> bool:
         """Drops the only copies of units that nobody uses until *needed* blocks can be had.
@@ -231,8 +253,13 @@ class Memory:
     # ---------------------------------------------------------------- boundaries
     def settle(self, now: float) -> None:
         """Applies what transfers that have ended by *now* lead to."""
-        if not self.ended:
+        changed = bool(self.ended) or self.relieved
+        if self.news:
+            self.news = False
+            changed |= self.rooms.refresh()
+        if not changed:
             return
+        self.relieved = False
         ended, self.ended = self.ended, []
         for apply in ended:
             apply()
@@ -283,10 +310,6 @@ class Memory:
     def stalled(self) -> bool:
         """Whether swapped requests' blocks are on their way out."""
         return self.swapping.blocks > 0
-
-    def summary(self, duration: float) -> dict[str, object]:
-        """What was found, moved and waited for in a run of *duration* seconds."""
-        return summary(self, duration)
 
     def occupancy(self) -> tuple[float, ...]:
         """Requests that wait for KV and cached blocks in HBM; where there are tiers below, the

@@ -51,17 +51,17 @@ class Prefetching:
         self.ahead_s = AHEAD_S if self.policy == "session" else 0.0
         """How long before the earliest time of a turn it is of interest that it will come."""
         self.most = memory.options.lookahead
-        self.unused: dict[Unit, int] = {}
-        """Units that were brought up and nobody has asked for since, and to which tier."""
+        self.unused: dict[int, int] = {}
+        """Units, by id, that were brought up and nobody has asked for since, and to which tier."""
         self.short = dict.fromkeys(self.rooms.below, 0)
         """Units for which a tier had no room, so that some may be written out for them."""
         self._ahead = dict.fromkeys(self.rooms.below, 0)  # of `unused`, by tier
         self._most_ahead = {HBM: memory.pool.capacity // (4 * self.rooms.blocks)}
         for bit, tier in self.rooms.tiers.items():
-            self._most_ahead[bit] = tier.capacity // (4 * tier.unit_bytes)
+            self._most_ahead[bit] = tier.capacity // (4 * tier.unit_bytes * tier.sharers)
         self._expected: list[tuple[float, int, Request]] = []  # in order of time
         self._next: dict[int, int] = {}  # by id: the unit that followed it the last time
-        self._wanted: dict[Unit, None] = {}  # what may be asked for next, the latest last
+        self._wanted: dict[int, None] = {}  # by id: what may be asked for next, the latest last
         self.due = False
         """Whether there is something to look at: somebody new, or an end that left room."""
         self._left_out = 0  # units of HBM that others need
@@ -84,22 +84,24 @@ class Prefetching:
     def queued(self, request: Request) -> bool:
         """*request* has joined the queue; whether that is of interest wherever it stands."""
         if self._expected:
-            self._forget(request)
+            self.forget(request)
         if self.policy == "lookahead":
             self.due = self.memory.stirred = True
             return True
         return False
 
-    def _forget(self, request: Request) -> None:
+    def forget(self, request: Request) -> None:
+        """*request*, which was expected, has come, or comes to somebody else."""
         expected = self._expected
         place = bisect_left(expected, (request.arrival, request.id))
         if place < len(expected) and expected[place][2] is request:
             del expected[place]
 
-    def used(self, unit: Unit) -> None:
-        """Somebody has asked for *unit*."""
-        tier = self.unused.pop(unit, 0)
-        if tier:
+    def used(self, unit: Unit, here: bool = True) -> None:
+        """Somebody has asked for *unit*, of this replica if *here*."""
+        tier = self.unused.get(unit.id, 0)
+        if tier and (here or tier != HBM):
+            del self.unused[unit.id]
             self._ahead[tier] -= 1
             late = unit.flight & tier and not unit.where & tier
             self.memory.counts["prefetch_late" if late else "prefetch_used"] += 1
@@ -107,10 +109,14 @@ class Prefetching:
     def lost(self, units: Sequence[Unit], tier: int) -> None:
         """*units* have been dropped from *tier*."""
         self.memory.counts[f"evicted_{NAMES[tier]}"] += len(units)
+        self.gone(units, tier)
+
+    def gone(self, units: Sequence[Unit], tier: int) -> None:
+        """*units* have been dropped from *tier*, by whomever."""
         if self.unused:
             for unit in units:
-                if self.unused.get(unit) == tier:
-                    del self.unused[unit]
+                if self.unused.get(unit.id) == tier:
+                    del self.unused[unit.id]
                     self._ahead[tier] -= 1
                     self.memory.counts["prefetch_wasted"] += 1
 
@@ -124,10 +130,9 @@ class Prefetching:
         if len(following) > 2 * len(self.memory.index) + 1024:
             known = self.memory.index.units
             self._next = {a: b for a, b in following.items() if a in known and b in known}
-        unit = self.memory.index.units.get(last) if last is not None else None
-        if unit is not None:
-            self._wanted.pop(unit, None)
-            self._wanted[unit] = None
+        if last is not None and self.memory.index.find(last) is not None:
+            self._wanted.pop(last, None)
+            self._wanted[last] = None
             self.due = self.memory.stirred = True
 
     # ---------------------------------------------------------------- at a boundary
@@ -153,9 +158,9 @@ class Prefetching:
             return
         for request in islice(waiting, self.most):
             self._left_out += self._needed(request, self._cached(request))[0]
-        latest = list(self._wanted)[-self.most :]
-        wanted = [u for u in latest if u.where and not (u.where | u.flight) & HBM]
-        self._wanted = dict.fromkeys(wanted)
+        latest = map(self.memory.index.find, list(self._wanted)[-self.most :])
+        wanted = [u for u in latest if u and u.where and not (u.where | u.flight) & HBM]
+        self._wanted = dict.fromkeys(unit.id for unit in wanted)
         self._bring(wanted, -1)
 
     def _bring_queued(self, waiting: Sequence[Request]) -> None:
@@ -294,7 +299,7 @@ class Prefetching:
             self.host.send(legs, "prefetch", request_id, partial(rooms.arrive, units, target))
         memory.counts["prefetch_issued"] += len(units)
         for unit in units:
-            if unit in self.unused:  # from SSD to DRAM before, and now on to HBM
+            if unit.id in self.unused:  # from SSD to DRAM before, and now on to HBM
                 self.used(unit)
-            self.unused[unit] = target
+            self.unused[unit.id] = target
         self._ahead[target] += len(units)

@@ -98,8 +98,7 @@ class Promotion:
                 if request not in load.waiters:
                     load.waiters.append(request)
                     held.loads.append(load)
-        for unit in found:
-            self.memory.prefetching.used(unit)
+        self.memory.asked(found)
         for source, part in self._by_source(found).items():
             load = self.send(source, part, "load", request.id)
             load.waiters.append(request)

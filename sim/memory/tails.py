@@ -31,7 +31,7 @@ class Tails:
         self.index = index
         self.counts = index.stride == 1
         """Whether blocks are counted at all: units of several blocks hide what is inside."""
-        self._parents: OrderedDict[int, Unit | None] = OrderedDict()
+        self._parents: OrderedDict[int, Unit | int | None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._parents)
@@ -49,7 +49,7 @@ class Tails:
         if held.tail is None:
             return
         parents = self._parents
-        parents[held.tail] = held.units[-1] if held.units else None
+        parents[held.tail] = self.index.lasting(held.units[-1]) if held.units else None
         parents.move_to_end(held.tail)
         while len(parents) > max(MOST, len(self.index)):
             parents.popitem(last=False)
@@ -59,13 +59,14 @@ class Tails:
 
         As `trace inspect` counts them: the last one too, full or not.
         """
-        known, parents = self.index.units, self._parents
+        find, parents = self.index.find, self._parents
         last, count = units[-1] if units else None, len(units)
         rest = held.ids[count:] if held.tail is None else [*held.ids[count:], held.tail]
         for name in rest:
-            unit = known.get(name)
+            unit = find(name)
             if unit is not None and unit.where and unit.parent == (last.id if last else None):
                 count, last = count + 1, unit
                 continue
-            return count + (name in parents and parents[name] is last)
+            parent = self.index.lasting(last) if last else None
+            return count + (name in parents and parents[name] == parent)
         return count

@@ -79,11 +79,15 @@ class Index:
                 f"trace blocks of {trace} tokens and kv.block_tokens {engine}: one must be a "
                 f"multiple of the other; choose kv.block_tokens accordingly"
             )
+        self.blocks = trace, engine
+        """Tokens of a block of the trace and of the engine."""
         self.unit_tokens = max(trace, engine)
         self.unit_blocks = self.unit_tokens // engine
         """Engine blocks a unit takes in HBM."""
         self.tiers = tiers
         self.units: dict[int, Unit] = {}
+        self.own = sum(NAMES)
+        """Tiers in which a copy makes a unit known here."""
         self.copies: Counter[int] = Counter()
         """Units with a copy in each tier."""
         self.stride = self.unit_tokens // trace
@@ -119,6 +123,10 @@ class Index:
         """Units of a prompt that may come from a cache: a token is left, to get logits from."""
         return (prompt_tokens - 1) // self.unit_tokens
 
+    def find(self, name: int) -> Unit | None:
+        """The unit with the id *name*, if it is known."""
+        return self.units.get(name)
+
     def match(self, ids: Sequence[int], most: int | None = None) -> list[Unit]:
         """The longest prefix of *ids* (at most *most*) whose units all have a copy somewhere."""
         units, found = self.units, []
@@ -128,6 +136,18 @@ class Index:
                 break
             found.append(unit)
         return found
+
+    def lasting(self, unit: Unit) -> Unit | int:
+        """What stands for *unit* as long as it is known, and equals nothing else then."""
+        return unit
+
+    def leading(self, ids: Sequence[int], tier: int) -> int:
+        """How many of *ids*, from the first on, have a copy in *tier*."""
+        for place, name in enumerate(ids):
+            unit = self.units.get(name)
+            if unit is None or not unit.where & tier:
+                return place
+        return len(ids)
 
     def register(
         self, ids: Sequence[int], first: int = 0, tier: int = HBM
@@ -180,7 +200,7 @@ class Index:
             assert unit.refs >= 0, f"unit {unit.id} released more often than held"
             if not unit.refs:
                 idle.append(unit)
-                if not unit.where:
+                if not unit.where & self.own:
                     self._forget(unit)
         return idle
 
@@ -205,11 +225,11 @@ class Index:
 
     def drop_all(self, units: Sequence[Unit], tier: int) -> None:
         """`drop` each."""
-        known, keep = self.units, ~tier
+        known, keep, own = self.units, ~tier, self.own
         for unit in units:
             assert unit.where & tier, f"unit {unit.id} is not in {NAMES[tier]}"
             unit.where = where = unit.where & keep
-            if not (where or unit.refs or unit.flight):
+            if not (unit.refs or (where | unit.flight) & own):
                 del known[unit.id]
         self.copies[tier] -= len(units)
 
@@ -232,5 +252,5 @@ class Index:
         return unit.where & -unit.where
 
     def _forget(self, unit: Unit) -> None:
-        if not (unit.where or unit.refs or unit.flight):
+        if not (unit.refs or (unit.where | unit.flight) & self.own):
             del self.units[unit.id]

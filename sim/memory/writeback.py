@@ -28,8 +28,6 @@ class WriteBack:
         self.memory = memory
         self.host = memory.host
         self.rooms = memory.rooms
-        self.leaving = dict.fromkeys(memory.rooms.below, 0)
-        """Units that are being copied down to make room, by tier."""
         self.eagerly = memory.options.write_back == "eager"
         reserve, rooms = memory.options.reserve, memory.rooms
         self.reserve = {HBM: int(memory.pool.capacity * reserve) // rooms.blocks}
@@ -48,7 +46,7 @@ class WriteBack:
         for tier, below in self.rooms.below.items():
             if below:
                 wanted = self.reserve[tier] + self.memory.prefetching.short[tier]
-                short = wanted - self.at_hand(tier) - self.leaving[tier]
+                short = wanted - self.at_hand(tier) - self.rooms.leaving(tier)
                 if short > 0:
                     self._write(short, tier)
 
@@ -69,7 +67,7 @@ class WriteBack:
         Victims that find no room below are dropped.
         """
         rooms = self.rooms
-        short = -(-(blocks - rooms.room) // rooms.blocks) - self.leaving[HBM]
+        short = -(-(blocks - rooms.room) // rooms.blocks) - rooms.leaving(HBM)
         if short > 0:
             if rooms.below[HBM]:
                 short -= self._write(short, HBM)
@@ -105,7 +103,7 @@ class WriteBack:
         below.take(len(units) * below.unit_bytes)
         rooms.depart(units, below.bit)
         if not eager:
-            self.leaving[tier] += len(units)
+            rooms.leave(len(units), tier)
         legs = self.host.legs(tier, below.bit, len(units), stretches(units))
         wait = self.host.convert_s(tier, len(units), below.bit)
         done = partial(self._written, units, tier, below.bit, eager)
@@ -117,9 +115,9 @@ class WriteBack:
         if not eager:
             # They go at once: if they stayed, a small tier below could make them the only copies
             # again and again, and nothing would ever be won.
-            self.leaving[tier] -= len(units)
+            self.rooms.leave(-len(units), tier)
             may = self.rooms.may_drop[tier]
             self.rooms.drop([unit for unit in units if not unit.refs and may[unit.state]], tier)
         self.memory.counts[f"demoted_{NAMES[below]}"] += len(units)
         if self.eagerly and self.rooms.below[below]:
-            self.eager(list(reversed(units)), below)
+            self.eager(list(reversed(self.rooms.stored(units))), below)
