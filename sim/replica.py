@@ -13,7 +13,6 @@ import numpy as np
 
 from .clock import AFTER_ARRIVALS, Alarm, Clock, Turns
 from .iteration_log import Iteration
-from .memory.units import HBM
 from .partition import Partition
 from .request import Request, Status
 from .stretch import Stretch
@@ -86,24 +85,6 @@ class Replica:
         """*request* will be sent at a time that is known now."""
         if self.batch.memory is not None and self.batch.memory.expect(request):
             self.wake()
-
-    def forget(self, request: Request) -> None:
-        """*request*, which was expected, is sent to another replica."""
-        if self.batch.memory is not None:
-            self.batch.memory.prefetching.forget(request)
-
-    @property
-    def load(self) -> int:
-        """Requests that wait or run."""
-        return len(self.batch.admission.waiting) + len(self.batch.running)
-
-    def cached(self, request: Request) -> int:
-        """Units of the prompt of *request* that lie in HBM now, from the first on."""
-        memory = self.batch.memory
-        if memory is None or request.kv is None:
-            return 0
-        self.catch_up()
-        return memory.index.leading(request.kv.ids, HBM)
 
     def listen(self, heard: Callable[[list[Request]], None]) -> None:
         """From now on tells *heard* who has got a last token, at the time of that token."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from .memory.units import HBM
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -38,7 +40,9 @@ class Router:
         self.sent[replica.number] += 1
         expecting = self._expected.pop(request, None)
         if expecting is not None and expecting is not replica:
-            expecting.forget(request)
+            memory = expecting.batch.memory
+            if memory is not None:
+                memory.prefetching.forget(request)
         replica.submit(request)
 
     def listen(self, heard: Callable[[list[Request]], None]) -> None:
@@ -57,10 +61,24 @@ class Router:
         """The replica for *request*, were it sent now."""
         if self.policy == "round_robin":
             return self.replicas[sum(self.sent) % len(self.replicas)]
-        loads = [replica.load for replica in self.replicas]
+        loads = [load(replica) for replica in self.replicas]
         least = min(loads)
         if self.policy == "prefix":
             near = [i for i, load in enumerate(loads) if load <= least + self.slack]
-            best = min(near, key=lambda i: (-self.replicas[i].cached(request), loads[i], i))
+            best = min(near, key=lambda i: (-cached(self.replicas[i], request), loads[i], i))
             return self.replicas[best]
         return self.replicas[loads.index(least)]
+
+
+def load(replica: Replica) -> int:
+    """Requests that wait or run there."""
+    return len(replica.batch.admission.waiting) + len(replica.batch.running)
+
+
+def cached(replica: Replica, request: Request) -> int:
+    """Units of the prompt of *request* that lie in HBM there, from the first on."""
+    memory = replica.batch.memory
+    if memory is None or request.kv is None:
+        return 0
+    replica.catch_up()
+    return memory.index.leading(request.kv.ids, HBM)

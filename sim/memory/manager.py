@@ -57,8 +57,11 @@ class Memory:
         """Whether a link that others use, too, has become less busy for those who wait for it."""
         self.stall_s, self.stalls = {"swap": 0.0, "load": 0.0}, Counter[str]()
         host.landed = self._landed
-        if host.common is not None:
-            host.common.memories.append(self)
+        common, self.sharers = host.common, [self]
+        """All that have the tiers below HBM in common."""
+        if common is not None:
+            common.memories.append(self)
+            self.sharers = common.memories if common.shares else [self]
         self._open(Index(self.pool.block_tokens, self.pool.block_tokens, host.options.tiers))
 
     def open(self, trace_block_tokens: int) -> None:
@@ -205,12 +208,6 @@ class Memory:
             if memory.prefetching.unused:
                 for unit in units:
                     memory.prefetching.used(unit, memory is self)
-
-    @property
-    def sharers(self) -> Sequence[Memory]:
-        """All that have the tiers below HBM in common."""
-        common = self.host.common
-        return (self,) if common is None or not common.shares else common.memories
 
     # ---------------------------------------------------------------- preemption
     def drop_dirty(self, needed: int) -> bool:
