@@ -32,10 +32,11 @@ def lines(summary: Summary) -> list[str]:
     if moved:
         # Without a stop, copies go on for a while after the last token.
         seconds = max(summary["duration"], summary.get("kv_transfers_end_s", 0.0)) or 1.0
+        each = dict.fromkeys(("h2d", "d2h"), len(summary.get("replicas", (None,))))
         parts = (
             f"{link.replace('_', ' ')} {bytes_text(summary[f'kv_{link}_bytes'])} in"
             f" {summary[f'kv_{link}_transfers']:,} transfers, busy"
-            f" {summary[f'kv_{link}_busy_s'] / seconds:.1%}"
+            f" {summary[f'kv_{link}_busy_s'] / seconds / each.get(link, 1):.1%}"
             for link in moved
         )
         said.append(f"KV moved: {'; '.join(parts)}")
