@@ -23,7 +23,7 @@ COLOURS = {"host": "#d55e00", "graph": "#0072b2", "resident": "#009e73", "contro
 SPARE = ("#e69f00", "#56b4e9", "#000000", "#999999")
 STYLES = ("-", "--", ":", "-.")
 BINS = 160
-MOST_INSIDE = 6
+MOST_INSIDE = 4
 """Curves that a legend inside its panel names."""
 
 
