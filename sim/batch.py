@@ -54,9 +54,9 @@ class Batch:
 
         *reserved* free blocks are kept for those that decode.
         """
-        admission, running = self.admission, self.running
+        admission, running, memory = self.admission, self.running, self.memory
         while budget > 0 and admission.waiting:
-            if self.memory is not None and self.memory.is_swapped(admission.waiting[0]):
+            if memory is not None and memory.is_swapped(admission.waiting[0]):
                 # It would not prefill but compete for blocks at once.
                 reserved = max(reserved, self.decoding.blocks_needed())
             request = admission.try_admit(len(running), reserved)
@@ -66,9 +66,9 @@ class Batch:
             if isnan(request.admitted):
                 request.admitted = now
             running[request] = None
-            if self.memory is None or request not in self.memory.loading:
+            if memory is None or request not in memory.loading:
                 self.prefilling.join(request)
-            elif self.memory.resumes(request):
+            elif memory.resumes(request):
                 continue
             budget -= request.prefill_tokens - request.prefilled
 
@@ -149,7 +149,7 @@ class Batch:
         if self.memory is None:
             self.pool.give_back(blocks)
         else:
-            self.memory.preempt(request, tokens, decoded)
+            self.memory.preempt(request, tokens, self.decoding if decoded else None)
         request.preemptions += 1
         self.preemptions += 1
         self.departures -= 1

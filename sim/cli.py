@@ -160,9 +160,9 @@ def plot(
 def check(scenario: ScenarioFile, sets: Sets = None) -> None:
     """Report every error of a scenario or study as file:line:column: path: what; how to mend."""
     from .feasible import faults
+    from .fleet import hbm_blocks
     from .load import load_points
     from .profile import load_profile
-    from .simulate import hbm_blocks
     from .units import count_text
 
     points = load_points(scenario, sets or (), faults)

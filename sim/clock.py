@@ -12,8 +12,9 @@ from math import inf
 import simpy
 from simpy.events import NORMAL, Event
 
-#: Requests that are due come after what a prefill partition ends at the same instant, and a loop
-#: wakes after all arrivals, so a boundary sees everything up to it.
+#: Of what happens at the same instant, requests that are due come after what a prefill partition
+#: ends, and loops wake after all arrivals, one after the other by their numbers; so a boundary sees
+#: everything up to it.
 ARRIVALS = 2
 AFTER_ARRIVALS = 3
 
@@ -33,6 +34,27 @@ class Clock(simpy.Environment):
     def events(self) -> int:
         """How many events have been scheduled so far."""
         return int(repr(self._eid)[6:-1])
+
+
+class Turns:
+    """Which of several loops have had their turn at this instant; they have it in their order."""
+
+    __slots__ = ("latest", "time")
+
+    def __init__(self) -> None:
+        self.time = -1.0
+        self.latest = -1
+
+    def take(self, time: float, number: int) -> None:
+        """Loop *number* has its turn at *time*."""
+        if time > self.time:
+            self.time, self.latest = time, number
+        elif number > self.latest:
+            self.latest = number
+
+    def passed(self, time: float, number: int) -> bool:
+        """Whether what happens now, at *time*, comes after a boundary of loop *number* then."""
+        return time == self.time and number <= self.latest
 
 
 class Alarm:

@@ -73,6 +73,7 @@ class Cost:
 
     def __init__(self, scenario: Scenario, profile: Profile) -> None:
         loop, model = scenario.loop, scenario.model
+        self._made_of = scenario, profile
         self.shape = model.shape
         self.loop = loop
         self.profile = profile
@@ -96,6 +97,10 @@ class Cost:
         self.most_batch = 0
         self.most_context = 0
         self.least_context = 1 << 62
+
+    def apart(self) -> Cost:
+        """Another one: what it is asked leaves no mark on this."""
+        return Cost(*self._made_of)
 
     @property
     def models(self) -> list[ModelCost]:

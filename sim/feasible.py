@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from . import speculative_checks
 from .dtypes import BITS
 from .errors import InputError
+from .fleet import hbm_blocks
 from .memory.movers import moving
 from .profile import Profile, load_profile
-from .simulate import hbm_blocks
 from .tiers import LINKS, TIERS, memory_options
 from .units import bytes_text
 
@@ -67,7 +67,7 @@ def _tiers(scenario: Scenario, profile: Profile) -> list[tuple[Place, str]]:
         if store is None:
             continue
         block = scenario.model.shape.kv_bytes_per_token(options.bits[tier]) * kv.block_tokens
-        size = store.capacity * store.share
+        size = store.capacity * store.share / scenario.replicas.parts
         if size < block:
             what = f"{bytes_text(size)} hold no KV block of {bytes_text(block)}; give it more"
             found.append((("hardware", tier), what))

@@ -26,6 +26,11 @@ Columns = dict[str, np.ndarray]
 SLICE = 32_768
 KINDS = ("decode", "mixed", "prefill")
 PATHS = ("host", "graph", "control", "resident", "partition")
+OF_TIERS = (
+    "kv_stalled_s", "prefetched_units", "prefetch_used_units", "prefetch_late_units",
+    "prefetch_wasted_units",
+)  # fmt: skip
+"""Columns of runs with tiers below HBM, each a sum since the start of the run."""
 
 
 class Iteration(NamedTuple):
@@ -75,7 +80,7 @@ class IterationLog:
         self.tiers: tuple[str, ...] | None = None
         self.measures: Measures | None = None
         self.keeps_times = False  # whether gaps between tokens are told one by one
-        self._held: list[tuple[float, ...]] = [(0.0,) * 9]
+        self._held: list[tuple[float, ...]] = [(0.0,) * 12]
         self._queued = array("d")
         self._stretches: list[Iteration] = []
         self._counts: list[int] = []
@@ -88,15 +93,14 @@ class IterationLog:
         """A request joined the queue at *time* seconds."""
         self._queued.append(time)
 
-    def occupancy(
-        self, time: float, loading: int, hbm_cached_blocks: int, *tier_bytes: int
-    ) -> None:
+    def occupancy(self, time: float, *values: float) -> None:
         """From *time* seconds on, so many requests wait for KV and so much is kept for reuse.
 
-        Blocks in HBM that nobody uses, and bytes in each of `tiers`; holds for iterations that
-        start then or later, until the next call. Times must not fall.
+        *values* are these requests, blocks in HBM that nobody uses, bytes in each of `tiers`, and
+        if there are some, sums as `OF_TIERS` names them. They hold for iterations that start then
+        or later, until the next call. Times must not fall.
         """
-        self._held.append((time, loading, hbm_cached_blocks, *tier_bytes))
+        self._held.append((time, *values))
 
     def gap(self, seconds: float) -> None:
         """One request's time between two tokens that no stretch covers."""
@@ -214,14 +218,18 @@ class IterationLog:
         """What was told of the tiers by the start of each row."""
         assert self.tiers is not None
         names = ("loading", "hbm_cached_blocks", *(f"{tier}_bytes" for tier in self.tiers))
+        names += OF_TIERS if self.tiers else ()
         width = len(names) + 1
         held = [row[:width] for row in self._held]
         times = np.array([row[0] for row in held])
         rows = np.maximum(0, np.searchsorted(times, starts, side="right") - 1)
         # What was told before the earliest of these rows is of no use to those that follow.
         self._held = self._held[int(rows.min()) :]
-        values = np.array([row[1:] for row in held], np.int64)
-        columns: Columns = {name: values[rows, i] for i, name in enumerate(names)}
+        values = np.array([row[1:] for row in held], np.float64)  # bytes are exact up to 2^53
+        columns: Columns = {
+            name: values[rows, i].astype(np.float64 if name.endswith("_s") else np.int64)
+            for i, name in enumerate(names)
+        }
         return columns
 
     def _taken(self, counts: np.ndarray, firsts: np.ndarray) -> np.ndarray:

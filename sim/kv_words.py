@@ -30,14 +30,19 @@ def lines(summary: Summary) -> list[str]:
         said.append(f"KV below HBM, peak: {', '.join(peaks)}")
     moved = [link for link in _LINKS if summary[f"kv_{link}_transfers"]]
     if moved:
-        seconds = summary["duration"] or 1.0
+        # Without a stop, copies go on for a while after the last token.
+        seconds = max(summary["duration"], summary.get("kv_transfers_end_s", 0.0)) or 1.0
+        each = dict.fromkeys(("h2d", "d2h"), len(summary.get("replicas", (None,))))
         parts = (
             f"{link.replace('_', ' ')} {bytes_text(summary[f'kv_{link}_bytes'])} in"
             f" {summary[f'kv_{link}_transfers']:,} transfers, busy"
-            f" {summary[f'kv_{link}_busy_s'] / seconds:.1%}"
+            f" {summary[f'kv_{link}_busy_s'] / seconds / each.get(link, 1):.1%}"
             for link in moved
         )
         said.append(f"KV moved: {'; '.join(parts)}")
+    if cut := summary.get("kv_transfers_unfinished"):
+        size = bytes_text(summary["kv_bytes_unfinished"])
+        said.append(f"KV on its way at the end: {size} in {cut:,} transfers")
     return said + _prefetched(summary) + _swapped(summary) + _waited(summary)
 
 
@@ -47,6 +52,8 @@ def _found(summary: Summary) -> str:
     parts = ", ".join(f"{tier.upper()} {tokens / total:.1%}" for tier, tokens in tiers if tokens)
     said = f"prefixes found: {summary['kv_prefix_hit_rate']:.1%} of the prompt tokens"
     said += f" ({parts})" if parts else ""
+    if (rate := summary.get("kv_prefix_block_hit_rate")) is not None:
+        said += f", {rate:.2%} of the trace's blocks"
     return f"{said}; {count_text(summary['kv_prefill_tokens_saved'])} tokens not computed"
 
 

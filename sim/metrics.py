@@ -19,6 +19,7 @@ from .request_log import Columns as RequestColumns
 
 if TYPE_CHECKING:
     from array import array
+    from collections.abc import Sequence
 
     from .scenario import Slo
 
@@ -191,14 +192,35 @@ class LoopStats:
         for second, count in zip(seconds.tolist(), tokens.tolist(), strict=True):
             self.tokens_by_second[second] = self.tokens_by_second.get(second, 0.0) + count
 
-    def summary(
-        self, duration: float, capacity: int, singles: array[float], idle: float
-    ) -> Summary:
-        """Our keys for a run of *duration* seconds on a pool of *capacity* blocks.
+    @classmethod
+    def of(cls, parts: Sequence[LoopStats]) -> LoopStats:
+        """Those of several replicas together."""
+        whole = cls()
+        for part in parts:
+            for name, value in part.sums.items():
+                whole.sums[name] = whole.sums.get(name, 0.0) + value
+            for second, count in part.tokens_by_second.items():
+                whole.tokens_by_second[second] = whole.tokens_by_second.get(second, 0.0) + count
+            for name, most in part.most.items():
+                whole.most[name] = max(most, whole.most.get(name, 0))
+            if part.accepted_at is not None:
+                at = whole.accepted_at
+                whole.accepted_at = part.accepted_at if at is None else at + part.accepted_at
+            whole.kinds += part.kinds
+            whole.paths += part.paths
+            whole.gaps += part.gaps
+            whole.gap_counts += part.gap_counts
+        return whole
 
-        *singles* are gaps of single requests, beside those in the slices; *idle* is how long
-        neither the loop nor a prefill partition had anything to do, in seconds.
+    def summary(
+        self, duration: float, capacity: int, singles: Sequence[array[float]], idle: float
+    ) -> Summary:
+        """Our keys for a run of *duration* seconds with a pool of *capacity* blocks a replica.
+
+        *singles* are gaps of single requests, beside those in the slices, of each replica; *idle*
+        is how long neither a loop nor its prefill partition had anything to do, in seconds.
         """
+        replicas = len(singles)
         total = dict.fromkeys(
             ("busy", "gap", "time", "launches", "syncs", "tklqt_s", "decode_requests_s",
              "padded_requests_s", "waiting_s", "kv_blocks_s", "prefill_tokens"), 0.0,
@@ -209,7 +231,9 @@ class LoopStats:
             "max_output_tokens_per_s": max(self.tokens_by_second.values(), default=0.0)
         }
         # Sorted, because the engines find these gaps in different orders.
-        singles_array = np.sort(np.frombuffer(singles)) if singles else np.empty(0)
+        singles_array = np.sort(
+            np.concatenate([np.frombuffer(gaps) for gaps in singles if gaps] or [np.empty(0)])
+        )
         summary |= weighted_statistics("itl", self.gaps, self.gap_counts, singles_array)
         summary |= {
             "loop_iterations": iterations,
@@ -219,7 +243,7 @@ class LoopStats:
             "loop_gpu_busy_s": total["busy"],
             "loop_gap_s": total["gap"],
             "loop_idle_s": idle,
-            "loop_gpu_busy_fraction": total["busy"] / duration if duration else 0.0,
+            "loop_gpu_busy_fraction": total["busy"] / duration / replicas if duration else 0.0,
             "loop_gap_fraction": total["gap"] / time if total["time"] else 0.0,
             "loop_longest_stall_ms": self._longest_gap(singles_array) * 1e3,
             "loop_launches": int(total["launches"]),
@@ -231,7 +255,7 @@ class LoopStats:
             "loop_mean_waiting_requests": total["waiting_s"] / time,
             "loop_max_waiting_requests": self.most["waiting"],
             "loop_prefill_tokens": int(total["prefill_tokens"]),
-            "kv_blocks_capacity": capacity,
+            "kv_blocks_capacity": capacity * replicas,
             "kv_mean_utilization": total["kv_blocks_s"] / time / capacity,
         }
         return summary

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from math import ceil
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
 COLOURS = {"host": "#d55e00", "graph": "#0072b2", "resident": "#009e73", "control": "#cc79a7"}
 SPARE = ("#e69f00", "#56b4e9", "#000000", "#999999")
 STYLES = ("-", "--", ":", "-.")
 BINS = 160
+MOST_INSIDE = 4
+"""Curves that a legend inside its panel names."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,11 @@ class Run:
     def rate(self) -> float:
         """Requests a second that arrived."""
         return float(self.summary["requests_in"] / self.summary["duration"])
+
+    @property
+    def replicas(self) -> int:
+        """GPUs that served them."""
+        return len(self.summary.get("replicas", (None,)))
 
     def requests(self, *names: str) -> dict[str, np.ndarray]:
         """Columns of the finished requests."""
@@ -154,7 +163,7 @@ def stacked(axes: Axes, runs: list[Run]) -> None:
     left = np.zeros(len(runs))
     parts = (("loop_gpu_busy_s", "GPU busy", 1.0), ("loop_gap_s", "gaps of the loop", 0.55),
              ("loop_idle_s", "no request", 0.12))  # fmt: skip
-    duration = np.array([run.summary["duration"] for run in runs])
+    duration = np.array([run.summary["duration"] * run.replicas for run in runs])
     colours = [_colour(run, number) for number, run in enumerate(runs)]
     for key, label, alpha in parts:
         seconds = np.array([run.summary[key] for run in runs])
@@ -175,7 +184,21 @@ def stacked(axes: Axes, runs: list[Run]) -> None:
     axes.set_xlabel("share of the run (%)")
     axes.set_xlim(0, max(100.0, float(left.max())))
     axes.grid(visible=False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=8)
+    # Below the labels, however tall the panel is.
+    low = -0.5 / (axes.get_position().height * cast("Figure", axes.figure).get_figheight())
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, low), ncols=3, fontsize=8)
+
+
+def legend(axes: Axes, loc: Literal["upper left", "lower right"]) -> None:
+    """Names what *axes* shows: at *loc* in it, or beside the figure where that would hide it."""
+    handles, _ = axes.get_legend_handles_labels()
+    if len(handles) <= MOST_INSIDE:
+        axes.legend(handles=handles, loc=loc)
+        return
+    figure = cast("Figure", axes.figure)
+    columns = ceil(len(handles) / (5.5 * figure.get_figheight()))
+    figure.set_figwidth(figure.get_figwidth() + 2.4 * columns)
+    figure.legend(handles=handles, loc="outside right center", ncols=columns, fontsize=8)
 
 
 def by_batch(axes: Axes, runs: list[Run]) -> None:
@@ -191,7 +214,7 @@ def by_batch(axes: Axes, runs: list[Run]) -> None:
     axes.set_xlabel("requests decoding")
     axes.set_ylabel("decode iteration, median (ms)")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="lower right")
+    legend(axes, "lower right")
 
 
 def against_load(axes: Axes, runs: list[Run], key: str, label: str, log: bool = False) -> None:

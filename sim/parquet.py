@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .iteration_log import KINDS, PATHS
+from .iteration_log import KINDS, OF_TIERS, PATHS
 from .metrics import latencies
 from .request_log import REASONS, STATUSES
 
@@ -34,7 +34,8 @@ ITERATIONS = pa.schema(
     + [("kv_blocks", pa.int64()), ("gpu_busy_s", pa.float64()), ("gap_s", pa.float64())]
     + [("launches", pa.int32()), ("syncs", pa.int32()), ("tklqt_s", pa.float64())]
 )
-"""Columns of iterations.parquet, a row an iteration, in order of their commits."""
+"""Columns of iterations.parquet, a row an iteration, in order of their commits; those of several
+replicas one replica after the other."""
 
 REQUESTS = pa.schema(
     [("request_id", pa.int64()), ("arrival_s", pa.float64())]
@@ -73,17 +74,28 @@ TRANSFERS = pa.schema(
 
 
 _KNOWN = (
-    "loading", "hbm_cached_blocks", "dram_bytes", "ssd_bytes", "remote_bytes", "decode_rows",
-    "drafts", "draft_tokens", "accepted_tokens", "kv_draft_blocks", "attended_tokens",
-    "pages_scored", "kv_blocks_selected", "kv_blocks_total", "kv_blocks_fetched", "kv_blocks_lower",
-    "refreshing_requests", "refreshed_tokens",
+    "loading", "hbm_cached_blocks", "dram_bytes", "ssd_bytes", "remote_bytes", *OF_TIERS,
+    "decode_rows", "drafts", "draft_tokens", "accepted_tokens", "kv_draft_blocks",
+    "attended_tokens", "pages_scored", "kv_blocks_selected", "kv_blocks_total",
+    "kv_blocks_fetched", "kv_blocks_lower", "refreshing_requests", "refreshed_tokens", "replica",
 )  # fmt: skip
 
 
+REPLICA = ("replica", pa.int64())
+"""The column that every file of a run with several replicas has."""
+
+
+def with_replica(schema: pa.Schema) -> pa.Schema:
+    """*schema*, of a run with several replicas."""
+    return pa.schema([*schema, REPLICA])
+
+
 def iterations_schema(names: Iterable[str]) -> pa.Schema:
-    """`ITERATIONS`, and those of *names* that are about cached KV and steps of several tokens."""
+    """`ITERATIONS`, and those of *names* that are about cached KV, steps of several tokens, or
+    several replicas."""
     there = set(names)
-    return pa.schema([*ITERATIONS, *((name, pa.int64()) for name in _KNOWN if name in there)])
+    kinds = ((name, pa.float64() if name.endswith("_s") else pa.int64()) for name in _KNOWN)
+    return pa.schema([*ITERATIONS, *((name, kind) for name, kind in kinds if name in there)])
 
 
 class Table:
@@ -107,6 +119,15 @@ class Table:
         self.writer.close()
 
 
+def append(table: Table, part: Path) -> None:
+    """Moves the rows of the file *part*, with the same columns, to the end of *table*."""
+    with pq.ParquetFile(part) as file:
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group).cast(table.schema)
+            table.writer.write_table(rows, row_group_size=len(rows))
+    part.unlink()
+
+
 def iteration_table(
     columns: IterationColumns, schema: pa.Schema = ITERATIONS
 ) -> dict[str, pa.Array]:
@@ -125,6 +146,8 @@ def request_table(columns: RequestColumns) -> dict[str, pa.Array]:
     if cached:
         cached["load_ms"] = _numbers(columns["load"] * 1e3)
     cached |= {name: _numbers(columns[name]) for name in DRAFTS if name in columns}
+    if "replica" in columns:
+        cached["replica"] = _numbers(columns["replica"])
     return cached | {
         "request_id": _numbers(columns["id"]),
         "arrival_s": _numbers(columns["arrival"]),
@@ -147,11 +170,11 @@ def request_table(columns: RequestColumns) -> dict[str, pa.Array]:
     }
 
 
-def transfer_table(columns: TransferColumns) -> dict[str, pa.Array]:
-    """The published columns of a slice of transfers."""
+def transfer_table(columns: TransferColumns, schema: pa.Schema = TRANSFERS) -> dict[str, pa.Array]:
+    """The columns of *schema* of a slice of transfers."""
     return {
         name: _words(columns[name]) if pa.types.is_dictionary(kind) else _numbers(columns[name])
-        for name, kind in zip(TRANSFERS.names, TRANSFERS.types, strict=True)
+        for name, kind in zip(schema.names, schema.types, strict=True)
     }
 
 

@@ -24,7 +24,7 @@ class Partition:
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
-        self.alarm = Alarm(replica.clock)
+        self.alarm = Alarm(replica.clock, replica.alarm.priority)
         self.asleep = False
         self.rows: list[tuple[Iteration, float, float]] = []
         replica.clock.process(self.compute())

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import curve_panels, tier_panels
+from . import curve_panels, reuse_panels, tier_panels
 from .errors import InputError
-from .panels import Run, against_load, by_batch, cdf, shared, stacked, timeline
+from .panels import Run, against_load, by_batch, cdf, legend, shared, stacked, timeline
 from .result import read_json, read_summary
 from .trace.write import replacing
 
@@ -115,7 +115,7 @@ def _draw_all(
 
 def _height(name: str, alike: list[Run]) -> float:
     """Inches of a figure; more where it has two rows, or each run a bar of its own."""
-    if name in ("overview", "tiers"):
+    if name == "overview":
         return 7.4
     if name == "curve":
         return 6.6
@@ -129,7 +129,7 @@ def latency(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     cdf(left, alike, "ttft_ms", "TTFT (ms)")
     cdf(right, alike, "tpot_ms", "TPOT (ms a token)")
     left.set_ylabel("share of requests")
-    left.legend(loc="lower right")
+    legend(left, "lower right")
     figure.suptitle(_title("Latency", alike))
 
 
@@ -138,7 +138,7 @@ def over_time(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     left, right = figure.subplots(1, 2)
     timeline(left, alike, "decode_requests", "requests decoding")
     timeline(right, alike, "waiting", "requests waiting")
-    left.legend(loc="upper left")
+    legend(left, "upper left")
     figure.suptitle(_title("Batch and queue", alike))
 
 
@@ -152,30 +152,30 @@ def gpu(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
 
 def tiers(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     """Where KV was, what moved it, who waited for it, and what it saved, over simulated time."""
-    (top_left, top_right), (low_left, low_right) = figure.subplots(2, 2)
     run = alike[0]
-    tier_panels.occupancy(top_left, run)
-    if (run.folder / "transfers.parquet").is_file():
-        tier_panels.links(top_right, run)
-    else:
-        top_right.set_axis_off()
-    tier_panels.waits(low_left, run)
-    tier_panels.hits_over_time(low_right, run)
+    panels = tier_panels.panels(run)
+    rows = -(-len(panels) // 2)
+    figure.set_size_inches(9.6, 0.3 + 3.2 * rows)
+    grid = figure.add_gridspec(rows, 2)
+    for number, panel in enumerate(panels):
+        row, column = divmod(number, 2)
+        alone = column == 0 and number == len(panels) - 1
+        panel(figure.add_subplot(grid[row, :] if alone else grid[row, column]), run)
     figure.suptitle(_title("KV over the tiers", alike))
 
 
 def reuse(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     """What the prefix cache saved, and by the size of a tier where a study varies one."""
-    tier = tier_panels.swept_tier(alike)
+    tier = reuse_panels.swept_tier(alike)
     if tier is None:
-        tier_panels.sources(figure.subplots(), alike)
+        reuse_panels.sources(figure.subplots(), alike)
     else:
         left, middle, right = figure.subplots(1, 3, width_ratios=(1.0, 1.0, 1.1))
-        tier_panels.against_size(left, alike, tier, "saved")
-        tier_panels.against_size(middle, alike, tier, "ttft")
-        tier_panels.sources(right, alike)
-        if left.get_legend_handles_labels()[0]:
-            left.legend(loc="best", fontsize=8)
+        curves = reuse_panels.against_size(left, alike, tier, "saved")
+        reuse_panels.against_size(middle, alike, tier, "ttft")
+        reuse_panels.sources(right, alike)
+        if curves:
+            figure.legend(handles=curves, loc="outside lower left", ncols=6, fontsize=8)
     figure.suptitle(_title("Prefix reuse", alike))
 
 
@@ -184,7 +184,7 @@ def load(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     left, right = figure.subplots(1, 2)
     against_load(left, runs, "p99_ttft_ms", "TTFT p99 (ms)", log=True)
     against_load(right, runs, "mean_tpot_ms", "TPOT mean (ms a token)")
-    left.legend(loc="upper left")
+    legend(left, "upper left")
     figure.suptitle(_title("Latency against throughput", runs))
 
 
@@ -223,7 +223,7 @@ def overview(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     against_load(top_right, runs, "p99_ttft_ms", "TTFT p99 (ms)", log=True)
     stacked(low_left, alike)
     timeline(low_right, alike, "decode_requests", "requests decoding")
-    top_left.legend(loc="upper left")
+    legend(top_left, "upper left")
     low_left.set_title(f"at {alike[0].rate:.1f} requests/s", fontsize=9)
     low_right.set_title(f"at {alike[0].rate:.1f} requests/s", fontsize=9)
     figure.suptitle(_title("Three decode loops, one GPU", runs))

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .clock import Alarm, Clock
+from .clock import AFTER_ARRIVALS, Alarm, Clock, Turns
 from .iteration_log import Iteration
 from .partition import Partition
 from .request import Request, Status
-from .steps import Load
+from .steps import NOTHING
+from .stretch import Stretch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -29,15 +30,17 @@ if TYPE_CHECKING:
     from .scenario import Loop
     from .steps import Counts
 
-NOTHING = Load(0, 0)
-
 
 class Replica:
-    """A GPU with its decode loop over *batch*; ends at *stop_at* seconds at the latest."""
+    """A GPU with its decode loop over *batch*; ends at *stop_at* seconds at the latest.
+
+    Of several it is number *number*, and they take turns at what happens at the same instant.
+    """
 
     def __init__(
-        self, clock: Clock, loop: Loop, cost: Cost, batch: Batch, stop_at: float = inf
-    ) -> None:
+        self, clock: Clock, loop: Loop, cost: Cost, batch: Batch, stop_at: float = inf,
+        number: int = 0, turns: Turns | None = None,
+    ) -> None:  # fmt: skip
         self.clock = clock
         self.loop = loop
         self.cost = cost
@@ -48,13 +51,14 @@ class Replica:
         self.batch = batch
         self.stop_at = stop_at
         self.exits = loop.leaves
-        self.alarm = Alarm(clock)
+        self.number = number
+        self.turns = turns
+        self.alarm = Alarm(clock, AFTER_ARRIVALS + number)
         self.asleep = False
         self.stalled = False  # until swapped requests' blocks are out
         self.outside = False  # a loop on the device that has left for prefill
         self.left = self.entered = 0  # how often such a loop has left and begun again
-        self.ends: np.ndarray | None = None  # of the iterations under way, where they can be cut
-        self.leap = 0
+        self.stretch: Stretch | None = None  # of iterations, where it can be cut
         self.idle = 0.0
         self.idle_since = 0.0
         self.heard: Callable[[list[Request]], None] | None = None
@@ -105,11 +109,24 @@ class Replica:
         now = self.clock.now
         if self.asleep or self.stalled:
             self.alarm.bring_forward(now)
-        elif self.ends is not None:
-            boundary = int(self.ends.searchsorted(now))
-            if boundary + 1 < self.leap:
-                self.leap = boundary + 1
-                self.alarm.bring_forward(float(self.ends[boundary]))
+        elif self.stretch is not None:
+            ended = self.ended(self.stretch)
+            if ended + 1 < self.stretch.count:
+                self.stretch.count = ended + 1
+                self.alarm.bring_forward(float(self.stretch.ends[ended]))
+
+    def ended(self, stretch: Stretch) -> int:
+        """How many iterations of *stretch* have had their end before what happens now."""
+        now = self.clock.now
+        # One that ends right now has still to come, unless it is another loop's turn already.
+        return stretch.ended(now, self.turns is not None and self.turns.passed(now, self.number))
+
+    def catch_up(self) -> None:
+        """Commits what has been decoded before what happens now, for somebody who looks."""
+        if self.stretch is not None:
+            ended = self.ended(self.stretch)
+            if self.stretch.done < ended < self.stretch.count:
+                self.stretch.commit(self.batch, ended)
 
     def mark_idle(self) -> None:
         """Counts the time since the last mark if nothing was at work; called before a change."""
@@ -129,6 +146,8 @@ class Replica:
         """The process: boundary after boundary, until nobody waits or runs."""
         batch, partition = self.batch, self.partition
         while True:
+            if self.turns is not None:
+                self.turns.take(self.clock.now, self.number)
             if batch.memory is not None:
                 self.settle(batch.memory)
             batch.join_prefilled()
@@ -290,12 +309,11 @@ class Replica:
             now, size, context, 0, 0, len(batch.running), batch.departures, batch.pool.used, beside,
             batch.take_joined(), batch.last_commit, 0, None, sums, slow,
         )  # fmt: skip
-        self.ends, self.leap = ends, count
+        self.stretch = stretch = Stretch(iteration, ends, seconds, count)
         yield self.alarm.set(float(ends[count - 1]))
-        self.ends, count = None, self.leap
+        self.stretch, count = None, stretch.count
         if away is not None:
             self.outside = bool(away[count])
             self.entered += int(np.count_nonzero(away[:count] & ~away[1 : count + 1]))
             self.left += int(np.count_nonzero(~away[:count] & away[1 : count + 1]))
-        blocks = batch.commit(ends[:count])
-        batch.iterations.add(iteration, ends[:count], seconds[:count], blocks)
+        stretch.commit(batch, count)

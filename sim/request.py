@@ -66,6 +66,8 @@ class Request:
     cached_remote: int = 0
     load_s: float = 0.0
     """Seconds it held its place and waited for KV from a lower tier."""
+    replica: int = 0
+    """The one it was sent to."""
     kv: Held | None = None
     """What it has to do with KV that is shared or moves; kept until it ends."""
     spec: Any = None

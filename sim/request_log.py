@@ -30,11 +30,12 @@ class RequestLog:
     """Collects ended requests and hands slices of columns to *sink*, sorted by id.
 
     Those about cached KV only if `memory` was set before the first of them, those about drafts only
-    if `drafts` was.
+    if `drafts` was, and the replica only if there are *several*.
     """
 
-    def __init__(self, sink: Callable[[Columns], None]) -> None:
+    def __init__(self, sink: Callable[[Columns], None], several: bool = False) -> None:
         self.sink = sink
+        self.several = several
         self.memory = False
         self.drafts = False
         self.ended = 0
@@ -78,6 +79,8 @@ class RequestLog:
         if self.drafts:
             for name in _OF_DRAFTS:
                 columns[name] = np.array([getattr(row, name) for row in rows], np.int64)
+        if self.several:
+            columns["replica"] = np.array([row.replica for row in rows], np.int64)
         self.sink(columns)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from . import block_decode, sparsity, speculative_checks, tiers
+from . import block_decode, replicas, sparsity, speculative_checks, tiers
 from .block_decode import BlockDecode  # noqa: TC001 (pydantic evaluates the annotation)
 from .dtypes import BITS
 from .errors import shown
@@ -21,6 +21,7 @@ from .identity import file_identity
 from .models import PRESETS, ModelShape
 from .moe import Moe, moe_faults
 from .node import Flag, Node, Place, refuse, suggestion
+from .replicas import Replicas
 from .sparsity import Sparse  # noqa: TC001 (pydantic evaluates the annotation)
 from .speculative import Speculation  # noqa: TC001 (pydantic evaluates the annotation)
 from .tiers import Format, Kv, Links, Remote, Tier
@@ -203,6 +204,7 @@ class Scenario(Node):
     trace: Trace
     model: Model
     hardware: Hardware = Hardware()
+    replicas: Replicas = Replicas()
     loop: Loop = Loop()
     kv: Kv = Kv()
     sparse: Sparse | None = None
@@ -231,24 +233,18 @@ class Scenario(Node):
         data = self.model_dump(mode="json")
         data["model"] = data["model"].pop("shape") | data["model"]
         data["trace"] = self.trace.resolved(data["trace"])
-        for key, always in (("hardware", ("profile", "hbm")), ("kv", ("block_tokens", "dtype"))):
+        for key, always in (
+            ("hardware", ("profile", "hbm")), ("kv", ("block_tokens", "dtype")), ("replicas", ()),
+        ):  # fmt: skip
             data[key] = tiers.without_defaults(getattr(self, key), data[key], always)
-        if self.sparse is None:
-            del data["sparse"]
-        else:
-            data["sparse"] = self.sparse.resolved(data["sparse"])
-        if self.moe is None:
-            del data["moe"]
-        else:
-            data["moe"] = self.moe.resolved(data["moe"])
-        if self.block_decode is None:
-            del data["block_decode"]
-        else:
-            data["block_decode"] = self.block_decode.resolved(data["block_decode"])
-        if self.speculation is None:
-            del data["speculation"]
-        else:
-            data["speculation"] = self.speculation.resolved(data["speculation"])
+        for key in ("sparse", "moe", "block_decode", "speculation"):
+            section = getattr(self, key)
+            if section is None:
+                del data[key]
+            else:
+                data[key] = section.resolved(data[key])
+        if not data["replicas"]:
+            del data["replicas"]
         if "/" in self.hardware.profile:
             data["hardware"]["profile"] = file_identity(self.hardware.profile)
         return {"units": "SI: seconds, bytes, requests/second, tokens"} | data
@@ -292,6 +288,7 @@ class Scenario(Node):
             what = "has no effect here; only with trace.session_arrivals.arrivals: gamma"
             lines.append(f"trace.session_arrivals.burstiness: {what}")
         offloads = self.sparse is not None and self.sparse.offload is not None
+        lines += replicas.warnings(self)
         lines += tiers.warnings(self.hardware, self.kv, offloads)
         lines += speculative_checks.warnings(self.speculation)
         lines += block_decode.warnings(self.block_decode, self.loop)

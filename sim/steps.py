@@ -176,6 +176,8 @@ class Load(NamedTuple):
         return Load(*sums)
 
 
+NOTHING = Load(0, 0)
+
 ROWS, COMMITS, CONTEXT, HELD, KEPT, LOWER = range(6)
 _FIXED = 6
 _READS = 6

@@ -147,10 +147,15 @@ def print_study(
         table.add_column(title, justify="right")
     for values, summary in zip(axes, summaries, strict=True):
         cells = [_number(summary.get(key), factor) for _, key, factor in columns]
-        table.add_row(*(str(value) for value in values.values()), *cells)
+        table.add_row(*map(_value, values.values()), *cells)
     console.print(table)
     for line in provenance(*summaries):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _value(value: Any) -> str:
+    """A value of an axis; of a map, what it holds."""
+    return " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)
 
 
 def _number(value: float | None, factor: float = 1.0) -> str:

@@ -1,20 +1,21 @@
-"""What a figure shows about KV over several tiers, on one pair of axes, from the runs it compares.
+"""What a figure shows about one run's KV over several tiers, on one pair of axes a panel.
 
-One rule: everything is read from the records of a run, so a panel is there for any run that keeps
+One rule: everything is read from the records of the run, so a panel is there for any run that keeps
 KV for reuse, whatever moved it.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .panels import BINS, SPARE, STYLES, columns_of, look, plain_ticks
+from .panels import BINS, SPARE, columns_of
 from .result import read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -24,15 +25,23 @@ if TYPE_CHECKING:
 TIERS = ("hbm", "dram", "ssd", "remote")
 COLOURS = dict(zip(TIERS, ("#0072b2", "#009e73", "#e69f00", "#cc79a7"), strict=True))
 LINKS = ("h2d", "d2h", "ssd_read", "ssd_write", "remote_read", "remote_write")
+REASONS = {
+    "load": "#0072b2", "prefetch": "#e69f00", "write_back": "#009e73", "evict": "#cc79a7",
+    "swap_out": "#d55e00", "swap_in": "#56b4e9",
+}  # fmt: skip
+FATES = {"issued": "0.55", "used": "#009e73", "late": "#e69f00", "wasted": "#d55e00"}
 GIB = 2.0**30
 
 
 @lru_cache(maxsize=1024)
 def sizes(folder: Path) -> dict[str, float]:
-    """Bytes of each tier below HBM that KV may fill in the run of *folder*, by name."""
-    hardware = read_json(folder / "scenario.json").get("hardware", {})
+    """Bytes of each tier below HBM that KV may fill in the run of *folder*, by name; where each
+    replica has its own, of one."""
+    scenario = read_json(folder / "scenario.json")
+    hardware, replicas = scenario.get("hardware", {}), scenario.get("replicas", {})
+    parts = replicas["count"] if replicas.get("tiers") == "own" else 1
     there = {tier: hardware.get(tier) for tier in TIERS[1:]}
-    return {tier: node["capacity"] * node["share"] for tier, node in there.items() if node}
+    return {tier: node["capacity"] * node["share"] / parts for tier, node in there.items() if node}
 
 
 def keeps(run: Run) -> bool:
@@ -46,6 +55,21 @@ def _names(path: Path) -> list[str]:
     return list(pq.read_schema(path).names) if path.is_file() else []
 
 
+def panels(run: Run) -> list[Callable[[Axes, Run], None]]:
+    """What there is to be seen of *run*, in order."""
+    found: list[Callable[[Axes, Run], None]] = [occupancy]
+    moves = "kv_stalled_s" in _names(run.folder / "iterations.parquet")
+    if moves:
+        found.append(links)
+    if run.summary.get("kv_prefix_lookup_units"):
+        found.append(hits_over_time)
+    if moves:
+        found += [waits, moved]
+        if run.summary.get("kv_prefetched_units"):
+            found.append(prefetched)
+    return found
+
+
 # ---------------------------------------------------------------- one run over time
 def occupancy(axes: Axes, run: Run) -> None:
     """How full each tier is over time: HBM by what requests use and by all it holds."""
@@ -54,7 +78,7 @@ def occupancy(axes: Axes, run: Run) -> None:
         "start_s", "duration_s", "kv_blocks", *(n for n in names if n.endswith("_bytes")),
         "hbm_cached_blocks",
     )  # fmt: skip
-    blocks = run.summary["kv_blocks_capacity"]
+    blocks = run.summary["kv_blocks_capacity"] / run.replicas
     used = np.maximum(0, rows["kv_blocks"] - rows["hbm_cached_blocks"])
     lines = [("HBM, in use", COLOURS["hbm"], "-", used / blocks)]
     lines.append(("HBM, with what is kept", COLOURS["hbm"], ":", rows["kv_blocks"] / blocks))
@@ -77,18 +101,55 @@ def links(axes: Axes, run: Run) -> None:
         there = columns["link"] == name
         share = _busy(columns["start_s"][there], columns["end_s"][there], edges)
         colour = (*COLOURS.values(), *SPARE)[number]
-        axes.plot((edges[:-1] + edges[1:]) / 2, 100 * share, color=colour, linewidth=1.0,
+        axes.plot(_middles(edges), 100 * share, color=colour, linewidth=1.0,
                   label=name.replace("_", " "))  # fmt: skip
     _over_time(axes, "link busy (%)")
 
 
+def moved(axes: Axes, run: Run) -> None:
+    """Bytes a second over all links, by what they were moved for; counted where transfers end."""
+    columns = columns_of(run.folder / "transfers.parquet", ("reason", "end_s", "bytes"))
+    edges = np.linspace(0.0, float(run.summary["duration"]), BINS // 2 + 1)
+    below = np.zeros(len(edges) - 1)
+    for reason, colour in REASONS.items():
+        there = columns["reason"] == reason
+        if not there.any():
+            continue
+        sums, _ = np.histogram(columns["end_s"][there], edges, weights=columns["bytes"][there])
+        rate = sums / np.diff(edges) / 1e9
+        axes.fill_between(_middles(edges), below, below + rate, color=colour, alpha=0.75,
+                          linewidth=0, label=reason.replace("_", " "), step="mid")  # fmt: skip
+        below = below + rate
+    _over_time(axes, "moved over all links (GB/s)", top=None)
+
+
 def waits(axes: Axes, run: Run) -> None:
-    """Share of the iterations beside which some request waited for its KV."""
-    rows = run.iterations("start_s", "duration_s", "loading")
-    count = np.ones(len(rows["start_s"]))
-    at, share = _binned(rows, (rows["loading"] > 0).astype(float), count)
-    axes.plot(at, 100 * share, color="#d55e00", linewidth=1.0)
-    _over_time(axes, "iterations beside a wait for KV (%)")
+    """Share of the iterations beside which a request waited for KV, and of time without any."""
+    rows = run.iterations("start_s", "duration_s", "loading", "kv_stalled_s")
+    at, share = _binned(rows, (rows["loading"] > 0).astype(float), np.ones(len(rows["start_s"])))
+    axes.plot(at, 100 * share, color="#e69f00", linewidth=1.0,
+              label="of iterations: a request waits for KV")  # fmt: skip
+    edges = np.linspace(0.0, float(run.summary["duration"]), BINS + 1)
+    still = np.diff(rows["kv_stalled_s"], prepend=0.0)
+    starts, ends = rows["start_s"] - still, rows["start_s"]
+    share = _busy(starts[still > 0], ends[still > 0], edges)
+    axes.plot(_middles(edges), 100 * share, color="#d55e00", linewidth=1.0,
+              label="of time: the loop stands still for KV")  # fmt: skip
+    _over_time(axes, "share (%)", columns=1)
+
+
+def prefetched(axes: Axes, run: Run) -> None:
+    """Units brought up before they were asked for, and what became of them, summed over time."""
+    names = [f"prefetch_{fate}_units" for fate in FATES]
+    names[0] = "prefetched_units"
+    rows = run.iterations("start_s", *names)
+    at = np.unique(np.linspace(0, len(rows["start_s"]) - 1, 1200).astype(int))
+    for name, (fate, colour) in zip(names, FATES.items(), strict=True):
+        label = "brought up" if fate == "issued" else fate
+        axes.plot(rows["start_s"][at], rows[name][at], color=colour, label=label, linewidth=1.2)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    tokens = run.summary["kv_unit_tokens"]
+    _over_time(axes, f"prefetched units of {tokens} tokens, sum", top=None)
 
 
 def hits_over_time(axes: Axes, run: Run) -> None:
@@ -97,7 +158,7 @@ def hits_over_time(axes: Axes, run: Run) -> None:
     rows = run.requests("admitted_s", "prompt_tokens", *names)
     edges = np.linspace(0.0, float(run.summary["duration"]), BINS // 2 + 1)
     total, _ = np.histogram(rows["admitted_s"], edges, weights=rows["prompt_tokens"])
-    at, below = (edges[:-1] + edges[1:]) / 2, np.zeros(len(edges) - 1)
+    at, below = _middles(edges), np.zeros(len(edges) - 1)
     for tier, name in zip(TIERS, names, strict=True):
         if not rows[name].any():
             continue
@@ -109,19 +170,25 @@ def hits_over_time(axes: Axes, run: Run) -> None:
     _over_time(axes, "prompt tokens found (%)")
 
 
-def _over_time(axes: Axes, label: str) -> None:
+def _over_time(axes: Axes, label: str, top: float | None = 103, columns: int = 2) -> None:
     axes.set_xlabel("simulated time (s)")
     axes.set_ylabel(label)
-    axes.set_ylim(0, 103)
+    axes.set_ylim(0, top)
     if axes.get_legend_handles_labels()[0]:
-        _legend_above(axes, 2)
+        legend_above(axes, columns)
 
 
-def _legend_above(axes: Axes, columns: int) -> None:
+def legend_above(axes: Axes, columns: int) -> None:
+    """Names the curves above the panel, where they are in nobody's way."""
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, fontsize=8,
         handlelength=1.2, handletextpad=0.5, columnspacing=0.8,
     )  # fmt: skip
+
+
+def _middles(edges: np.ndarray) -> np.ndarray:
+    middles: np.ndarray = (edges[:-1] + edges[1:]) / 2
+    return middles
 
 
 def _binned(
@@ -134,11 +201,13 @@ def _binned(
     weight, _ = np.histogram(middle, edges, weights=weights)
     total, _ = np.histogram(middle, edges, weights=weights * values)
     there = weight > 0
-    return ((edges[:-1] + edges[1:]) / 2)[there], total[there] / weight[there]
+    return _middles(edges)[there], total[there] / weight[there]
 
 
 def _busy(starts: np.ndarray, ends: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Share of each bin between *edges* that lies in one of the intervals."""
+    if not len(starts):
+        return np.zeros(len(edges) - 1)
     order = np.argsort(starts, kind="stable")
     starts, ends = starts[order], np.maximum.accumulate(ends[order])
     first = np.ones(len(starts), bool)
@@ -150,73 +219,3 @@ def _busy(starts: np.ndarray, ends: np.ndarray, edges: np.ndarray) -> np.ndarray
     total = np.stack([sums[:-1], sums[1:]], 1).ravel()
     busy: np.ndarray = np.diff(np.interp(edges, times, total)) / np.diff(edges)
     return busy
-
-
-# ---------------------------------------------------------------- runs beside one another
-def saved(run: Run) -> dict[str, float]:
-    """Share of all prompt tokens that each tier had, of the requests that have finished."""
-    rows = run.requests("prompt_tokens", *(f"cached_{tier}_tokens" for tier in TIERS))
-    total = float(rows["prompt_tokens"].sum()) or 1.0
-    return {tier: float(rows[f"cached_{tier}_tokens"].sum()) / total for tier in TIERS}
-
-
-def sources(axes: Axes, runs: list[Run]) -> None:
-    """Where the prompt tokens of each run came from."""
-    names, left = [run.series for run in runs], np.zeros(len(runs))
-    found = [saved(run) for run in runs]
-    for tier in TIERS:
-        share = np.array([100 * shares[tier] for shares in found])
-        if share.any():
-            axes.barh(names, share, left=left, color=COLOURS[tier], edgecolor="white",
-                      label=tier.upper())  # fmt: skip
-            left += share
-    axes.barh(names, 100 - left, left=left, color="0.88", edgecolor="white", label="computed")
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("prompt tokens (%)")
-    axes.grid(visible=False)
-    _legend_above(axes, 4)
-
-
-def swept_tier(runs: list[Run]) -> str | None:
-    """The tier nearest to HBM whose size differs between *runs*, if any."""
-    for tier in TIERS[1:]:
-        if len({sizes(run.folder).get(tier, 0.0) for run in runs}) > 1:
-            return tier
-    return None
-
-
-def against_size(axes: Axes, runs: list[Run], tier: str, what: str) -> None:
-    """Prompt tokens saved, or TTFT, over the size of *tier*; a curve for all else that differs."""
-    at = sorted({sizes(run.folder).get(tier, 0.0) for run in runs})
-    series: dict[str, list[Run]] = {}
-    for run in runs:
-        series.setdefault(_without(run, tier), []).append(run)
-    for number, (name, members) in enumerate(series.items()):
-        members.sort(key=lambda run: sizes(run.folder).get(tier, 0.0))
-        x = [at.index(sizes(run.folder).get(tier, 0.0)) for run in members]
-        style: dict[str, Any] = look(members[0], number) | {"label": name or None}
-        style |= {"marker": "o", "markersize": 3.5}
-        if what == "saved":
-            axes.plot(x, [100 * sum(saved(run).values()) for run in members], **style)
-            continue
-        style["linestyle"] = STYLES[0]
-        axes.plot(x, [run.summary["median_ttft_ms"] for run in members], **style)
-        style |= {"linestyle": STYLES[1], "label": None}
-        axes.plot(x, [run.summary["p99_ttft_ms"] for run in members], **style)
-    names = [f"{size / GIB:,.6g}" if size else "none" for size in at]
-    axes.set_xticks(range(len(at)), names, fontsize=8)
-    axes.set_xlabel(f"{tier.upper()} for KV (GiB)")
-    if what == "saved":
-        axes.set_ylabel("prompt tokens not computed (%)")
-        axes.set_ylim(bottom=0)
-    else:
-        axes.set_ylabel("TTFT, median and p99 dashed (ms)")
-        axes.set_yscale("log")
-        plain_ticks(axes.yaxis)
-
-
-def _without(run: Run, tier: str) -> str:
-    """What *run* is called but for the size of *tier*."""
-    own = (f"hardware.{tier}", f"hardware.{tier}.capacity", f"hardware.{tier}.share")
-    return run.named({key: value for key, value in run.axes.items() if key not in own})

@@ -64,11 +64,12 @@ class Tier(Node):
     capacity: Capacity
     """Bytes of the whole host."""
     share: Share = 1.0
-    """The part of them that this GPU's KV may fill; the rest is for other GPUs and programs."""
+    """The part of them that the KV of this run may fill, of all `replicas` together; the rest is
+    for other GPUs and programs."""
 
 
 class Remote(Tier):
-    """A further tier, such as a pool of memory in the network, reached through DRAM."""
+    """A further tier: a pool of memory in the network, reached through DRAM, or a peer GPU's."""
 
     latency: Seconds
     """Of every transfer, in either direction."""
@@ -76,6 +77,9 @@ class Remote(Tier):
     """In each direction."""
     at_once: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
     """Transfers in each direction that share it; further ones wait."""
+    direct: Flag = False
+    """Whether it is reached from HBM over its own link alone, as a peer GPU is over NVLink; it may
+    then be there without DRAM."""
 
 
 class TierDtypes(Node):
@@ -107,7 +111,8 @@ class Kv(Node):
     """What is loaded before it is asked for: what follows a hit, prompts of the queue, or the next
     turn of a session."""
     lookahead: Annotated[int, Field(strict=True, ge=1, le=4096)] = 8
-    """Requests at the head of the queue that `prefetch: lookahead` looks at."""
+    """How many a prefetch looks at: requests at the head of the queue, or the turns that come next,
+    or units that followed a hit."""
     write_back: Literal["on_evict", "eager"] = "on_evict"
     """When KV is copied down: when HBM runs short, or as soon as it is computed."""
     reserve: Annotated[float, Field(strict=True, ge=0, le=0.5)] = 0.05
@@ -147,10 +152,12 @@ class Kv(Node):
 def faults(hardware: Hardware) -> list[tuple[Place, str]]:
     """What is wrong with the tiers beside one another."""
     what = "needs hardware.dram, which it is filled from; add e.g. `dram: {capacity: 64 GiB}`"
+    other = {"remote": ", or `direct: true` for a tier with a link of its own"}
     return [
-        ((tier,), what)
+        ((tier,), what + other.get(tier, ""))
         for tier in TIERS[1:]
-        if getattr(hardware, tier) is not None and hardware.dram is None
+        if (store := getattr(hardware, tier)) is not None and hardware.dram is None
+        if not (isinstance(store, Remote) and store.direct)
     ]
 
 
@@ -163,7 +170,8 @@ def warnings(hardware: Hardware, kv: Kv, offloads: bool = False) -> Iterator[str
     moves = swaps or offloads
     lower, caches = hardware.dram is not None, kv.prefix_cache
     no_dram, no_cache = "only with hardware.dram", "only with kv.prefix_cache: true"
-    cold, why_cold = not (caches and lower), no_dram if caches else no_cache
+    tiers = lower or hardware.remote is not None
+    cold, why_cold = not (caches and tiers), no_dram if caches else no_cache
     idle: list[tuple[str, bool, str]] = [
         ("hardware.dram", not (caches or moves), f"{no_cache}, or kv.preemption: swap or cheaper"),
         ("hardware.ssd", not caches, no_cache),
@@ -173,7 +181,7 @@ def warnings(hardware: Hardware, kv: Kv, offloads: bool = False) -> Iterator[str
         ("kv.promotion", cold, why_cold),
         ("kv.prefetch", cold, why_cold),
         ("kv.lookahead", cold, why_cold),
-        ("kv.lookahead", kv.prefetch != "lookahead", "only with kv.prefetch: lookahead"),
+        ("kv.lookahead", kv.prefetch == "none", "only with kv.prefetch"),
         ("kv.write_back", cold, why_cold),
         ("kv.reserve", cold, why_cold),
         ("kv.queue_limit", cold, why_cold),
@@ -210,7 +218,8 @@ def memory_options(hardware: Hardware, kv: Kv) -> MemoryOptions:
         prefix_cache=kv.prefix_cache, eviction=kv.eviction, promotion=kv.promotion,
         prefetch=kv.prefetch, lookahead=kv.lookahead, write_back=kv.write_back,
         reserve=kv.reserve, queue_limit=kv.queue_limit, preemption=kv.preemption,
-        layout=kv.layout, mover=hardware.mover, bits=bits, links=_links(hardware), **sizes,
+        layout=kv.layout, mover=hardware.mover, bits=bits, links=_links(hardware),
+        remote_direct=hardware.remote is not None and hardware.remote.direct, **sizes,
     )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from .iteration_log import PATHS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .metrics import LoopStats
     from .quantiles import Summary
     from .replica import Replica
@@ -45,8 +47,8 @@ def speculation_summary(stats: LoopStats) -> Summary:
     }
 
 
-def residency_summary(stats: LoopStats, replica: Replica) -> Summary:
-    """What an iteration yields, and how long a loop stays on the device.
+def residency_summary(stats: LoopStats, parts: Sequence[tuple[LoopStats, Replica]]) -> Summary:
+    """What an iteration yields, and how long a loop stays on the device; *parts* of each replica.
 
     Tokens are those that decode steps commit. `loop_tokens_per_resident_loop` is the seeds' name
     for tokens an iteration that decodes, over all requests; then tokens for every launch, for
@@ -56,12 +58,18 @@ def residency_summary(stats: LoopStats, replica: Replica) -> Summary:
     `loop_bubble_s` is time in which the loop had work and the GPU did none of it: gaps between
     kernels (exits among them), and waits for KV.
     """
-    sums, modes = stats.sums, replica.cost.modes
-    tokens = sums.get("commits", 0.0)
-    resident = sum(int(stats.paths[path]) for path in ON_DEVICE)
-    entries = (replica.entered if replica.exits else 1) if resident else 0
-    memory = replica.batch.memory
-    waits = sum(memory.stall_s.values()) if memory is not None else 0.0
+    sums, tokens = stats.sums, stats.sums.get("commits", 0.0)
+    resident = _on_device(stats)
+    entries = sum(
+        (replica.entered if replica.exits else 1) if _on_device(own) else 0
+        for own, replica in parts
+    )
+    replicas = [replica for _, replica in parts]
+    modes = replicas[0].cost.modes
+    left = sum(replica.left for replica in replicas)
+    entered = sum(replica.entered for replica in replicas)
+    memories = [replica.batch.memory for replica in replicas]
+    waits = sum(sum(memory.stall_s.values()) for memory in memories if memory is not None)
 
     def each(name: str) -> float | None:
         return tokens / sums[name] if sums.get(name) else None
@@ -74,7 +82,12 @@ def residency_summary(stats: LoopStats, replica: Replica) -> Summary:
         "loop_barriers": int(sums.get("barriers", 0)),
         "loop_entries": entries,
         "loop_iterations_per_entry": resident / entries if entries else None,
-        "loop_exits": replica.left,
-        "loop_exit_s": replica.left * modes.exit + replica.entered * modes.relaunch,
+        "loop_exits": left,
+        "loop_exit_s": left * modes.exit + entered * modes.relaunch,
         "loop_bubble_s": sums.get("gap", 0.0) + waits,
     }
+
+
+def _on_device(stats: LoopStats) -> int:
+    """Iterations of a loop that stays on the device."""
+    return sum(int(stats.paths[path]) for path in ON_DEVICE)

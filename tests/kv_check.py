@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from sim.memory.units import HBM
+from sim.memory.shared import SharedRooms
+from sim.memory.units import DRAM, HBM
 from sim.replica import Replica
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sim.memory.manager import Memory
+    from sim.memory.stock import Stock
+    from sim.memory.units import Unit
 
 
 def check(replica: Replica, memory: Memory) -> None:
@@ -42,25 +46,8 @@ def check(replica: Replica, memory: Memory) -> None:
     coming = sum(1 for unit in units if unit.flight & HBM)
     assert pool.used == own + leaving + (shared + coming) * rooms.blocks
     assert pool.used <= pool.capacity
-    # So does every byte below.
-    swapped = sum(
-        request.kv.swapped
-        for request in [*batch.admission.waiting, *batch.running]
-        if request.kv is not None
-    )
-    for bit, tier in rooms.tiers.items():
-        held_here = sum(bool(unit.where & bit) + bool(unit.flight & bit) for unit in units)
-        blocks = swapped * tier.block_bytes if bit == 2 else 0
-        assert tier.used == held_here * tier.unit_bytes + blocks
-        assert tier.used <= tier.capacity
-        assert index.copies[bit] == sum(1 for unit in units if unit.where & bit)
-    # Who may go is counted right, and is in its tier's order.
-    for bit, order in rooms.orders.items():
-        may = rooms.may_drop(bit)
-        idle = [u for u in units if not u.refs and u.where & bit]
-        assert rooms.droppable(bit) == sum(1 for unit in idle if may(unit))
-        assert all(unit in order for unit in idle)
-        assert len(order) == len(idle) if bit == HBM else len(order) >= len(idle)
+    check_idle(rooms, units, HBM)
+    assert index.copies[HBM] == shared
     holders: dict[int, int] = {}
     for request in batch.running:
         for unit in request.kv.units if request.kv else ():
@@ -70,20 +57,75 @@ def check(replica: Replica, memory: Memory) -> None:
     assert all(bool(unit.flight & HBM) == (unit in flying) for unit in units)
 
 
+def check_idle(stock: Stock, units: Sequence[Unit], tier: int) -> None:
+    """Who may go from *tier* is counted right, and is in its order."""
+    order, may = stock.orders[tier], stock.may_drop[tier]
+    idle = [u for u in units if not u.refs and u.where & tier]
+    assert stock.droppable(tier) == sum(1 for unit in idle if may[unit.state])
+    assert all(unit in order for unit in idle)
+    assert len(order) == len(idle) if tier == HBM else len(order) >= len(idle)
+
+
+def check_below(stock: Stock, replicas: Sequence[Replica]) -> None:
+    """Every byte below HBM is accounted for, by units and by what *replicas* have swapped out."""
+    units = list(stock.index.units.values())
+    swapped = sum(
+        request.kv.swapped
+        for replica in replicas
+        for request in [*replica.batch.admission.waiting, *replica.batch.running]
+        if request.kv is not None
+    )
+    for bit, tier in stock.tiers.items():
+        held_here = sum(bool(unit.where & bit) + bool(unit.flight & bit) for unit in units)
+        blocks = swapped * tier.block_bytes if bit == DRAM else 0
+        assert tier.used == held_here * tier.unit_bytes + blocks
+        assert tier.used <= tier.capacity
+        assert stock.index.copies[bit] == sum(1 for unit in units if unit.where & bit)
+        check_idle(stock, units, bit)
+
+
+def check_shared(rooms: SharedRooms) -> None:
+    """What replicas see of the store is true at their boundaries, and what they need is pinned."""
+    store, needed = rooms.store, Counter[int]()
+    for other in store.replicas.values():
+        for unit in other.index.units.values():
+            needed[unit.id] += (unit.refs > 0) + bool(unit.flight & HBM)
+            assert unit.refs or (unit.where | unit.flight) & HBM, "known for nothing"
+    for unit in store.index.units.values():
+        assert unit.refs == needed[unit.id]
+        assert unit.refs or unit.where or unit.flight, "known for nothing"
+    assert all(name in store.index.units for name in +needed)
+    for unit in rooms.index.units.values():
+        there = store.index.units.get(unit.id)
+        where, flight = (there.where, there.flight) if there else (0, 0)
+        assert (unit.where & ~HBM, unit.flight & ~HBM) == (where, flight)
+
+
 @contextmanager
 def checked() -> Iterator[list[int]]:
     """Checks at every boundary of the runs inside; yields how often it has, as [count]."""
     count = [0]
     settle, tend = Replica.settle, Replica.tend
+    of_store: dict[Stock, dict[Replica, None]] = {}
+
+    def check_all(replica: Replica, memory: Memory) -> None:
+        check(replica, memory)
+        rooms, replicas = memory.rooms, {replica: None}
+        if isinstance(rooms, SharedRooms):
+            check_shared(rooms)
+            replicas = of_store.setdefault(rooms.store, {})
+            replicas[replica] = None
+        check_below(rooms.store if isinstance(rooms, SharedRooms) else rooms, list(replicas))
 
     def settle_and_check(self: Replica, memory: Memory) -> None:
         settle(self, memory)
         count[0] += 1
-        check(self, memory)
+        if self.clock.now < self.stop_at:
+            check_all(self, memory)
 
     def tend_and_check(self: Replica, memory: Memory, *rest: Any) -> None:
         tend(self, memory, *rest)
-        check(self, memory)
+        check_all(self, memory)
 
     with (
         patch.object(Replica, "settle", settle_and_check),

@@ -31,6 +31,16 @@ def links(
     return found | ({"ssd_read": disk, "ssd_write": disk} if disk else {})
 
 
+def remote(
+    capacity: float, bandwidth: float, latency: float = 0.0, *, direct: bool = False
+) -> dict[str, Any]:
+    """`hardware.remote` of *capacity* bytes, *bandwidth* bytes a tick and *latency* ticks."""
+    return {
+        "capacity": f"{capacity} B", "bandwidth": f"{bandwidth / TICK} B/s",
+        "latency": f"{latency * TICK} s", "direct": direct,
+    }  # fmt: skip
+
+
 def ids_of(family: int, shared: int, number: int, blocks: int) -> tuple[int, ...]:
     """Ids of a prompt of *blocks* blocks that shares its first *shared* with its family."""
     own = 1_000_000 + 1000 * number
@@ -80,6 +90,16 @@ def sections(draw: Any, block: int, unit: int) -> dict[str, Any]:
             bytes = draw(st.sampled_from([1, 2, 6, 80])) * unit_bytes
             hardware |= {"ssd": {"capacity": f"{bytes} B"}}
             dtypes["ssd"] = draw(st.sampled_from(["fp8", "int4"]))
+    dram = "dram" in hardware
+    if draw(st.integers(0, 2)) == 0:
+        direct = draw(st.booleans())
+        if dram or direct:
+            hardware["remote"] = remote(
+                draw(st.sampled_from([1, 3, 20])) * unit_bytes,
+                draw(st.sampled_from([0.05, 3.0, 1e5])) * unit_bytes,
+                draw(st.sampled_from([0, 2])),
+                direct=direct,
+            )
     most = draw(st.integers(1, 5))
     stop = draw(st.one_of(st.none(), st.none(), st.sampled_from([20, 36, 100.25, 700])))
     return {
@@ -107,6 +127,41 @@ def sections(draw: Any, block: int, unit: int) -> dict[str, Any]:
         },
         "stop": {"at": None if stop is None else f"{stop * TICK} s"},
     }
+
+
+@st.composite
+def crowds(draw: Any) -> tuple[list[Chunk], int, dict[str, Any]]:
+    """As `runs`, with several replicas and much to do for them: prefixes that come again and again
+    in memory for few, at times that often coincide."""
+    block = draw(st.sampled_from([1, 2, 4]))
+    trace_block = draw(st.sampled_from([2, 4]))
+    closed = draw(st.booleans())
+    found: list[Turn] = []
+    for number in range(draw(st.integers(12, 30))):
+        prompt = draw(st.integers(6, 40))
+        names = ids_of(draw(st.integers(0, 2)), draw(st.integers(2, 12)), number, prompt)
+        turn = Turn(
+            draw(GAPS), prompt, draw(st.integers(1, 40)), ids=names[: -(-prompt // trace_block)]
+        )
+        if closed and number and draw(st.booleans()):
+            turn = replace(turn, after=(draw(st.integers(max(0, number - 4), number - 1)),))
+            turn = replace(turn, delay=draw(GAPS), session=draw(st.sampled_from("ab")))
+        elif found:
+            turn = replace(turn, at=found[-1].at + turn.at)
+        found.append(turn)
+    chunks = linked(found)
+    if not closed:
+        chunks = [replace(chunk, links=None) for chunk in chunks]
+    unit = max(block, trace_block)
+    parts: dict[str, Any] = draw(sections(block, unit))
+    parts["hardware"]["hbm"] = hbm(draw(st.integers(20, 45)) // block + 1, block)
+    parts["replicas"] = {
+        "count": draw(st.integers(2, 3)),
+        "router": draw(st.sampled_from(["round_robin", "least_loaded", "prefix"])),
+        "slack": draw(st.sampled_from([0, 2, 16])),
+        "tiers": draw(st.sampled_from(["shared", "shared", "own"])),
+    }
+    return chunks, trace_block, parts
 
 
 @st.composite

@@ -155,7 +155,7 @@ class Budget:
 def stepping(speculator: Any, selection: Any = None) -> Iterator[None]:
     """Runs inside decode with the steps of *speculator* and read what *selection* says."""
     with (
-        patch("sim.simulate.speculator_of", lambda scenario, seconds: speculator),
-        patch("sim.simulate.selection_of", lambda scenario: selection),
+        patch("sim.wide.speculator_of", lambda scenario, seconds: speculator),
+        patch("sim.wide.selection_of", lambda scenario: selection),
     ):
         yield

@@ -23,9 +23,9 @@ from test_engines_agree import (
 from toy import KV_BYTES, TICK, hbm, play, toy_scenario
 
 from sim.errors import InputError
+from sim.fleet import hbm_blocks
 from sim.profile import load_profile
 from sim.rng import uniforms
-from sim.simulate import hbm_blocks
 
 if TYPE_CHECKING:
     from sim.trace.chunk import Chunk

@@ -1,8 +1,6 @@
 """KV over several tiers: stories with exact times, and what holds in every run.
 
-A tick, the toy GPU and its iterations are those of `toy`: in graph mode a prefill that ends its
-prompt takes 20 ticks, one that does not 18, a decode iteration 16. A unit is a block of 16 tokens;
-links move a unit in 10 ticks unless said otherwise.
+Ticks, units and links are those of `kv_stories`.
 """
 
 from __future__ import annotations
@@ -16,51 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from kv_check import checked
-from kv_runs import ids_of, link, links
-from toy import KV_BYTES, TICK, Ran, Turn, hbm, linked, play, toy_scenario
+from kv_runs import ids_of, link
+from kv_stories import NEVER, SLOW, UNIT, prompt, serve, tiers, ttft
+from toy import TICK, Ran, Turn, hbm, linked, play, toy_scenario
 
 from sim.errors import InputError
 
 if TYPE_CHECKING:
     from sim.trace.chunk import Chunk
-
-UNIT = 16 * KV_BYTES
-SLOW = link(UNIT / 10)
-NEVER = link(UNIT / 1e5)
-
-
-def tiers(
-    blocks: int, dram: int = 0, ssd: int = 0, pcie: Any = SLOW, disk: Any = None, out: Any = None
-) -> dict[str, Any]:
-    """`hardware` with so many blocks of HBM, and units of DRAM and SSD."""
-    found: dict[str, Any] = {"hbm": hbm(blocks)}
-    if dram:
-        found |= {"dram": {"capacity": f"{dram * UNIT} B"}}
-        found["links"] = links(pcie, disk or (SLOW if ssd else None), out)
-    if ssd:
-        found |= {"ssd": {"capacity": f"{ssd * UNIT} B"}}
-    return found
-
-
-def serve(folder: Path, turns: list[Turn], hardware: dict[str, Any], **sections: Any) -> Ran:
-    """Plays *turns* with blocks of 16 tokens in the trace and in the engine, every boundary
-    checked."""
-    kv = {"block_tokens": 16, "promotion": "always", "reserve": 0.0} | sections.pop("kv", {})
-    scenario = toy_scenario(folder, [(0, 1, 1)], hardware=hardware, kv=kv, **sections)
-    with checked() as count:
-        ran = play(scenario, "step", linked(turns), 16)
-    assert count[0] > 0
-    return ran
-
-
-def prompt(family: int, blocks: int, *, at: float, output: int = 1, more: int = 1) -> Turn:
-    """A prompt of whole blocks of a family and *more* tokens."""
-    return Turn(at, 16 * blocks + more, output, ids=ids_of(family, blocks, 0, blocks))
-
-
-def ttft(ran: Ran) -> list[float]:
-    """In ticks."""
-    return [float(ms) / 1e3 / TICK for ms in ran.requests.ttft_ms]
 
 
 # ---------------------------------------------------------------- HBM
@@ -241,21 +202,6 @@ def test_decode_beside_a_transfer_takes_longer(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- prefetch
-def test_the_queue_s_prefixes_come_up_meanwhile(tmp_path: Path) -> None:
-    """One slot: while the third request runs, what the fourth needs comes into spare room."""
-    turns = [*STORY[:2], prompt(3, 1, at=2000, output=20), prompt(1, 4, at=2001)]
-    kv = {"prefetch": "lookahead"}
-    plain, ahead = (
-        serve(
-            tmp_path, turns, tiers(14, dram=100), loop={"max_batch": 1}, kv=kv | {"prefetch": how}
-        )
-        for how in ("none", "lookahead")
-    )
-    if plain.requests.cached_dram_tokens.iloc[3]:
-        assert ahead.summary["kv_prefetched_units_used"] > 0
-        assert ttft(ahead)[3] < ttft(plain)[3]
-
-
 def test_a_session_s_next_turn_is_brought_up(tmp_path: Path) -> None:
     """Its prefix was pushed down; while the user thinks it comes up again."""
     names = ids_of(1, 4, 0, 4)

@@ -8,10 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from sim import kv_words, tier_panels
+from sim import kv_words, reuse_panels, tier_panels
+from sim.clock import Clock
 from sim.iteration_log import IterationLog
 from sim.load import load, load_points
-from sim.memory.link import Row
+from sim.memory.link import LinkSpec, Row
+from sim.memory.links import Leg, Links
 from sim.memory.transfer_log import SLICE, TransferLog
 from sim.panels import Run
 from sim.parquet import ITERATIONS, REQUESTS
@@ -83,6 +85,24 @@ def test_transfers_are_written_only_where_there_are_tiers(tmp_path: Path) -> Non
     assert len(pq.read_table(tmp_path / "b" / "transfers.parquet")) == 0
 
 
+def test_what_ends_after_the_run_is_unfinished() -> None:
+    """Two transfers of 1 s one after the other, the first with a second leg; the end at 1.5 s."""
+    clock, rows = Clock(), []
+    specs = [LinkSpec(name, 0.0, 100.0, at_most=1) for name in ("h2d", "ssd_read")]
+    links = Links(clock, specs, sink=rows.append, until=1.5)
+    arrived: list[float] = []
+    legs = [Leg("ssd_read", 100, 1), Leg("h2d", 100, 1), Leg("ssd_read", 100, 1)]
+    links.chain(legs, "load", 1, lambda: arrived.append(clock.now))
+    links.submit("ssd_read", 300, 3, "load", 2, lambda: arrived.append(clock.now))
+    clock.run()
+    assert arrived == [4.0, 5.0]
+    assert [(row.link, row.end_s) for row in rows] == [("ssd_read", 1.0)]
+    pcie, disk = links.use(1.5)
+    assert (disk.transfers, disk.bytes, disk.busy_s, disk.last_end_s) == (1, 100, 1.5, 1.0)
+    assert (disk.unfinished, disk.unfinished_bytes) == (1, 300)  # the third leg never began
+    assert (pcie.transfers, pcie.busy_s, pcie.unfinished, pcie.unfinished_bytes) == (0, 0.5, 1, 100)
+
+
 # ---------------------------------------------------------------- requests
 def test_requests_say_where_their_prompts_were_found(tmp_path: Path) -> None:
     rows = [request(0, cached_hbm=32, cached_ssd=16, load_s=0.25), request(1)]
@@ -116,20 +136,27 @@ def test_iterations_are_left_out_if_not_asked_for(tmp_path: Path) -> None:
 def occupied(tiers: tuple[str, ...], told: list[tuple[float, ...]], starts: list[float]) -> Any:
     log = IterationLog(None, lambda columns: None)  # type: ignore[arg-type]
     log.tiers = tiers
-    for time, *values in told:
-        log.occupancy(time, *map(int, values))
+    for row in told:
+        log.occupancy(*row)
     columns = log._occupied(np.array(starts))
     return log, {name: values.tolist() for name, values in columns.items()}
 
 
 def test_an_iteration_has_what_was_told_by_its_start() -> None:
+    sums = [(0.0, 8, 0, 0, 0), (0.5, 8, 4, 0, 0), (0.75, 16, 4, 2, 1)]
     told = [(1.0, 1, 10, 100, 1000), (2.0, 0, 20, 200, 2000), (2.0, 2, 30, 300, 3000)]
+    told = [(*row, *more) for row, more in zip(told, sums, strict=True)]
     log, columns = occupied(("dram", "ssd"), told, [0.5, 1.0, 1.9, 2.0, 5.0])
     assert columns == {
         "loading": [0, 1, 1, 2, 2],
         "hbm_cached_blocks": [0, 10, 10, 30, 30],
         "dram_bytes": [0, 100, 100, 300, 300],
         "ssd_bytes": [0, 1000, 1000, 3000, 3000],
+        "kv_stalled_s": [0, 0, 0, 0.75, 0.75],
+        "prefetched_units": [0, 8, 8, 16, 16],
+        "prefetch_used_units": [0, 0, 0, 4, 4],
+        "prefetch_late_units": [0, 0, 0, 2, 2],
+        "prefetch_wasted_units": [0, 0, 0, 1, 1],
     }
     later = log._occupied(np.array([6.0, 7.0]))
     assert later["hbm_cached_blocks"].tolist() == [30, 30]
@@ -208,6 +235,55 @@ def test_records_agree_with_the_summary(agents: Path) -> None:
     assert (iterations.hbm_cached_blocks <= summary["kv_blocks_capacity"]).all()
 
 
+def test_sums_over_time_end_as_the_summary_says(agents: Path) -> None:
+    summary, iterations = read_summary(agents), table(agents, "iterations")
+    ends = {
+        "prefetched_units": "kv_prefetched_units",
+        "prefetch_used_units": "kv_prefetched_units_used",
+        "prefetch_late_units": "kv_prefetched_units_late",
+        "prefetch_wasted_units": "kv_prefetched_units_wasted", "kv_stalled_s": "kv_stall_s",
+    }  # fmt: skip
+    for column, key in ends.items():
+        sums = iterations[column]
+        assert sums.is_monotonic_increasing, column
+        assert sums.iloc[-1] <= summary[key], column
+    assert iterations.kv_stalled_s.iloc[-1] == pytest.approx(summary["kv_stall_s"], rel=0.05)
+    assert 0 < iterations.prefetch_used_units.iloc[-1] < iterations.prefetched_units.iloc[-1]
+
+
+def test_what_a_stop_cuts_off_is_counted_apart(agents: Path, tmp_path: Path) -> None:
+    """Halfway through a long transfer everything ends."""
+    moved = table(agents, "transfers")
+    later = moved[moved.start_s > moved.start_s.median()]
+    longest = later.iloc[int((later.end_s - later.start_s).argmax())]
+    stop = round((longest.start_s + longest.end_s) / 2, 6)
+    (tmp_path / "a.yaml").write_text(AGENTS + f"stop: {{at: {stop} s}}\n")
+    files = []
+    for engine in ("leap", "step"):
+        (tmp_path / engine).mkdir()
+        summary = run(load(tmp_path / "a.yaml"), tmp_path / engine, engine)
+        files.append((tmp_path / engine / "transfers.parquet").read_bytes())
+    assert files[0] == files[1]
+    rows = table(tmp_path / "leap", "transfers")
+    assert rows.end_s.max() == summary["kv_transfers_end_s"] <= stop
+    under_way = moved[(moved.queued_s <= stop) & (moved.end_s > stop)]
+    assert summary["kv_transfers_unfinished"] == len(under_way) > 0
+    assert summary["kv_bytes_unfinished"] == under_way.bytes.sum()
+    for link in ("h2d", "d2h", "ssd_read", "ssd_write"):
+        of_link = rows[rows.link == link]
+        assert of_link.bytes.sum() == summary[f"kv_{link}_bytes"]
+        assert len(of_link) == summary[f"kv_{link}_transfers"] > 0
+        waited = (of_link.start_s - of_link.queued_s).sum()
+        assert waited == pytest.approx(summary[f"kv_{link}_waited_s"])
+        begun = moved[(moved.link == link) & (moved.start_s < stop)]
+        busy = tier_panels._busy(
+            begun.start_s.to_numpy(), begun.end_s.to_numpy(), np.array([0.0, stop])
+        )
+        assert summary[f"kv_{link}_busy_s"] == pytest.approx(busy[0] * stop)
+    said = facts(summary)
+    assert any(line.startswith("KV on its way at the end: ") for line in said)
+
+
 def test_the_console_says_what_was_found_and_moved(agents: Path) -> None:
     said = facts(read_summary(agents))
     for start in ("prefixes found: ", "KV below HBM, peak: DRAM ", "KV moved: h2d ", "prefetched"):
@@ -222,29 +298,30 @@ def test_nothing_is_said_of_a_memory_that_is_not_there() -> None:
 
 
 def test_figures_of_a_run_with_tiers(agents: Path, tmp_path: Path) -> None:
-    once, again = draw_run(agents, tmp_path / "one"), draw_run(agents, tmp_path / "two")
-    assert "tiers.svg" in {path.name for path in once}
-    for one, two in zip(once, again, strict=True):
-        assert one.read_bytes() == two.read_bytes(), one.name
+    names = {path.name for path in draw_run(agents, tmp_path / "one")}
+    assert {"tiers.svg", "tiers.png"} <= names
     svg = (tmp_path / "one" / "tiers.svg").read_text()
     for said in ("DRAM of 8 GiB", "SSD of 64 GiB", "HBM, in use", "ssd read", "from HBM",
-                 "iterations beside a wait for KV"):  # fmt: skip
+                 "a request waits for KV", "the loop stands still for KV", "write back",
+                 "moved over all links", "prefetched units of 64 tokens", "wasted"):  # fmt: skip
         assert said in svg
 
 
 def test_a_study_of_sizes_draws_reuse_and_ttft(tmp_path: Path, capsys: Any) -> None:
     text = AGENTS.replace("requests: 60", "requests: 25")
-    text += "sweep: {hardware.dram: [{capacity: 2 GiB}, {capacity: 16 GiB}]}\n"
+    text += "sweep: {hardware.dram.capacity: [2 GiB, 16 GiB], "
+    text += "hardware.ssd: [null, {capacity: 64 GiB}]}\n"
     (tmp_path / "s.yaml").write_text(text)
     points = load_points(tmp_path / "s.yaml")
     summaries = run_points(points, tmp_path / "out", quiet=True)
     names = {path.name for path in draw_study(tmp_path / "out", tmp_path / "figures")}
     assert {"reuse.svg", "reuse.png"} <= names
     svg = (tmp_path / "figures" / "reuse.svg").read_text()
-    for said in ("DRAM for KV (GiB)", "prompt tokens not computed", "TTFT, median", "computed"):
+    for said in ("DRAM for KV (GiB)", "prompt tokens not computed", "TTFT, median", "computed",
+                 "no ssd", "ssd 64 GiB", ">16<"):  # fmt: skip
         assert said in svg
     runs = [Run(path, {}, read_summary(path)) for path in (tmp_path / "out" / "points").iterdir()]
-    assert tier_panels.swept_tier(runs) == "dram"
+    assert reuse_panels.swept_tier(runs) == "dram"
     print_study([point.axes for point in points], summaries)
     assert "found %" in capsys.readouterr().out
 

@@ -110,6 +110,15 @@ def test_a_remote_tier_is_two_links() -> None:
     assert found.links["remote_read"] == Given(pytest.approx(2e-5), 12e9, 2)
 
 
+def test_a_remote_tier_that_is_reached_directly_needs_no_dram() -> None:
+    remote = {"capacity": "80 GiB", "latency": "2 us", "bandwidth": "400 GB/s"}
+    assert not options({"dram": DRAM, "remote": remote}).remote_direct
+    found = options({"remote": remote | {"direct": True}}, prefetch="lookahead", lookahead=2)
+    assert found.remote_direct
+    assert list(found.sizes.values()) == [80 * GIB]
+    assert scenario({"remote": remote | {"direct": True}}, prefetch="lookahead").warnings() == []
+
+
 # ---------------------------------------------------------------- identity
 def test_defaults_leave_no_mark_on_the_hash() -> None:
     said = scenario({"mover": "copy_engine", "links": {"h2d": {}}, "dram": None},
@@ -191,6 +200,9 @@ def test_warnings(hardware: dict[str, Any], kv: dict[str, Any], warned: list[str
         ("hardware: {ssd: {capacity: 1 TiB}}\n",
          "a.yaml:3:17: hardware.ssd: needs hardware.dram, which it is filled from; add e.g. "
          "`dram: {capacity: 64 GiB}`"),
+        ("hardware: {remote: {capacity: 1 TiB, latency: 5 us, bandwidth: 12 GB/s}}\n",
+         "a.yaml:3:20: hardware.remote: needs hardware.dram, which it is filled from; add e.g. "
+         "`dram: {capacity: 64 GiB}`, or `direct: true` for a tier with a link of its own"),
         ("hardware: {dram: {capacity: 64}}\n",
          "a.yaml:3:29: hardware.dram.capacity: 64 has no unit; write e.g. '80 GiB'"),
         ("hardware: {dram: {}}\n",

@@ -1,7 +1,7 @@
 """Eviction: in which order the units of a tier have to go, by policies of a name each.
 
 One rule: an order holds the units of one tier that nobody uses and never gives up one that is used
-(`Unit.refs`); whether a candidate may go now is up to the caller (`accept`).
+(`Unit.refs`); in which states a candidate may go now is up to the caller (`may`, by `Unit.state`).
 
 The protocol, for every policy. `insert` a unit when the last request that used it is done or when
 its copy has arrived, `touch` it when it was asked for meanwhile, `remove` it while a request uses
@@ -18,14 +18,12 @@ from collections import OrderedDict
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
-from .ranked import CostAware, H2o, Lfu
+from .ranked import ANY, CostAware, H2o, Lfu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from .units import Unit
-
-    Accept = Callable[[Unit], bool]
 
 __all__ = [
     "POLICIES", "CostAware", "DraftFirstLru", "H2o", "Lfu", "Lru", "Order", "Streaming",
@@ -54,14 +52,20 @@ class Order(Protocol):
     def insert_all(self, units: Iterable[Unit]) -> None:
         """`insert` each, in this order."""
 
+    def touch_all(self, units: Iterable[Unit]) -> None:
+        """`touch` each, in this order."""
+
     def remove_all(self, units: Iterable[Unit]) -> None:
         """`remove` each."""
 
     def evict_all(self, units: Iterable[Unit]) -> None:
         """`evict` each."""
 
-    def victims(self, count: int, accept: Accept | None = None) -> list[Unit]:
-        """Up to *count* units that would go next, the first to go first; takes nothing out."""
+    def victims(self, count: int, may: bytes = ANY) -> list[Unit]:
+        """Up to *count* units that would go next, the first to go first; takes nothing out.
+
+        Only such whose `Unit.state` is a place in *may* that is not 0.
+        """
 
 
 class _Listed:
@@ -100,17 +104,21 @@ class _Listed:
         for unit in units:
             self.insert(unit)
 
+    def touch_all(self, units: Iterable[Unit]) -> None:
+        for unit in units:
+            self.touch(unit)
+
     def remove_all(self, units: Iterable[Unit]) -> None:
         for unit in units:
             self.remove(unit)
 
     evict_all = remove_all
 
-    def victims(self, count: int, accept: Accept | None = None) -> list[Unit]:
+    def victims(self, count: int, may: bytes = ANY) -> list[Unit]:
         found: list[Unit] = []
         if count > 0:
             for unit in chain.from_iterable(self.queues):
-                if not unit.refs and (accept is None or accept(unit)):
+                if may[unit.flight << 4 | unit.where] and not unit.refs:
                     found.append(unit)
                     if len(found) == count:
                         break
@@ -141,10 +149,16 @@ class Lru(_Listed):
     evict = remove
 
     def insert_all(self, units: Iterable[Unit]) -> None:
-        only = self._only
+        only, move_to_end = self._only, self._only.move_to_end
         for unit in units:
             only[unit] = None
-            only.move_to_end(unit)
+            move_to_end(unit)
+
+    def touch_all(self, units: Iterable[Unit]) -> None:
+        only, move_to_end = self._only, self._only.move_to_end
+        for unit in units:
+            if unit in only:
+                move_to_end(unit)
 
     def remove_all(self, units: Iterable[Unit]) -> None:
         pop = self._only.pop

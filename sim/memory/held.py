@@ -21,6 +21,10 @@ class Held:
     """
 
     ids: list[int]
+    blocks: int = 0
+    """Blocks of the trace that the prompt has, the last one included if it is not full."""
+    tail: int | None = None
+    """Id of the block after the whole units, if there is one."""
     units: list[Unit] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
     swapped: int = 0

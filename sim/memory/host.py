@@ -1,12 +1,12 @@
 """The machine under the policies: tiers and their formats, ways between them, what each takes.
 
 One rule: everything between HBM and a tier below DRAM goes through DRAM's links one after the
-other, and a transfer's bytes are those of the lower tier's format.
+other, unless it is reached directly; a transfer's bytes are those of the lower tier's format.
 """
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from functools import cache, cached_property
 from math import ceil, inf
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from .links import Leg, Links
 from .movers import DISK, PCIE, moving
 from .movers import REMOTE as REMOTE_LINKS
 from .predict import Prefill
-from .rooms import Tier
+from .stock import Tier
 from .units import DRAM, HBM, NAMES, REMOTE, SSD
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from sim.cost import Cost
     from sim.kv import BlockPool
 
+    from .common import Common
     from .link import Row
     from .options import MemoryOptions
-    from .units import Index, Unit
+    from .units import Index
 
 _UP = {HBM: ("d2h",), DRAM: (), SSD: ("ssd_read",), REMOTE: ("remote_read",)}
 _DOWN = {HBM: ("h2d",), DRAM: (), SSD: ("ssd_write",), REMOTE: ("remote_write",)}
@@ -37,18 +38,21 @@ class Host:
     """What *options* say, on *clock*, beside *pool* of HBM and with the profile of *cost*.
 
     *kv_bits* of a value in HBM. *wake* is called when transfers start or end; *sink* gets their
-    rows.
+    rows, up to *until* seconds. *common* is what the host has for all of its replicas, of which
+    this is number *replica*.
     """
 
     def __init__(
         self, options: MemoryOptions, pool: BlockPool, clock: Clock, cost: Cost, kv_bits: int,
-        wake: Callable[[], None], sink: Callable[[Row], None] | None = None,
+        wake: Callable[[], None], sink: Callable[[Row], None] | None = None, until: float = inf,
+        common: Common | None = None, replica: int = 0,
     ) -> None:  # fmt: skip
         self.options = options
         self.pool = pool
         self.clock = clock
         self.cost = cost
         self.wake = wake
+        self.common = common
         self.landed: Callable[[Callable[[], None]], None] = lambda apply: None
         self.kv_bits = kv_bits
         shape = cost.shape
@@ -64,8 +68,17 @@ class Host:
         self.moving = moving(
             cost.profile, links, mover=options.mover, page_bytes=int(page), given=options.links
         )
-        self.links = Links(clock, self.moving.specs, wake, self.moving.slowdown, sink)
+        specs, slowdown = self.moving.specs, self.moving.slowdown
+        others = common.links(clock, specs, sink, until) if common is not None else {}
+        self.links = Links(clock, specs, wake, slowdown, sink, until, others, replica)
         self._paths = {(a, b): _UP[a] + _DOWN[b] for a in self._bits for b in self._bits if a != b}
+        self.above = {tier: DRAM if tier > DRAM else HBM for tier in options.sizes}
+        if options.remote_direct:
+            # Model: a peer GPU's memory is on the other end of one link from HBM; DRAM and SSD
+            # write to it over that link, too.
+            self._paths |= {(REMOTE, HBM): _UP[REMOTE], (HBM, REMOTE): _DOWN[REMOTE]}
+            self.above[REMOTE] = HBM
+        """The tier into which KV comes up from each, on its way to HBM."""
         self._unit_tokens = self._unit_blocks = 0
 
     @cached_property
@@ -92,18 +105,23 @@ class Host:
         if policy is not CostAware:
             return lambda tier: policy()
 
-        def recompute_s(unit: Unit) -> float:
-            first = unit.depth * index.unit_tokens
+        @cache
+        def recompute_s(depth: int) -> float:
+            first = depth * index.unit_tokens
             return self.prefill.seconds(first, first + index.unit_tokens)
 
         def order(tier: int) -> Order:
-            return CostAware(recompute_s, partial(self._reload_s, tier))
+            reload_s = [self._reload_s(tier, where) for where in range(16)]
+            return CostAware(
+                lambda unit: recompute_s(unit.depth), lambda unit: reload_s[unit.where]
+            )
 
         return order
 
-    def _reload_s(self, tier: int, unit: Unit) -> float:
-        """Seconds to bring *unit* from below *tier* into HBM over idle links; inf if it is not."""
-        below = unit.where & ~(2 * tier - 1)
+    def _reload_s(self, tier: int, where: int) -> float:
+        """Seconds to bring a unit that is in tiers *where* from below *tier* into HBM over idle
+        links; inf if none of them is below."""
+        below = where & sum(self.options.sizes) & ~(2 * tier - 1)
         if not below:
             return inf
         legs = self.legs(below & -below, HBM, 1, 1)
@@ -115,7 +133,7 @@ class Host:
         return self._paths[source, target]
 
     def legs(self, source: int, target: int, units: int, runs: int) -> list[Leg]:
-        """The way of *units*, which are *runs* stretches of neighbours."""
+        """The way of so many *units*, which are *runs* stretches of neighbours."""
         return self._legs(source, target, units * self._unit_blocks, runs)
 
     def block_legs(self, source: int, target: int, blocks: int) -> list[Leg]:
@@ -163,6 +181,8 @@ class Host:
                 event.callbacks.append(lambda _: self._landed(apply))
             else:
                 self.landed(apply)
+                if self.common is not None:
+                    self.wake()  # the last leg's link may be of many, whom its ends do not wake
 
         self.links.chain(legs, reason, request_id, over)
 

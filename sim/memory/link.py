@@ -66,6 +66,7 @@ class Row(NamedTuple):
     blocks: int
     reason: str
     request_id: int
+    replica: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -84,13 +85,14 @@ class Transfer:
     start_s: float = nan
     flows_s: float = nan
     end_s: float = nan
+    replica: int = 0
 
     @property
     def row(self) -> Row:
         """Its record."""
         return Row(
             self.start_s, self.queued_s, self.end_s, self.link, self.bytes, self.blocks,
-            self.reason, self.request_id,
+            self.reason, self.request_id, self.replica,
         )  # fmt: skip
 
 
@@ -104,14 +106,18 @@ class Link:
 
     def __init__(
         self, clock: Clock, spec: LinkSpec, changed: Callable[[], None],
-        sink: Callable[[Row], None] | None,
+        sink: Callable[[Row], None] | None, until: float = inf,
     ) -> None:  # fmt: skip
         self.clock = clock
+        self.until = until
+        """When the run ends, in seconds; what ends later is unfinished."""
         self.spec = spec
         self.changed = changed
         self.sink = sink
         self.in_service = 0
         self.transfers, self.bytes, self.blocks = 0, 0, 0
+        self.unfinished, self.unfinished_bytes = 0, 0
+        self.last_end_s = 0.0
         self.waited_s, self.most_waiting = 0.0, 0
         self._waiting: deque[Transfer] = deque()
         self._latent: deque[Transfer] = deque()  # in order of `flows_s`
@@ -142,7 +148,7 @@ class Link:
         return len(self._waiting)
 
     def busy_s(self, now: float) -> float:
-        """Seconds until *now* in which something was in service."""
+        """Seconds until *now*, or the end of the run, in which something was in service."""
         return self._busy_s + (now - self._busy_since if self.in_service else 0.0)
 
     def backlog(self, now: float) -> float:
@@ -166,7 +172,6 @@ class Link:
         self.in_service += 1
         transfer.start_s = now
         transfer.flows_s = now + self.spec.latency_s
-        self.waited_s += now - transfer.queued_s
         if self._flowing or self._latent:
             self._latent.append(transfer)
         else:  # nobody's bytes can flow before its own: no need to wake in between
@@ -192,16 +197,26 @@ class Link:
         self._ends -= end
         self.in_service -= 1
         if not self.in_service:
-            self._busy_s += now - self._busy_since
+            self._busy_s += max(0.0, min(now, self.until) - self._busy_since)
         transfer.end_s = now
-        self.transfers += 1
-        self.bytes += transfer.bytes
-        self.blocks += transfer.blocks
+        self._count(transfer)
         if self._waiting:
             self._start(self._waiting.popleft())
         elif not self._latent:
             self._owed = 0.0
         return transfer
+
+    def _count(self, transfer: Transfer) -> None:
+        """Counts *transfer*, which has ended, unless the run was over when it was submitted."""
+        if transfer.end_s <= self.until:
+            self.transfers += 1
+            self.bytes += transfer.bytes
+            self.blocks += transfer.blocks
+            self.waited_s += transfer.start_s - transfer.queued_s
+            self.last_end_s = transfer.end_s
+        elif transfer.queued_s <= self.until:
+            self.unfinished += 1
+            self.unfinished_bytes += transfer.bytes
 
     # ---------------------------------------------------------------- time
     def _end_s(self) -> float:
@@ -235,7 +250,7 @@ class Link:
                 break
         self._arm()
         for transfer in ended:
-            if self.sink is not None:
+            if self.sink is not None and now <= self.until:
                 self.sink(transfer.row)
         for transfer in ended:
             transfer.done()

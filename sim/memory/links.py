@@ -7,6 +7,7 @@ One rule: what is sent arrives, and `done` is called then; how long it takes is 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from .link import Link, LinkSpec, Row, Transfer
@@ -45,7 +46,9 @@ class Slowdown:
 class Use:
     """What a link did: ended *transfers*, their *bytes* and *blocks*, seconds in service.
 
-    *waited_s* is the sum over transfers of the time between submission and start.
+    *waited_s* is the sum over transfers of the time between submission and start, *last_end_s*
+    when the last of them ended. *unfinished* are those, with their whole *unfinished_bytes*, that
+    the end of the run cut off, queued or under way.
     """
 
     link: str
@@ -55,13 +58,18 @@ class Use:
     busy_s: float
     waited_s: float
     most_waiting: int
+    last_end_s: float = 0.0
+    unfinished: int = 0
+    unfinished_bytes: int = 0
 
 
 class Links:
     """The links of a host by name, on *clock*.
 
     *on_change* is called after transfers have started or ended, at that time; *sink* gets a `Row`
-    for each transfer that has ended, in order of `end_s` on each link.
+    for each transfer that has ended, in order of `end_s` on each link. What ends after *until*
+    still arrives, and is counted as unfinished. *others* are links that these, of *replica*, have
+    in common with those of other replicas.
     """
 
     def __init__(
@@ -71,9 +79,17 @@ class Links:
         on_change: Callable[[], None] = lambda: None,
         slowdown: Slowdown | None = None,
         sink: Callable[[Row], None] | None = None,
+        until: float = inf,
+        others: Mapping[str, Link] | None = None,
+        replica: int = 0,
     ) -> None:
         self.clock = clock
-        self.by_name = {spec.name: Link(clock, spec, on_change, sink) for spec in specs}
+        others = others or {}
+        self.by_name = {
+            spec.name: others.get(spec.name) or Link(clock, spec, on_change, sink, until)
+            for spec in specs
+        }
+        self.replica = replica
         self._factors = slowdown or Slowdown()
 
     def submit(
@@ -88,8 +104,9 @@ class Links:
         line = self.by_name[link]
         work = line.spec.work(bytes, pieces)
         transfer = Transfer(
-            link, bytes, blocks, pieces, reason, request_id, done, work, self.clock.now
-        )
+            link, bytes, blocks, pieces, reason, request_id, done, work, self.clock.now,
+            replica=self.replica,
+        )  # fmt: skip
         line.submit(transfer)
         return transfer
 
@@ -151,10 +168,12 @@ class Links:
 
     def use(self, now: float) -> list[Use]:
         """What each link did until *now* (seconds in service: of those that run on, too)."""
-        return [
-            Use(
-                name, line.transfers, line.bytes, line.blocks, line.busy_s(now), line.waited_s,
-                line.most_waiting,
-            )
-            for name, line in self.by_name.items()
-        ]  # fmt: skip
+        return [use_of(line, now) for line in self.by_name.values()]
+
+
+def use_of(line: Link, now: float) -> Use:
+    """What *line* did until *now*."""
+    return Use(
+        line.spec.name, line.transfers, line.bytes, line.blocks, line.busy_s(now), line.waited_s,
+        line.most_waiting, line.last_end_s, line.unfinished, line.unfinished_bytes,
+    )  # fmt: skip

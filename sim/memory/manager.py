@@ -18,7 +18,6 @@ from .prefetch import Prefetching
 from .promotion import Promotion
 from .rooms import Rooms
 from .sharing import Sharing
-from .summary import summary
 from .units import HBM, Index
 from .writeback import WriteBack
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sim.decoding import Decoding
     from sim.request import Request
 
     from .host import Host
@@ -53,8 +53,17 @@ class Memory:
         self.stirred = True
         self.most_rows, self.overhang = 1, 0
         """Most tokens of a decode step, and most beyond the complete output."""
+        self.news = False
+        """Whether other replicas have moved units that are known here."""
+        self.relieved = False
+        """Whether a link that others use, too, has become less busy for those who wait for it."""
         self.stall_s, self.stalls = {"swap": 0.0, "load": 0.0}, Counter[str]()
         host.landed = self._landed
+        common, self.sharers = host.common, [self]
+        """All that have the tiers below HBM in common."""
+        if common is not None:
+            common.memories.append(self)
+            self.sharers = common.memories if common.shares else [self]
         self._open(Index(self.pool.block_tokens, self.pool.block_tokens, host.options.tiers))
 
     def open(self, trace_block_tokens: int) -> None:
@@ -64,8 +73,12 @@ class Memory:
 
     def _open(self, index: Index) -> None:
         self.index = index
-        tiers = self.host.tiers(index.unit_blocks)
-        self.rooms = Rooms(index, self.pool, tiers, self.host.orders(index))
+        tiers, common = self.host.tiers(index.unit_blocks), self.host.common
+        if common is None or not common.shares:
+            self.rooms = Rooms(index, self.pool, tiers, self.host.orders(index))
+        else:
+            self.rooms = common.rooms(self, index, tiers)
+            self.index = self.rooms.index
         self.sharing = Sharing(self)
         self.write_back = WriteBack(self)
         self.swapping = Swapping(self)
@@ -76,7 +89,8 @@ class Memory:
     # ---------------------------------------------------------------- a request's way
     def ids(self, blocks: NDArray[np.int64], prompt_tokens: int) -> Held:
         """What a request with the trace's *blocks* has to do with units."""
-        return Held(self.index.ids(blocks, prompt_tokens))
+        ids = self.index.ids(blocks, prompt_tokens)
+        return Held(ids, *self.sharing.tails.of(blocks, ids))
 
     def expect(self, request: Request) -> bool:
         """*request* will be sent at a time that is known now; whether that is of interest."""
@@ -174,10 +188,12 @@ class Memory:
     def prefilled(self, request: Request) -> None:
         """The prompt of *request* has been computed: its whole units can be shared from now on."""
         held = request.kv
-        if held is None or len(held.ids) == len(held.units):
+        if held is None:
             return
-        self.sharing.computed(held)
-        self.stirred = True
+        if len(held.ids) > len(held.units):
+            self.sharing.computed(held)
+            self.stirred = True
+        self.sharing.tails.add(held)
 
     def finish(self, request: Request) -> None:
         """*request* has its last token and needs nothing any more."""
@@ -194,6 +210,13 @@ class Memory:
             held.units = []
         self.pool.give_back(blocks)
 
+    def asked(self, units: Sequence[Unit]) -> None:
+        """A request has asked for *units*."""
+        for memory in self.sharers:
+            if memory.prefetching.unused:
+                for unit in units:
+                    memory.prefetching.used(unit, memory is self)
+
     # ---------------------------------------------------------------- preemption
     def drop_dirty(self, needed: int) -> bool:
         """Drops the only copies of units that nobody uses until *needed* blocks can be had.
@@ -207,12 +230,14 @@ class Memory:
         held = request.kv
         return held is None or not any(not load.units for load in held.loads)
 
-    def preempt(self, request: Request, tokens: int, decoding: bool) -> None:
-        """*request* gives up its place, and with it KV of *tokens* tokens, all computed if it is
-        *decoding*."""
+    def preempt(self, request: Request, tokens: int, others: Decoding | None) -> None:
+        """*request* gives up its place, and with it KV of *tokens* tokens.
+
+        If it was decoding, beside the *others*, all of that is computed.
+        """
         self.stirred = True
         self._forget_loads(request)
-        if decoding and self.swapping.chosen(request, tokens):
+        if others is not None and self.swapping.chosen(request, tokens, others):
             self.swapping.out(request, tokens)
             return
         self._leave(request, self.pool.blocks(tokens))
@@ -233,8 +258,13 @@ class Memory:
     # ---------------------------------------------------------------- boundaries
     def settle(self, now: float) -> None:
         """Applies what transfers that have ended by *now* lead to."""
-        if not self.ended:
+        changed = bool(self.ended) or self.relieved
+        if self.news:
+            self.news = False
+            changed |= self.rooms.refresh()
+        if not changed:
             return
+        self.relieved = False
         ended, self.ended = self.ended, []
         for apply in ended:
             apply()
@@ -286,11 +316,12 @@ class Memory:
         """Whether swapped requests' blocks are on their way out."""
         return self.swapping.blocks > 0
 
-    def summary(self, duration: float) -> dict[str, object]:
-        """What was found, moved and waited for in a run of *duration* seconds."""
-        return summary(self, duration)
-
-    def occupancy(self) -> tuple[int, ...]:
-        """Requests that wait for KV, cached blocks in HBM, and bytes used in each tier below."""
+    def occupancy(self) -> tuple[float, ...]:
+        """Requests that wait for KV and cached blocks in HBM; where there are tiers below, the
+        bytes used in each, and sums so far: seconds of stall, prefetched units and their ends."""
         idle = len(self.rooms.orders[HBM]) * self.index.unit_blocks
-        return (len(self.loading), idle, *(tier.used for tier in self.rooms.tiers.values()))
+        below = [tier.used for tier in self.rooms.tiers.values()]
+        if not below:
+            return len(self.loading), idle
+        fates = [self.counts[f"prefetch_{how}"] for how in ("issued", "used", "late", "wasted")]
+        return len(self.loading), idle, *below, sum(self.stall_s.values()), *fates

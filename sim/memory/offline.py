@@ -2,6 +2,11 @@
 
 One rule, that of `sim/trace/look/stack.py`: a prompt looks all its units up in the cache as it was
 before it, then touches them from the last to the first; what comes in pushes a victim out.
+
+A server with a cache of the same size comes near these rates and not to them. Requests that run
+hold room, for their answers too, and what is being computed cannot be found yet, so it finds less;
+the last block of a prompt, which is counted here, takes no room there unless it is full, so it
+finds more; and prompts are used in the order in which they run.
 """
 
 from __future__ import annotations

@@ -34,13 +34,15 @@ class MemoryOptions:
     ssd_bytes: float = 0.0
     remote_bytes: float = 0.0
     """A further tier; needs latency and bandwidth of `remote_read` and `remote_write`."""
+    remote_direct: bool = False
+    """Whether HBM is filled from it and emptied into it without DRAM's links."""
     eviction: Eviction = "lru"
     """Order of victims, in every tier."""
     promotion: Promotion = "cost_aware"
     """Load all of a prefix that lies below HBM, or as much as is faster than computing it."""
     prefetch: Prefetch = "none"
     lookahead: int = 8
-    """Requests at the head of the queue that `lookahead` looks at."""
+    """How many a prefetch looks at: of the queue, of the turns that come next, of what followed."""
     write_back: WriteBack = "on_evict"
     reserve: float = 0.05
     """Share of a tier that `on_evict` keeps free or droppable."""

@@ -3,6 +3,8 @@
 One rule: swapped blocks are in HBM until their copy is complete and have room in DRAM before it
 begins. Only blocks that are a request's own are swapped; its units stay behind as cached ones, and
 if they are gone when it comes back, it is computed again.
+
+`cheaper` takes the way that costs the loop's requests less time, all of them together.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from .held import Held, Load
 from .units import DRAM, HBM
 
 if TYPE_CHECKING:
+    from sim.decoding import Decoding
     from sim.request import Request
 
     from .manager import Memory
@@ -28,9 +31,14 @@ class Swapping:
         self.rooms = memory.rooms
         self.blocks = 0
         """Blocks of HBM that are being copied out."""
+        self._out_by = 0.0
+        """When they were expected to be out, at the last look."""
 
-    def chosen(self, request: Request, tokens: int) -> bool:
-        """Whether *request* with KV of *tokens* tokens shall be swapped: there is room for it."""
+    def chosen(self, request: Request, tokens: int, others: Decoding) -> bool:
+        """Whether *request* with KV of *tokens* tokens shall be swapped: there is room for it.
+
+        *others* go on decoding.
+        """
         options, rooms = self.memory.options, self.rooms
         if not options.swaps:
             return False
@@ -40,7 +48,7 @@ class Swapping:
             return False
         if options.preemption == "cheaper":
             first = kept * self.memory.index.unit_tokens
-            if self._swap_s(blocks) >= self.host.prefill.seconds(first, tokens + 1):
+            if self._swap_s(blocks, others) >= self._recompute_s(first, tokens + 1, others):
                 self.memory.counts["swaps_dearer"] += 1
                 return False
         size = blocks * rooms.tiers[DRAM].block_bytes
@@ -49,11 +57,28 @@ class Swapping:
             return False
         return True
 
-    def _swap_s(self, blocks: int) -> float:
-        """Seconds of both ways; those out stop the loop."""
-        host = self.host
-        ways = (host.block_legs(HBM, DRAM, blocks), host.block_legs(DRAM, HBM, blocks))
-        return sum(host.links.expected_s(legs) for legs in ways)
+    # Model: both ways are weighed by the time they take from requests. The way out stops the loop
+    # (less what it is stopped for already), so all lose it; the way in overlaps with the work of
+    # the others, who lose only what decode is slower beside it. Computing again takes time from the
+    # others as the loop's mode has it, and the request itself waits for all of it.
+    def _swap_s(self, blocks: int, others: Decoding) -> float:
+        """Seconds that swapping *blocks* costs the request and the *others* together."""
+        host, convert_s = self.host, self.host.convert_blocks_s(DRAM, blocks)
+        now = host.clock.now
+        out_s = host.links.expected_s(host.block_legs(HBM, DRAM, blocks)) + convert_s
+        out_s -= max(0.0, self._out_by - now) if self.blocks else 0.0
+        in_s = sum(
+            host.moving.spec(leg.link).seconds(leg.bytes, leg.pieces)
+            for leg in host.block_legs(DRAM, HBM, blocks)
+        )
+        slower = (1.0 - 1.0 / host.moving.slowdown.h2d) * in_s
+        return len(others) * (out_s + slower) + out_s + in_s + convert_s
+
+    def _recompute_s(self, first: int, last: int, others: Decoding) -> float:
+        """Seconds that computing tokens again costs the request and the *others* together."""
+        prefill, count = self.host.prefill, len(others)
+        taken_s = prefill.taken_s(first, last, count, others.load)
+        return count * taken_s + prefill.seconds(first, last)
 
     def out(self, request: Request, tokens: int) -> None:
         """The own blocks of *request* begin to move to DRAM; its units are released."""
@@ -69,6 +94,7 @@ class Swapping:
         rooms.tiers[DRAM].take(held.swapped * rooms.tiers[DRAM].block_bytes)
         legs = self.host.block_legs(HBM, DRAM, held.swapped)
         wait = self.host.convert_blocks_s(DRAM, held.swapped)
+        self._out_by = self.host.clock.now + self.host.links.expected_s(legs) + wait
         self.host.send(legs, "swap_out", request.id, partial(self._is_out, held), wait)
         self.memory.counts["swaps"] += 1
         self.memory.counts["swapped_blocks"] += held.swapped

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .held import Load
-from .units import HBM
+from .units import HBM, stretches
 
 if TYPE_CHECKING:
     from sim.request import Request
@@ -78,7 +78,7 @@ class Promotion:
         """Seconds until *units* would all be in HBM if they were sent for now."""
         host, longest = self.host, 0.0
         for source, part in self._by_source(units).items():
-            legs = host.legs(source, HBM, len(part), self._runs(part))
+            legs = host.legs(source, HBM, len(part), stretches(part))
             longest = max(longest, host.links.expected_s(legs) + host.convert_s(source, len(part)))
         return longest
 
@@ -90,13 +90,6 @@ class Promotion:
                 parts.setdefault(self._source(unit), []).append(unit)
         return dict(sorted(parts.items()))
 
-    @staticmethod
-    def _runs(units: list[Unit]) -> int:
-        """How many stretches of neighbours *units* are, which are in order of a prompt."""
-        # Model: neighbours in a prompt are neighbours in memory, in HBM and below.
-        before = zip([None, *units], units, strict=False)
-        return sum(1 for last, unit in before if last is None or last.id != unit.parent)
-
     def load(self, request: Request, held: Held, found: list[Unit]) -> None:
         """Sends for what of *found* is not in HBM; *request* waits for it."""
         for unit in found:
@@ -105,8 +98,7 @@ class Promotion:
                 if request not in load.waiters:
                     load.waiters.append(request)
                     held.loads.append(load)
-        for unit in found:
-            self.memory.prefetching.used(unit)
+        self.memory.asked(found)
         for source, part in self._by_source(found).items():
             load = self.send(source, part, "load", request.id)
             load.waiters.append(request)
@@ -119,7 +111,7 @@ class Promotion:
         self.rooms.depart(units, HBM)
         for unit in units:
             self.flying[unit] = load
-        legs = host.legs(source, HBM, len(units), self._runs(units))
+        legs = host.legs(source, HBM, len(units), stretches(units))
         wait = host.convert_s(source, len(units))
         host.send(legs, reason, request_id, partial(self._ended, load), wait)
         return load

@@ -12,21 +12,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .eviction import Accept
     from .units import Unit
+
+    Entry = tuple[float, int, "Unit"]
+
+#: Of `victims`: units in whatever state.
+ANY = bytes([1]) * 256
 
 
 class _Ranked:
     """Orders by a key, the lowest first; equal keys by least recent use. O(log n) a step.
 
-    A key is taken at insertion and touch. Entries of the heap that are no longer valid are skipped,
-    and cleared away when they are the greater part.
+    A key is taken at insertion and touch. Entries that are no longer valid are skipped, and cleared
+    away when they are the greater part.
     """
 
     def __init__(self) -> None:
-        self._entries: dict[Unit, tuple[float, int, Unit]] = {}
-        self._heap: list[tuple[float, int, Unit]] = []
-        self._looked_at: list[tuple[float, int, Unit]] = []  # taken off the heap by `victims`
+        self._entries: dict[Unit, Entry] = {}
+        self._heap: list[Entry] = []
+        self._front: list[Entry] = []  # sorted: taken off the heap by `victims`, to be seen again
         self._order = 0
 
     def _key(self, unit: Unit) -> float:
@@ -43,9 +47,9 @@ class _Ranked:
         entry = self._key(unit), self._order, unit
         self._entries[unit] = entry
         heappush(self._heap, entry)
-        if len(self._heap) > 2 * len(self._entries) + 64:
+        if len(self._heap) + len(self._front) > 2 * len(self._entries) + 64:
             self._heap = list(self._entries.values())
-            self._looked_at.clear()
+            self._front.clear()
             heapify(self._heap)
 
     def insert_all(self, units: Iterable[Unit]) -> None:
@@ -55,6 +59,10 @@ class _Ranked:
     def touch(self, unit: Unit) -> None:
         if unit in self._entries:
             self.insert(unit)
+
+    def touch_all(self, units: Iterable[Unit]) -> None:
+        for unit in units:
+            self.touch(unit)
 
     def remove(self, unit: Unit) -> None:
         self._entries.pop(unit, None)
@@ -71,21 +79,25 @@ class _Ranked:
         for unit in units:
             self.evict(unit)
 
-    def victims(self, count: int, accept: Accept | None = None) -> list[Unit]:
-        heap, entries = self._heap, self._entries
-        for entry in self._looked_at:  # mostly evicted by now
-            if entries.get(entry[2]) is entry:
-                heappush(heap, entry)
+    def victims(self, count: int, may: bytes = ANY) -> list[Unit]:
+        heap, entries, front = self._heap, self._entries, self._front
         found: list[Unit] = []
-        self._looked_at = []
-        while heap and len(found) < count:
-            entry = heappop(heap)
+        seen: list[Entry] = []
+        place = 0  # of the next one in `front`
+        while len(found) < count:
+            if place < len(front) and not (heap and heap[0] < front[place]):
+                entry = front[place]
+                place += 1
+            elif heap:
+                entry = heappop(heap)
+            else:
+                break
             unit = entry[2]
-            if entries.get(unit) is not entry:
-                continue
-            self._looked_at.append(entry)
-            if not unit.refs and (accept is None or accept(unit)):
-                found.append(unit)
+            if entries.get(unit) is entry:
+                seen.append(entry)
+                if may[unit.flight << 4 | unit.where] and not unit.refs:
+                    found.append(unit)
+        front[:place] = seen
         return found
 
 

@@ -1,18 +1,15 @@
-"""Rooms: how full each tier is, who may be dropped from it, and the steps that change that.
+"""Rooms: HBM, with the blocks that requests and units take there, above the tiers below it.
 
-One rule: a tier never holds more than its budget, units on their way to it included; and a copy
-that a transfer reads or a request uses is never dropped.
-
-A copy may be dropped from a tier without loss if nobody uses the unit, no transfer reads that
-copy, and a lower tier has it too, or there is no lower tier. Which those are follows from where a
-unit is and whither it is on its way, so units are counted by that.
+One rule: a unit that a request uses is in no order of victims of HBM; when nobody uses it any
+more, it is, until it goes.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .units import HBM, NAMES, Index, Unit
+from .stock import Stock, Tier
+from .units import HBM, Index, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,190 +19,70 @@ if TYPE_CHECKING:
     from .eviction import Order
 
 
-class Tier:
-    """A tier below HBM: *capacity* in bytes, a unit of *unit_bytes* and a block of *block_bytes*.
-
-    `used` counts copies, those on their way here, and what swapped requests keep here.
-    """
-
-    __slots__ = ("bit", "block_bytes", "capacity", "name", "peak", "unit_bytes", "used")
-
-    def __init__(self, bit: int, capacity: int, unit_bytes: int, block_bytes: int) -> None:
-        self.bit = bit
-        self.name = NAMES[bit]
-        self.capacity = capacity
-        self.unit_bytes = unit_bytes
-        self.block_bytes = block_bytes
-        self.used = 0
-        self.peak = 0
-
-    @property
-    def free(self) -> int:
-        """Bytes that can be taken now."""
-        return self.capacity - self.used
-
-    def take(self, size: int) -> None:
-        """Allocates *size* bytes; the caller has checked that they are free."""
-        self.used += size
-        assert self.used <= self.capacity, f"{self.name} overfilled: {self.used} bytes"
-        if self.used > self.peak:
-            self.peak = self.used
-
-    def give_back(self, size: int) -> None:
-        """Frees *size* bytes."""
-        self.used -= size
-        assert self.used >= 0, f"{self.name}: more bytes freed than taken"
-
-
-class Rooms:
+class Rooms(Stock):
     """The units of *index* in *pool* and in *tiers* below it, an order of victims for each."""
 
     def __init__(
         self, index: Index, pool: BlockPool, tiers: Sequence[Tier], order: Callable[[int], Order]
     ) -> None:
-        self.index = index
+        super().__init__(index, tiers, order, (HBM,))
         self.pool = pool
         self.blocks = index.unit_blocks
-        self.tiers = {tier.bit: tier for tier in tiers}
-        bits = [HBM, *self.tiers]
-        self.orders = {bit: order(bit) for bit in bits}
-        self.below = dict(zip(bits, [*bits[1:], 0], strict=True))
-        """The next lower tier of each, 0 of the lowest."""
-        self.lost: Callable[[Sequence[Unit], int], None] = lambda units, tier: None
-        """Told of units that are dropped from a tier."""
-        self._lower = [(tier.bit, self.orders[tier.bit]) for tier in tiers]
-        self._mask = [self._droppable_in(code & 15, code >> 4) for code in range(256)]
-        self._counts = [0] * 16  # units that nobody uses, by `_mask`
-        self._with = {bit: [m for m in range(16) if m & bit] for bit in bits}
-
-    def _droppable_in(self, where: int, flight: int) -> int:
-        """Bits of the tiers that may drop their copy of an idle unit that is in *where*."""
-        bits = list(self.below)
-        found = [b for b in bits if where & b and (b == bits[-1] or where & ~(2 * b - 1))]
-        if flight:
-            # What goes on down from a lower tier is not read in HBM; else nothing goes.
-            lower = flight & -flight > self.below[HBM] > 0
-            return HBM if lower and HBM in found else 0
-        return sum(found)
-
-    # ---------------------------------------------------------------- questions
-    def droppable(self, tier: int) -> int:
-        """Units that *tier* may drop without loss."""
-        counts = self._counts
-        return sum([counts[mask] for mask in self._with[tier]])
 
     @property
     def room(self) -> int:
         """Blocks of HBM that can be had at once without loss."""
         return self.pool.free + self.droppable(HBM) * self.blocks
 
-    def may_drop(self, tier: int) -> Callable[[Unit], bool]:
-        """Whether a unit that nobody uses may be dropped from *tier* without loss."""
-        mask = self._mask
-        return lambda unit: bool(mask[unit.flight << 4 | unit.where] & tier)
-
-    def dirty(self, tier: int) -> Callable[[Unit], bool]:
-        """Whether *tier* has the only copy of a unit that nobody uses or moves."""
-        mask = self._mask
-        return lambda unit: not unit.flight and not mask[unit.where] & tier
-
-    def holdings(self, tier: int) -> int:
-        """Units that *tier* has a complete copy of."""
-        return self.index.copies[tier]
-
     # ---------------------------------------------------------------- use
-    def hold(self, units: Sequence[Unit]) -> None:
-        """A request uses *units* from now on."""
+    def hold(self, units: Sequence[Unit]) -> list[Unit]:
+        """A request uses *units* from now on; returns those that nobody used before."""
         idle = self.index.hold(units)
         if idle:
-            counts, mask = self._counts, self._mask
-            for unit in idle:
-                counts[mask[unit.flight << 4 | unit.where]] -= 1
+            self._count(idle, -1)
             self.orders[HBM].remove_all(idle)
+        return idle
 
-    def release(self, units: Sequence[Unit]) -> None:
-        """A request no longer uses *units*, a prefix of its prompt."""
-        counts, mask = self._counts, self._mask
+    def begin(self, units: Sequence[Unit]) -> None:
+        """A request uses those of *units*, all in HBM, that nobody uses since they are new."""
+        for unit in units:
+            if not unit.refs:
+                unit.refs = 1
+
+    def release(self, units: Sequence[Unit]) -> list[Unit]:
+        """A request no longer uses *units*, a prefix of its prompt.
+
+        Returns those that nobody uses any more.
+        """
         idle = self.index.release(units)
-        for unit in idle:
-            counts[mask[unit.flight << 4 | unit.where]] += 1
+        self._count(idle, 1)
         self.orders[HBM].insert_all([unit for unit in idle if unit.where & HBM])
+        return idle
 
-    def touch(self, units: Sequence[Unit]) -> None:
-        """*units*, a prefix of a prompt, were asked for: later victims in the tiers below."""
-        for bit, order in self._lower:
-            order.insert_all([unit for unit in reversed(units) if unit.where & bit])
+    def refresh(self) -> bool:
+        """Takes note of what others have done below HBM; whether that is of interest."""
+        return False
 
     def keep(self, units: Sequence[Unit]) -> None:
         """*units*, a prefix of a prompt, will be asked for soon: later victims in HBM."""
-        order = self.orders[HBM]
-        for unit in reversed(units):
-            order.touch(unit)
+        self.orders[HBM].touch_all(reversed(units))
 
     # ---------------------------------------------------------------- copies
-    def depart(self, units: Sequence[Unit], tier: int) -> None:
-        """Copies of *units* are on their way to *tier*; room for them has been taken there."""
-        counts, mask = self._counts, self._mask
-        for unit in units:
-            if unit.refs:
-                unit.flight |= tier
-            else:
-                counts[mask[unit.flight << 4 | unit.where]] -= 1
-                unit.flight |= tier
-                counts[mask[unit.flight << 4 | unit.where]] += 1
-
-    def arrive(self, units: Sequence[Unit], tier: int) -> None:
-        """Copies of *units* are in *tier*, complete."""
-        counts, mask, place = self._counts, self._mask, self.index.place
-        for unit in units:
-            if unit.refs:
-                place(unit, tier)
-            else:
-                counts[mask[unit.flight << 4 | unit.where]] -= 1
-                place(unit, tier)
-                counts[mask[unit.flight << 4 | unit.where]] += 1
-        if tier == HBM:
-            units = [unit for unit in units if not unit.refs]
-        self.orders[tier].insert_all(units)
-
     def abort(self, unit: Unit, tier: int) -> None:
         """The copy on its way to *tier* is of no use any more; what it took there is free again."""
-        if not unit.refs:
-            self._counts[self._mask[unit.flight << 4 | unit.where]] -= 1
+        idle = () if unit.refs else (unit,)
+        self._count(idle, -1)
         self.index.abort(unit, tier)
-        if not unit.refs:
-            self._counts[self._mask[unit.flight << 4 | unit.where]] += 1
+        self._count(idle, 1)
         self._free(1, tier)
-
-    def drop(self, units: Sequence[Unit], tier: int) -> None:
-        """The copies of *units*, which nobody uses or moves, are gone from *tier*."""
-        counts, mask = self._counts, self._mask
-        for unit in units:
-            assert not unit.refs, f"unit {unit.id} dropped while in use"
-            counts[mask[unit.flight << 4 | unit.where]] -= 1
-        self.orders[tier].evict_all(units)
-        self.index.drop_all(units, tier)
-        for unit in units:
-            counts[mask[unit.flight << 4 | unit.where]] += 1
-        self._free(len(units), tier)
-        self.lost(units, tier)
 
     def _free(self, units: int, tier: int) -> None:
         if tier == HBM:
             self.pool.give_back(units * self.blocks)
         else:
-            self.tiers[tier].give_back(units * self.tiers[tier].unit_bytes)
+            super()._free(units, tier)
 
     # ---------------------------------------------------------------- room
-    def reclaim(self, units: int, tier: int) -> int:
-        """Drops up to *units* copies from *tier* that may go without loss; how many went."""
-        if units <= 0:
-            return 0
-        victims = self.orders[tier].victims(units, self.may_drop(tier))
-        if victims:
-            self.drop(victims, tier)
-        return len(victims)
-
     def take(self, blocks: Sequence[int], returned: Sequence[int] | None = None) -> Sequence[int]:
         """Takes the new blocks of each of consecutive iterations, dropping what may go meanwhile.
 
@@ -228,10 +105,3 @@ class Rooms:
             pool.give_back(unneeded)
             back = unneeded
         return changes
-
-    def make_room(self, bytes: int, tier: int) -> int:
-        """Bytes free in *tier* below HBM after dropping what may go, if *bytes* are not free."""
-        below = self.tiers[tier]
-        if bytes > below.free:
-            self.reclaim(-(-(bytes - below.free) // below.unit_bytes), tier)
-        return below.free

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from .tails import Tails
 from .units import NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sim.request import Request
 
     from .held import Held
@@ -28,6 +27,7 @@ class Sharing:
         self.memory = memory
         self.index = memory.index
         self.rooms = memory.rooms
+        self.tails = Tails(memory.index)
 
     def found(self, request: Request, held: Held, units: list[Unit], now: float) -> None:
         """*request* has been admitted for the first time, with *units* of a cache."""
@@ -39,21 +39,12 @@ class Sharing:
         counts["lookup_units"] += len(held.ids)
         counts["lookup_tokens"] += request.prompt_tokens
         counts["hits"] += bool(units)
+        if self.tails.counts:
+            counts["lookup_blocks"] += held.blocks
+            counts["found_blocks"] += self.tails.found(held, units)
         for tier, number in tiers.items():
             counts[f"hit_{NAMES[tier]}"] += number
-        self._used(units, 0, len(held.ids), now)
-
-    @staticmethod
-    def _used(units: Sequence[Unit], first: int, total: int, now: float) -> None:
-        """A use of *units*, from place *first* on in a prompt of *total* units."""
-        # Model: every prompt attends to all of its units alike, so a use counts 1 of attention.
-        behind = total - first
-        for unit in units:
-            behind -= 1
-            unit.behind = behind
-            unit.uses += 1
-            unit.score += 1.0
-            unit.last_use = now
+        self.rooms.used(units, 0, len(held.ids), now)
 
     def computed(self, held: Held) -> None:
         """All of a prompt has been computed: its whole units can be shared from now on."""
@@ -61,12 +52,10 @@ class Sharing:
         known, now = index.units, self.memory.host.clock.now
         rooms.hold([known[name] for name in held.ids[first:] if name in known])
         every, fresh = index.register(held.ids, first)
-        for unit in every:
-            if not unit.refs:
-                unit.refs = 1
+        rooms.begin(every)
         if not held.computed:
             held.computed = True
-            self._used(every, first, len(held.ids), now)
+            rooms.used(every, first, len(held.ids), now)
         held.units = held.units + every
         twice = len(every) - len(fresh)
         if twice:

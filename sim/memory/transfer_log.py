@@ -18,6 +18,7 @@ SLICE = 32_768
 _KINDS = {
     "start_s": np.float64, "queued_s": np.float64, "end_s": np.float64, "link": object,
     "bytes": np.int64, "blocks": np.int64, "reason": object, "request_id": np.int64,
+    "replica": np.int64,
 }  # fmt: skip
 
 

@@ -51,6 +51,19 @@ class Unit:
     score: float = 0.0
     draft: bool = False
 
+    @property
+    def state(self) -> int:
+        """Where it is and whither it is on its way, in one number below 256."""
+        return self.flight << 4 | self.where
+
+
+def stretches(units: Sequence[Unit]) -> int:
+    """How many pieces of memory *units* lie in, in whatever order they are named."""
+    # Model: neighbours in a prompt are neighbours in memory, in HBM and below; of several prompts
+    # that part after a unit, one goes on behind it.
+    names = {unit.id for unit in units}
+    return len(units) - len({unit.parent for unit in units if unit.parent in names})
+
 
 class Index:
     """The units of all tiers by id, for a trace with blocks of *trace_block_tokens* tokens.
@@ -66,14 +79,19 @@ class Index:
                 f"trace blocks of {trace} tokens and kv.block_tokens {engine}: one must be a "
                 f"multiple of the other; choose kv.block_tokens accordingly"
             )
+        self.blocks = trace, engine
+        """Tokens of a block of the trace and of the engine."""
         self.unit_tokens = max(trace, engine)
         self.unit_blocks = self.unit_tokens // engine
         """Engine blocks a unit takes in HBM."""
         self.tiers = tiers
         self.units: dict[int, Unit] = {}
+        self.own = sum(NAMES)
+        """Tiers in which a copy makes a unit known here."""
         self.copies: Counter[int] = Counter()
         """Units with a copy in each tier."""
-        self._stride = self.unit_tokens // trace
+        self.stride = self.unit_tokens // trace
+        """Blocks of the trace a unit has."""
         self._below = {
             tier: sum(bit for bit in NAMES if bit > tier and tiers & bit) for tier in NAMES
         }
@@ -87,7 +105,7 @@ class Index:
 
         As many as its tokens fill and *blocks* name; ends before an id that comes again.
         """
-        stride = self._stride
+        stride = self.stride
         count = min(prompt_tokens // self.unit_tokens, len(blocks) // stride)
         part = blocks[stride - 1 : count * stride : stride]
         found: list[int] = part.tolist() if isinstance(part, np.ndarray) else list(part)
@@ -105,6 +123,10 @@ class Index:
         """Units of a prompt that may come from a cache: a token is left, to get logits from."""
         return (prompt_tokens - 1) // self.unit_tokens
 
+    def find(self, name: int) -> Unit | None:
+        """The unit with the id *name*, if it is known."""
+        return self.units.get(name)
+
     def match(self, ids: Sequence[int], most: int | None = None) -> list[Unit]:
         """The longest prefix of *ids* (at most *most*) whose units all have a copy somewhere."""
         units, found = self.units, []
@@ -114,6 +136,18 @@ class Index:
                 break
             found.append(unit)
         return found
+
+    def lasting(self, unit: Unit) -> Unit | int:
+        """What stands for *unit* as long as it is known, and equals nothing else then."""
+        return unit
+
+    def leading(self, ids: Sequence[int], tier: int) -> int:
+        """How many of *ids*, from the first on, have a copy in *tier*."""
+        for place, name in enumerate(ids):
+            unit = self.units.get(name)
+            if unit is None or not unit.where & tier:
+                return place
+        return len(ids)
 
     def register(
         self, ids: Sequence[int], first: int = 0, tier: int = HBM
@@ -166,33 +200,36 @@ class Index:
             assert unit.refs >= 0, f"unit {unit.id} released more often than held"
             if not unit.refs:
                 idle.append(unit)
-                if not unit.where:
+                if not unit.where & self.own:
                     self._forget(unit)
         return idle
 
     # ---------------------------------------------------------------- copies
     def place(self, unit: Unit, tier: int) -> None:
         """A complete copy of *unit* is in *tier* now."""
-        assert not unit.where & tier, f"unit {unit.id} is in {NAMES[tier]} already"
-        unit.where |= tier
-        unit.flight &= ~tier
-        self.copies[tier] += 1
-        assert self.units.get(unit.id) is unit, f"unit {unit.id} has been forgotten"
+        self.place_all((unit,), tier)
+
+    def place_all(self, units: Sequence[Unit], tier: int) -> None:
+        """`place` each."""
+        known, landed = self.units, ~tier
+        for unit in units:
+            assert not unit.where & tier, f"unit {unit.id} is in {NAMES[tier]} already"
+            assert known.get(unit.id) is unit, f"unit {unit.id} has been forgotten"
+            unit.where |= tier
+            unit.flight &= landed
+        self.copies[tier] += len(units)
 
     def drop(self, unit: Unit, tier: int) -> None:
         """The copy of *unit* in *tier* is gone; with the last one, the unit if nobody uses it."""
-        assert unit.where & tier, f"unit {unit.id} is not in {NAMES[tier]}"
-        unit.where &= ~tier
-        self.copies[tier] -= 1
-        self._forget(unit)
+        self.drop_all((unit,), tier)
 
     def drop_all(self, units: Sequence[Unit], tier: int) -> None:
         """`drop` each."""
-        known, keep = self.units, ~tier
+        known, keep, own = self.units, ~tier, self.own
         for unit in units:
             assert unit.where & tier, f"unit {unit.id} is not in {NAMES[tier]}"
             unit.where = where = unit.where & keep
-            if not (where or unit.refs or unit.flight):
+            if not (unit.refs or (where | unit.flight) & own):
                 del known[unit.id]
         self.copies[tier] -= len(units)
 
@@ -215,5 +252,5 @@ class Index:
         return unit.where & -unit.where
 
     def _forget(self, unit: Unit) -> None:
-        if not (unit.where or unit.refs or unit.flight):
+        if not (unit.refs or (unit.where | unit.flight) & self.own):
             del self.units[unit.id]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .units import HBM, NAMES
+from .units import HBM, NAMES, stretches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +28,6 @@ class WriteBack:
         self.memory = memory
         self.host = memory.host
         self.rooms = memory.rooms
-        self.leaving = dict.fromkeys(memory.rooms.below, 0)
-        """Units that are being copied down to make room, by tier."""
         self.eagerly = memory.options.write_back == "eager"
         reserve, rooms = memory.options.reserve, memory.rooms
         self.reserve = {HBM: int(memory.pool.capacity * reserve) // rooms.blocks}
@@ -40,15 +38,15 @@ class WriteBack:
         """Copies those of *units*, the last ones of a prefix, that only *tier* has."""
         below = self.rooms.below[tier]
         if below:
-            only = self.rooms.dirty(tier)
-            self._send([unit for unit in reversed(units) if only(unit)], tier, eager=True)
+            dirty = self.rooms.dirty[tier]
+            self._send([unit for unit in reversed(units) if dirty[unit.state]], tier, eager=True)
 
     def tend(self) -> None:
         """Begins to write out victims of tiers in which too little is free or droppable."""
         for tier, below in self.rooms.below.items():
             if below:
                 wanted = self.reserve[tier] + self.memory.prefetching.short[tier]
-                short = wanted - self.at_hand(tier) - self.leaving[tier]
+                short = wanted - self.at_hand(tier) - self.rooms.leaving(tier)
                 if short > 0:
                     self._write(short, tier)
 
@@ -61,8 +59,7 @@ class WriteBack:
 
     def _write(self, units: int, tier: int) -> int:
         """Writes out up to *units* victims of *tier*; returns how many could be."""
-        victims = self.rooms.orders[tier].victims(units, self.rooms.dirty(tier))
-        return self._send(victims, tier, eager=False)
+        return self._send(self.rooms.keepers(units, tier), tier, eager=False)
 
     def make_way(self, blocks: int) -> None:
         """Sees to it that *blocks* of HBM will be free or droppable soon, if that is possible.
@@ -70,7 +67,7 @@ class WriteBack:
         Victims that find no room below are dropped.
         """
         rooms = self.rooms
-        short = -(-(blocks - rooms.room) // rooms.blocks) - self.leaving[HBM]
+        short = -(-(blocks - rooms.room) // rooms.blocks) - rooms.leaving(HBM)
         if short > 0:
             if rooms.below[HBM]:
                 short -= self._write(short, HBM)
@@ -83,7 +80,7 @@ class WriteBack:
     def _drop(self, units: int) -> int:
         if units <= 0:
             return 0
-        victims = self.rooms.orders[HBM].victims(units, self.rooms.dirty(HBM))
+        victims = self.rooms.keepers(units, HBM)
         if victims:
             self.memory.counts["dropped_hbm"] += len(victims)
             self.rooms.drop(victims, HBM)
@@ -106,8 +103,8 @@ class WriteBack:
         below.take(len(units) * below.unit_bytes)
         rooms.depart(units, below.bit)
         if not eager:
-            self.leaving[tier] += len(units)
-        legs = self.host.legs(tier, below.bit, len(units), 1)
+            rooms.leave(len(units), tier)
+        legs = self.host.legs(tier, below.bit, len(units), stretches(units))
         wait = self.host.convert_s(tier, len(units), below.bit)
         done = partial(self._written, units, tier, below.bit, eager)
         self.host.send(legs, "write_back" if eager else "evict", -1, done, wait)
@@ -118,9 +115,9 @@ class WriteBack:
         if not eager:
             # They go at once: if they stayed, a small tier below could make them the only copies
             # again and again, and nothing would ever be won.
-            self.leaving[tier] -= len(units)
-            may = self.rooms.may_drop(tier)
-            self.rooms.drop([unit for unit in units if not unit.refs and may(unit)], tier)
+            self.rooms.leave(-len(units), tier)
+            may = self.rooms.may_drop[tier]
+            self.rooms.drop([unit for unit in units if not unit.refs and may[unit.state]], tier)
         self.memory.counts[f"demoted_{NAMES[below]}"] += len(units)
         if self.eagerly and self.rooms.below[below]:
-            self.eager(list(reversed(units)), below)
+            self.eager(list(reversed(self.rooms.stored(units))), below)

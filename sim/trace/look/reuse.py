@@ -1,7 +1,8 @@
 """How much of the prompts an infinite prefix cache would hold: counted over block ids.
 
-One rule: a block is a hit if an earlier request has its id (set membership over all ids); saved
-prefill counts a prompt's leading hits only.
+One rule: a block is a hit if an earlier request has its id (set membership over all ids); what a
+server can reuse are a prompt's leading hits only, whole blocks, and never its last token, which it
+needs to get an answer from.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class Reuse:
         self.distinct = 0
         self.misses = 0
         self.saved_tokens = 0
+        self.whole_blocks = 0
+        """Blocks that their prompt fills; the last one of a prompt often is not."""
+        self.reusable_blocks = 0
+        """Of these, hits that a server can reuse."""
         self._seen = Seen()
 
     @property
@@ -51,6 +56,10 @@ class Reuse:
         first = np.searchsorted(misses, starts)
         leading = np.minimum(misses[first], ends) - starts
         self.saved_tokens += int(np.minimum(leading * self.block_tokens, prompt_tokens).sum())
+        whole = np.minimum(prompt_tokens // self.block_tokens, lengths)
+        self.whole_blocks += int(whole.sum())
+        most = np.minimum(whole, np.maximum(0, prompt_tokens - 1) // self.block_tokens)
+        self.reusable_blocks += int(np.minimum(leading, most).sum())
         self.misses += len(misses) - 1
         return lengths, lengths - (np.searchsorted(misses, ends) - first)
 
@@ -75,6 +84,15 @@ class Reuse:
     def hit_rate(self) -> float:
         """Share of all block references that an infinite cache has already."""
         return 1.0 - self.misses / self.blocks if self.blocks else 0.0
+
+    @property
+    def whole_hit_rate(self) -> float | None:
+        """Share of the whole blocks that a server with an infinite cache reuses.
+
+        None where there are none, or not all hits were counted.
+        """
+        known = self.exact and self.whole_blocks > 0
+        return self.reusable_blocks / self.whole_blocks if known else None
 
 
 def first_of(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -105,13 +105,19 @@ def _prefix(prefix: dict[str, Any]) -> Section:
         ),
         ("time to reuse p50, p90, p99", spans(prefix["reuse_time_s"], ("p50", "p90", "p99"))),
         (
-            "prefill saved at most",
-            f"{number(prefix['saved_prompt_tokens'])} tokens, "
-            f"{share(prefix['saved_prompt_share'])} of all",
+            "hits of an infinite cache",
+            f"{share(prefix['infinite_cache_hit_rate'], 2)} of all blocks, "
+            f"{share(prefix['infinite_cache_whole_block_hit_rate'], 2)} of whole ones",
         ),
+        ("prefill saved at most", _tokens_saved(prefix, "saved_prompt")),
+        ("the same in whole blocks", _tokens_saved(prefix, "saved_in_whole_blocks")),
         ("blocks for 50, 90, 99 % of hits", numbers(needed, ("p50", "p90", "p99"))),
     ]
     return Section("prefix reuse", rows)
+
+
+def _tokens_saved(prefix: dict[str, Any], key: str) -> str:
+    return f"{number(prefix[f'{key}_tokens'])} tokens, {share(prefix[f'{key}_share'])} of all"
 
 
 def _sizes(prefix: dict[str, Any]) -> Section:

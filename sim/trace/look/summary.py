@@ -97,13 +97,18 @@ def _prefix(inspection: Inspection) -> dict[str, Any] | None:
         return None
     infinite = curve.hit_rate(inf)
     saved = reuse.saved_tokens if reuse.exact else round(infinite * inspection.prompt.total)
+    whole = reuse.reusable_blocks * reuse.block_tokens if reuse.exact else None
     return {
         "block_tokens": reuse.block_tokens,
         "blocks": reuse.blocks,
         "distinct_blocks": reuse.distinct if reuse.exact else round(curve.cold),
         "infinite_cache_hit_rate": infinite,
+        "whole_blocks": reuse.whole_blocks if reuse.exact else None,
+        "infinite_cache_whole_block_hit_rate": reuse.whole_hit_rate,
         "saved_prompt_tokens": saved,
         "saved_prompt_share": saved / inspection.prompt.total,
+        "saved_in_whole_blocks_tokens": whole,
+        "saved_in_whole_blocks_share": None if whole is None else whole / inspection.prompt.total,
         "lru": {
             "method": "exact" if curve.exact else "sampled blocks (SHARDS)",
             "sampled_blocks_share": curve.rate,
