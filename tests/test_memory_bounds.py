@@ -58,8 +58,7 @@ def peaks(monkeypatch: pytest.MonkeyPatch, requests: int, **kv: Any) -> tuple[di
     data = {"trace": trace, "model": "llama-3.1-8b", "hardware": HARDWARE, "kv": kv}
     simulation = Simulation(Scenario.model_validate(data))
     simulation.run()
-    memory = simulation.memory
-    assert memory is not None
+    (memory,) = simulation.fleet.memories
     assert memory.counts["lookup_units"] > 4 * requests
     assert memory.counts["evicted_ssd"] > 0, "the tiers were never full"
     rooms = memory.rooms
