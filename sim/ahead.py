@@ -39,6 +39,8 @@ class Ahead:
 
     def next(self, iterations: int) -> Counts:
         """The sums of the next *iterations*; valid until something is added."""
+        if self._next + iterations > self._sums.shape[1]:
+            return self._slots(iterations)
         return self._sums[:, self._next : self._next + iterations]
 
     def advance(self, iterations: int) -> None:

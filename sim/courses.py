@@ -214,6 +214,16 @@ class CourseDecoding:
         self.planned = change if change >= ALIKE else iterations
         return self.planned
 
+    def steady(self, iterations: int, token_budget: int) -> int:
+        sums = self._sums(iterations)
+        tokens, held = sums[ROWS], sums[HELD]
+        if self.calendar is not None:
+            tokens = tokens + sums[self.measures.refreshed + TOKENS]
+        eases = held < held[0]
+        if tokens[0] >= token_budget:
+            eases |= tokens < token_budget
+        return int(eases.argmax()) or iterations
+
     def durations(self, cost: Cost, iterations: int, beside: bool, slow: float) -> np.ndarray:
         self._plan()
         load = self.measures.load(self._sums(iterations))

@@ -33,6 +33,12 @@ class Swept:
         """What the line of *run* is called."""
         return run.named({key: run.axes[key] for key in self.lines})
 
+    def title(self, run: Run, value: Any) -> str:
+        """What the panel of *value* is called; a number comes with its key."""
+        assert self.panels is not None, "a study with one panel has no titles"
+        name = run.named({self.panels: value})
+        return f"{self.panels.rpartition('.')[2]} {name}" if _is_number(value) else name
+
     def panel_values(self, runs: list[Run]) -> list[Any]:
         """Values that have a panel each."""
         return [None] if self.panels is None else _distinct(runs, self.panels)

@@ -59,6 +59,12 @@ class Decoding(Protocol):
     def horizon(self, free_blocks: int) -> int:
         """Iterations that can run before one finishes or *free_blocks* would not suffice."""
 
+    def steady(self, iterations: int, token_budget: int) -> int:
+        """How many of the next *iterations* leave a prompt that waits no more than the first.
+
+        More would be part of *token_budget*, where the first uses all of it, or KV blocks.
+        """
+
     def durations(self, cost: Cost, iterations: int, beside: bool, slow: float) -> np.ndarray:
         """Seconds of each of the next *iterations*, as float64.
 
@@ -125,6 +131,9 @@ class PlainDecoding:
 
     def blocks_needed(self) -> int:
         return sum(request.context_tokens % self.block_tokens == 0 for request in self.requests)
+
+    def steady(self, iterations: int, token_budget: int) -> int:
+        return iterations
 
     def durations(self, cost: Cost, iterations: int, beside: bool, slow: float) -> np.ndarray:
         assert iterations == 1

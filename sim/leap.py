@@ -111,6 +111,9 @@ class LeapDecoding:
         batch = len(self.offsets)
         return Load(batch, self.context_tokens + batch)
 
+    def steady(self, iterations: int, token_budget: int) -> int:
+        return iterations
+
     def durations(self, cost: Cost, iterations: int, beside: bool, slow: float) -> np.ndarray:
         batch, first = len(self.offsets), self.context_tokens + len(self.offsets)
         contexts = np.arange(first, first + batch * iterations, batch, dtype=np.float64)

@@ -207,7 +207,7 @@ def curve(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
         row[0].set_ylim(bottom=0)
     for axes, value in zip(grid[0], values, strict=True):
         if how.panels is not None:
-            axes.set_title(runs[0].named({how.panels: value}), fontsize=9)
+            axes.set_title(how.title(runs[0], value), fontsize=9)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     if labels:
         named = ", ".join(key.removeprefix("speculation.") for key in how.lines)
@@ -226,7 +226,7 @@ def overview(figure: Figure, runs: list[Run], alike: list[Run]) -> None:
     legend(top_left, "upper left")
     low_left.set_title(f"at {alike[0].rate:.1f} requests/s", fontsize=9)
     low_right.set_title(f"at {alike[0].rate:.1f} requests/s", fontsize=9)
-    figure.suptitle(_title("Three decode loops, one GPU", runs))
+    figure.suptitle(_title("Overview", runs))
 
 
 def _title(what: str, runs: list[Run]) -> str:

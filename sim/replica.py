@@ -268,6 +268,15 @@ class Replica:
         batch.iterations.add_one(iteration, end, seconds, blocks)
         batch.advance_prefill(chunks, end)
 
+    @property
+    def kept_out(self) -> bool:
+        """Whether a prompt may wait for what decoding takes of the token budget or of memory."""
+        batch, admission = self.batch, self.batch.admission
+        if self.exits:
+            return False
+        free = len(batch.running) < admission.max_batch
+        return len(batch.prefilling) > 0 or (free and len(admission.waiting) > 0)
+
     def away(self, sums: Counts | None, iterations: int) -> np.ndarray | None:
         """Whether a loop on the device has left: now, and in each of so many iterations.
 
@@ -289,6 +298,8 @@ class Replica:
         beside = self.partition is not None and len(batch.prefilling) > 0
         slow = self.slow
         count = min(decoding.horizon(batch.room), most)
+        if count > 1 and self.kept_out:
+            count = decoding.steady(count, self.loop.token_budget)
         seconds = decoding.durations(self.plans, count, beside, slow)
         sums = decoding.sums(count)
         away = self.away(sums, count)

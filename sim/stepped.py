@@ -121,6 +121,9 @@ class SteppedDecoding:
     def horizon(self, free_blocks: int) -> int:
         return 1 if self.blocks_needed() <= free_blocks and not self.overfull else 0
 
+    def steady(self, iterations: int, token_budget: int) -> int:
+        return iterations
+
     def durations(self, cost: Cost, iterations: int, beside: bool, slow: float) -> np.ndarray:
         assert iterations == 1
         rows, context, depth, *read, again = self.load

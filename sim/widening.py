@@ -29,6 +29,7 @@ class Widening:
     def __init__(self, scenario: Scenario, profile: Profile) -> None:
         model = scenario.model
         self.speculation = scenario.speculation
+        self.blocks = scenario.block_decode
         self.drafter = drafter_of(scenario)
         self.setup = Setup(
             profile, scenario.loop, model.shape, model.weights, scenario.kv.dtype,
@@ -63,6 +64,10 @@ class Widening:
         experts = self.setup.experts
         if experts is not None and (experts.weights or experts.offloaded):
             found.append("moe")
+        if self.blocks is not None:
+            found.append("attention within a block (as of a verification, with its mask)")
+            if self.blocks.refresh is not None:
+                found.append("prefill_attention without a mask (as twice the scores of one with)")
         return found
 
     def _commit(self) -> Commit | None:

@@ -21,6 +21,8 @@ def test_the_wheel_has_one_top_level_name_and_all_data(tmp_path: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"sim"}
     assert "sim/profiles/nvidia-h200.json" in names
     assert "sim/py.typed" in names
+    for scenario in (ROOT / "sim" / "seeds").glob("*.yaml"):
+        assert f"sim/seeds/{scenario.name}" in names
     assert "sim/kernels/__main__.py" in names
     for source in (ROOT / "kernels").rglob("*.cu"):
         assert f"sim/kernels/{source.relative_to(ROOT / 'kernels')}" in names
