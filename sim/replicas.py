@@ -12,6 +12,7 @@ from pydantic import Field
 from .node import Node
 
 if TYPE_CHECKING:
+    from .node import Place
     from .scenario import Scenario
 
 
@@ -34,6 +35,15 @@ class Replicas(Node):
     def parts(self) -> int:
         """Into how many equal parts the tiers of the host are divided."""
         return self.count if self.tiers == "own" else 1
+
+
+def faults(scenario: Scenario) -> list[tuple[Place, str]]:
+    """What several replicas cannot do together."""
+    keys, sparse = scenario.replicas, scenario.sparse
+    if keys.count == 1 or keys.tiers == "own" or sparse is None or sparse.offload is None:
+        return []
+    what = "shared; sparse.offload keeps what one replica decodes in a part of DRAM of its own"
+    return [(("replicas", "tiers"), f"{what}; give own")]
 
 
 def warnings(scenario: Scenario) -> list[str]:

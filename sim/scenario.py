@@ -223,6 +223,7 @@ class Scenario(Node):
         refuse(sparsity.faults(self.sparse, self.hardware, self.kv, self.model.shape))
         refuse(moe_faults(self.moe, self.model.shape))
         refuse(block_decode.faults(self))
+        refuse(replicas.faults(self))
         return self
 
     def resolved(self) -> dict[str, Any]:

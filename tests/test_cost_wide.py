@@ -109,6 +109,18 @@ def test_a_separate_model_drafts_as_it_would_serve_but_is_not_scheduled(mode) ->
     assert 0.95 * alone_ < found < alone_
 
 
+def test_launches_do_not_depend_on_what_was_asked_before() -> None:
+    """A step of the fused decoder has a kernel before its layers, five in each and two behind
+    them; a prefill has four and its attention, and two behind. No loop of a Python host was
+    measured for it, so both run in the same modes, here with as many tokens."""
+    decode, prefill = 1 + 5 * SHAPE.layers + 2, 5 * SHAPE.layers + 2
+    for first in (True, False):
+        cost = cost_of("host", "fused", loop={"host": "python"})
+        before = cost.decode(8).launches if first else decode
+        chunk = cost.mixed(0, 0, [Chunk(8, 0)], 1).queue.launches
+        assert (before, chunk, cost.decode(8).launches) == (decode, prefill, decode)
+
+
 def test_launches_of_all_passes_count() -> None:
     host = cost_of("host", speculation=drafting("eagle", 3)).decode(2, 8, 3)
     draft, verify = 1 + 10 + 4 + 1, 1 + 10 * SHAPE.layers + 4  # one layer, and what joins it

@@ -100,6 +100,17 @@ def test_any_run_with_tiers(
         assert not (leap.requests.status == "unfinished").any()
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(kv_runs.crowds(), SPECULATORS, SELECTIONS)
+def test_any_run_of_several_replicas(
+    run: tuple[list[Chunk], int, dict[str, Any]], speculator: Any, selection: Any
+) -> None:
+    chunks, block_tokens, sections = run
+    with tempfile.TemporaryDirectory() as folder, stepping(speculator, selection):
+        step, leap = both(toy_scenario(Path(folder), [(0, 1, 1)], **sections), chunks, block_tokens)
+    assert_same(step, leap)
+
+
 @st.composite
 def speculations(draw: Any) -> dict[str, Any]:
     """The section `speculation`, with every controller and law."""
@@ -147,6 +158,10 @@ def test_any_run_as_scenarios_say(
     if sparse is not None and "offload" in sparse:
         dram = rest.draw(st.integers(1, 60))
         data["hardware"]["dram"] = {"capacity": f"{dram * block * KV_BYTES} B"}
+    count = rest.draw(st.integers(1, 3))
+    if count > 1:
+        router = rest.draw(st.sampled_from(["round_robin", "least_loaded"]))
+        data["replicas"] = {"count": count, "router": router, "tiers": "own"}
     sections = {"speculation": speculation, "sparse": sparse}
     data |= {name: section for name, section in sections.items() if section is not None}
     data["trace"] = {"rate_scale": 16.0}
@@ -161,7 +176,8 @@ def test_any_run_as_scenarios_say(
         step, leap = both(scenario)
     assert_same(step, leap)
     check_conservation(leap)
-    check_times(leap)
+    if count == 1:
+        check_times(leap)
 
 
 # ---------------------------------------------------------------- stories
@@ -210,6 +226,35 @@ def test_all_drafts_accepted(tmp_path: Path, engine: str) -> None:
     assert summary["loop_tokens_per_resident_loop"] == 3.0
     row = ran.requests.iloc[0]
     assert (row.drafts, row.draft_tokens, row.accepted_tokens) == (2, 6, 6)
+
+
+@pytest.mark.parametrize("engine", ["step", "leap"])
+def test_two_replicas_count_as_two_of_one(tmp_path: Path, engine: str) -> None:
+    """Two like requests, one for each: twice the counts of a single one, the same ratios."""
+    loop = {"mode": "resident"}
+    with stepping(Widths(3, 1.0)):
+        one = play(one_request(tmp_path, 10, loop=loop), engine).summary
+        scenario = toy_scenario(
+            tmp_path, [(0, 5, 10), (0, 5, 10)], hardware={"hbm": hbm(100, 4)},
+            kv={"block_tokens": 4}, loop=loop, replicas={"count": 2},
+        )  # fmt: skip
+        ran = play(scenario, engine)
+    two = ran.summary
+    assert ran.requests.replica.tolist() == [0, 1]
+    assert ran.requests.accepted_tokens.tolist() == [6, 6]
+    counts = (
+        "spec_num_drafts", "spec_num_accepted_tokens", "loop_entries", "loop_exits", "loop_exit_s",
+        "loop_bubble_s",
+    )  # fmt: skip
+    for name in counts:
+        assert two[name] == 2 * one[name] > 0, name
+    ratios = (
+        "spec_mean_acceptance_length", "loop_tokens_per_resident_loop", "loop_iterations_per_entry",
+    )  # fmt: skip
+    for name in ratios:
+        assert two[name] == one[name] > 1, name
+    at = one["spec_num_accepted_tokens_per_pos"]
+    assert two["spec_num_accepted_tokens_per_pos"] == [2 * count for count in at]
 
 
 @pytest.mark.parametrize("engine", ["step", "leap"])
@@ -300,3 +345,23 @@ def test_kv_beyond_hbm_waits_in_dram(tmp_path: Path) -> None:
         assert leap.summary["kv_lower_blocks_capacity"] == blocks
         assert leap.iterations.kv_blocks_lower.max() == 9 * most
         assert (leap.summary["kv_preemptions"] > 0) == (most == 1)
+
+
+def test_of_dram_each_replica_has_a_part(tmp_path: Path) -> None:
+    """Each leaves 9 blocks of its request; half of 20 is enough for that, half of 16 is not."""
+    selection = Budget(8, 4, keep=3, offload=True)
+    for blocks, status in ((20, "finished"), (16, "rejected")):
+        scenario = toy_scenario(
+            tmp_path, [(0, 40, 8), (0, 40, 8)], kv={"block_tokens": 4},
+            replicas={"count": 2, "tiers": "own"},
+            hardware={
+                "hbm": hbm(40, 4), "dram": {"capacity": f"{blocks * 4 * KV_BYTES} B", "share": 1.0}
+            },
+        )  # fmt: skip
+        with stepping(None, selection):
+            step, leap = both(scenario)
+        assert_same(step, leap)
+        assert leap.requests.status.tolist() == [status] * 2
+        assert leap.summary["kv_lower_blocks_capacity"] == blocks
+        if status == "finished":
+            assert leap.summary["kv_lower_blocks_peak"] == 2 * 9

@@ -395,6 +395,10 @@ def test_check_prints_findings_and_warnings(capsys: pytest.CaptureFixture[str]) 
         ("hardware: {dram: {capacity: 1 GiB}}\n"
          "sparse: {offload: {tier: ssd, resident_tokens: 4096}}\n",
          "a.yaml:4:26: sparse.offload.tier: expected one of dram, got 'ssd'"),
+        ("hardware: {dram: {capacity: 1 GiB}}\n"
+         "replicas: {count: 2}\nsparse: {offload: {resident_tokens: 4096}}\n",
+         "a.yaml:4:11: replicas.tiers: shared; sparse.offload keeps what one replica decodes in a "
+         "part of DRAM of its own; give own"),
         ("sparse: 5\n", "a.yaml:3:9: sparse: expected a map of select, top_k_tokens"),
     ],
 )  # fmt: skip
