@@ -16,15 +16,17 @@ import numpy as np
 from .ahead import Ahead
 from .decoding import Change
 from .leap import MAX_LEAP
+from .measures import CONTEXT, HELD, KEPT, LOWER, ROWS
 from .refreshing import TOKENS, Calendar
-from .steps import CONTEXT, HELD, KEPT, LOWER, ROWS, Course, Load
+from .steps import Course, Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .cost import Cost
+    from .measures import Measures
     from .request import Request
-    from .steps import Counts, Measures
+    from .steps import Counts
 
 LEAST = 8
 """Iterations that are planned at once when plans keep being cut short."""

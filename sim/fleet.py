@@ -129,11 +129,11 @@ class Fleet:
                 options, member.pool, self.clock, self.cost, self.scenario.kv.bits,
                 member.replica.wake, self.transfers.add, member.replica.stop_at, common, number,
             )  # fmt: skip
-            memory = member.batch.admission.memory = Memory(host)
             measures = self.wide.measures[number]
             if measures is not None:
                 speculator = measures.speculator
-                memory.most_rows, memory.overhang = speculator.most_rows, speculator.overhang
+                host.most_rows, host.overhang = speculator.most_rows, speculator.overhang
+            memory = member.batch.admission.memory = Memory(host)
             self.memories.append(memory)
             member.iterations.tiers = tuple(tier.name for tier in memory.rooms.tiers.values())
         self.requests.memory = True

@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .iteration_costs import charged
+from .measures import COMMITS, CONTEXT
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from .cost import Charge, Cost
-    from .steps import Counts, Measures
+    from .measures import Measures
+    from .steps import Counts
 
-from .steps import COMMITS, CONTEXT, Load
 
 Columns = dict[str, np.ndarray]
 
 SLICE = 32_768
 KINDS = ("decode", "mixed", "prefill")
-PATHS = ("host", "graph", "control", "resident", "partition")
 OF_TIERS = (
     "kv_stalled_s", "prefetched_units", "prefetch_used_units", "prefetch_late_units",
     "prefetch_wasted_units",
@@ -194,7 +196,9 @@ class IterationLog:
             columns["output_tokens"] = each(complete, np.int32) + taken[COMMITS].astype(np.int32)
             columns |= self.measures.columns(taken)
         slows = each(slow, np.float64)
-        columns |= self._account(columns, load, each(beside, np.bool_), charges, firsts, slows)
+        columns |= charged(
+            self.cost, columns, load, each(beside, np.bool_), charges, firsts, slows
+        )  # fmt: skip
         columns |= self._gaps(starts, ends, batches, firsts, joined, last_commit)
         return columns
 
@@ -240,63 +244,6 @@ class IterationLog:
         since: np.ndarray = total - np.repeat(before, counts)
         return since
 
-    def _account(
-        self,
-        columns: Columns,
-        load: Load | None,
-        beside: np.ndarray,
-        charges: tuple[Charge | None, ...],
-        firsts: np.ndarray,
-        slows: np.ndarray,
-    ) -> Columns:
-        """Size it is run as, busy, gap and queueing seconds, launches, syncs and path of rows."""
-        length = len(beside)
-        busy, tklqt = np.empty(length), np.empty(length)
-        launches, syncs = np.empty(length, np.int32), np.empty(length, np.int32)
-        path, barriers = np.empty(length, np.int8), np.zeros(length, np.int32)
-        batches = columns["decode_requests"].astype(np.int64)
-        if load is None:
-            load = Load(batches, columns["context_tokens"], np.zeros_like(batches))
-        padded = load.rows.astype(np.int32)
-        _, factors = np.unique(slows, return_inverse=True)
-        decode = columns["prefill_tokens"] == 0
-        singles = [(row, charge) for row, charge in zip(firsts, charges, strict=True) if charge]
-        if load.refreshed is not None:
-            launched = (decode & (load.refreshed.requests > 0)).nonzero()[0].tolist()
-            decode[launched] = False
-            singles += [
-                (row, self.cost.refresh(int(batches[row]), load.at(row), float(slows[row])))
-                for row in launched
-            ]
-        for rows in _alike(decode, batches, load.rows, load.depth, beside, factors):
-            one = int(rows[0])
-            cost = self.cost.decode(
-                int(batches[one]), int(load.rows[one]), int(load.depth[one]),
-                beside_prefill=bool(beside[one]), slow=float(slows[one]),
-            )  # fmt: skip
-            read = [None if c is None else c[rows].astype(np.float64) for c in load[3:6]]
-            contexts = load.context[rows].astype(np.float64)
-            busy[rows], tklqt[rows] = cost.account(contexts, *read)
-            launches[rows], syncs[rows] = cost.launches, cost.syncs
-            barriers[rows] = cost.barriers
-            path[rows] = PATHS.index(cost.timing.path)
-            padded[rows] = cost.padded
-        if singles:
-            rows = np.array([row for row, _ in singles])
-            path[rows] = [PATHS.index(charge.path) for _, charge in singles]
-            accounts = self.cost.account([charge for _, charge in singles])
-            busy[rows], tklqt[rows], launches[rows], syncs[rows] = accounts
-        return {
-            "padded_requests": padded,
-            "path": path,
-            "gpu_busy_s": busy,
-            "gap_s": columns["duration_s"] - busy,
-            "launches": launches,
-            "syncs": syncs,
-            "tklqt_s": tklqt,
-            "barriers": barriers,
-        }
-
     def _gaps(
         self,
         starts: np.ndarray,
@@ -318,16 +265,3 @@ class IterationLog:
         gaps = np.repeat(ends[firsts], newcomers) - times
         self.single_gaps.frombytes(gaps.tobytes())
         return {"itl_s": ends - since, "itl_requests": requests.astype(np.int32)}
-
-
-def _alike(chosen: np.ndarray, *keys: np.ndarray) -> Iterator[np.ndarray]:
-    """The numbers of the *chosen* rows, those together that have all *keys* in common."""
-    key = np.zeros(len(chosen), np.int64)
-    for values in keys:
-        key = key * (int(values.max(initial=0)) + 1) + values
-    key[~chosen] = -1
-    order = np.argsort(key, kind="stable")
-    values, begins = np.unique(key[order], return_index=True)
-    for value, rows in zip(values, np.split(order, begins[1:]), strict=True):
-        if value >= 0:
-            yield rows

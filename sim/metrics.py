@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .iteration_log import KINDS, PATHS
+from .iteration_costs import PATHS
+from .iteration_log import KINDS
 from .iteration_log import Columns as IterationColumns
 from .quantiles import Summary, joined, statistics, weighted_statistics
 from .request_log import REASONS, STATUSES

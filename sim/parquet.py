@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .iteration_log import KINDS, OF_TIERS, PATHS
+from .iteration_costs import PATHS
+from .iteration_log import KINDS, OF_TIERS
 from .metrics import latencies
 from .request_log import REASONS, STATUSES
 

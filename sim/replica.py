@@ -16,7 +16,7 @@ from .iteration_log import Iteration
 from .partition import Partition
 from .request import Request, Status
 from .steps import NOTHING
-from .stretch import Stretch
+from .stretch import Stretch, Trips
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from .memory.manager import Memory
     from .prefill import Chunks
     from .scenario import Loop
-    from .steps import Counts
 
 
 class Replica:
@@ -277,20 +276,6 @@ class Replica:
         free = len(batch.running) < admission.max_batch
         return len(batch.prefilling) > 0 or (free and len(admission.waiting) > 0)
 
-    def away(self, sums: Counts | None, iterations: int) -> np.ndarray | None:
-        """Whether a loop on the device has left: now, and in each of so many iterations.
-
-        It leaves for those in which cached KV is computed again; None if it is there all the time.
-        """
-        refreshes = self.exits and self.refreshed is not None
-        if not (self.outside or refreshes):
-            return None
-        away = np.zeros(iterations + 1, np.bool_)
-        away[0] = self.outside
-        if refreshes and sums is not None:
-            away[1:] = sums[self.refreshed, :iterations] > 0
-        return away
-
     def decode_iterations(self, most: int) -> Generator[Event, None, None]:
         """One decode iteration or, while nothing but lengths changes, up to *most* at once."""
         batch, decoding, now = self.batch, self.batch.decoding, self.clock.now
@@ -302,10 +287,13 @@ class Replica:
             count = decoding.steady(count, self.loop.token_budget)
         seconds = decoding.durations(self.plans, count, beside, slow)
         sums = decoding.sums(count)
-        away = self.away(sums, count)
-        if away is not None:
-            seconds[away[:-1] & ~away[1:]] += self.cost.modes.relaunch
-            seconds[~away[:-1] & away[1:]] += self.cost.modes.exit
+        leaves = None
+        if self.exits and self.refreshed is not None and sums is not None:
+            leaves = sums[self.refreshed] > 0
+        trips = Trips.of(self.outside, leaves, count)
+        if trips is not None:
+            seconds[trips.back] += self.cost.modes.relaunch
+            seconds[trips.out] += self.cost.modes.exit
         ends = seconds.copy()
         ends[0] += now
         np.add.accumulate(ends, out=ends)
@@ -323,8 +311,8 @@ class Replica:
         self.stretch = stretch = Stretch(iteration, ends, seconds, count)
         yield self.alarm.set(float(ends[count - 1]))
         self.stretch, count = None, stretch.count
-        if away is not None:
-            self.outside = bool(away[count])
-            self.entered += int(np.count_nonzero(away[:count] & ~away[1 : count + 1]))
-            self.left += int(np.count_nonzero(~away[:count] & away[1 : count + 1]))
+        if trips is not None:
+            self.outside = bool(trips.away[count])
+            self.entered += int(np.count_nonzero(trips.back[:count]))
+            self.left += int(np.count_nonzero(trips.out[:count]))
         stretch.commit(batch, count)

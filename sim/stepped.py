@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .decoding import Change
+from .measures import HELD, KEPT, LOWER, ROWS
 from .refreshing import Ages
-from .steps import HELD, KEPT, LOWER, ROWS, Load, Step
 
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable
 
     from .cost import Cost
+    from .measures import Measures
     from .request import Request
-    from .steps import Counts, Measures
+    from .steps import Counts, Load, Step
 
 
 class SteppedDecoding:

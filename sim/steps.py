@@ -1,7 +1,7 @@
-"""Steps of several tokens: what a request does in one decode iteration, and what is counted of it.
+"""Steps of several tokens: what a request does in one decode iteration, and who says so.
 
-The one rule: everything counted is a whole number and a function of a request's own step, the same
-for one step and for arrays of them, so that sums over a batch do not depend on order or engine.
+The one rule: a request's steps are a function of the request, its draws and a cap, the same one by
+one and as arrays, and never depend on the order of events.
 """
 
 from __future__ import annotations
@@ -11,14 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from .forms import Prompts
-from .refreshing import HEIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from .refreshing import Rule
     from .request import Request
 
     Counts = NDArray[np.int64]
@@ -177,171 +173,3 @@ class Load(NamedTuple):
 
 
 NOTHING = Load(0, 0)
-
-ROWS, COMMITS, CONTEXT, HELD, KEPT, LOWER = range(6)
-_FIXED = 6
-_READS = 6
-"""How many a selection adds, `Load`'s first; those about drafts come behind them."""
-RECALL_UNIT = 2.0**-30
-"""Shares of attention mass are summed in whole numbers of this."""
-
-
-class Measures:
-    """What is counted of a step, as rows of a table.
-
-    Rows: tokens through the model, tokens committed, KV entries; KV blocks in HBM during the step
-    and after it; blocks in DRAM. With *selection* KV entries read, pages scored, blocks fetched,
-    read and there, and recall. If anything is drafted, how many drafts, drafts accepted, blocks
-    in HBM for drafts alone; then for every level up to `max_depth` whether it was drafted, and
-    whether a draft of it was accepted. Last, with *refresh*, what the batch computes again, which
-    is no request's own.
-    """
-
-    def __init__(
-        self,
-        block_tokens: int,
-        speculator: Speculator,
-        selection: Selection | None = None,
-        refresh: Rule | None = None,
-    ) -> None:
-        self.block_tokens = block_tokens
-        self.speculator = speculator
-        self.selection = selection
-        self.partial = selection is not None and (selection.offload or selection.drop)
-        """Whether HBM holds less than all KV of a decoding request."""
-        self.lower_capacity = 0
-        """Blocks that DRAM has for what is not in HBM."""
-        self.levels = speculator.max_depth
-        self.drafts = _FIXED + (_READS if selection is not None else 0)
-        self.drafted = self.drafts + (3 if self.levels else 0)
-        self.accepted = self.drafted + self.levels
-        self.refresh = refresh
-        self.refreshed = self.accepted + self.levels
-        self.height = self.refreshed + (0 if refresh is None else HEIGHT)
-        self._levels = np.arange(self.levels)[:, None]
-        self._plain: Counts | None = None
-        """The table of steps of one token, a column a context."""
-
-    def of(
-        self, context: Whole, rows: Whole, commits: Whole, proposed: Whole, accepted: Whole
-    ) -> list[Any]:
-        """The counts of a step that begins with *context* KV entries, or of each of many."""
-        now = context + rows
-        counts: list[Any] = [rows, commits, now, *self._memory(context, rows, commits)]
-        read = self.selection
-        if read is not None:
-            recall = read.recall(now, rows) / RECALL_UNIT // 1.0
-            counts += [
-                read.attended(now, rows), read.pages(now, rows), read.fetched(now, rows, commits),
-                read.chosen(now, rows), self._in_blocks(now), recall,
-            ]  # fmt: skip
-        if self.levels:
-            spare = self._in_blocks(now) - self._in_blocks(context + 1)
-            counts += [proposed, accepted, spare]
-        return counts
-
-    def step(self, context: int, step: Step) -> list[int]:
-        """The counts of a *step*."""
-        counts = [int(count) for count in self.of(context, *step)]
-        depth = self.speculator.depth(step.proposed)
-        for reached in (depth, step.accepted):
-            counts += [reached > level for level in range(self.levels)]
-        return counts + [0] * (self.height - self.refreshed)
-
-    def lower_fits(self, context: int) -> bool:
-        """Whether DRAM has room for what HBM does not keep of so many KV entries."""
-        return int(self.lower(context)) <= self.lower_capacity
-
-    def table(self, context: int, course: Course) -> Counts:
-        """The counts of a *course* that begins with *context* KV entries, a column a step."""
-        if self.speculator.most_rows == 1 and not self.speculator.stalls:
-            return self._one_token(context, len(course.rows))
-        return self._table(context, course)
-
-    def _one_token(self, context: int, steps: int) -> Counts:
-        end = context + steps
-        if self._plain is None or self._plain.shape[1] < end:
-            ones, none = np.ones(2 * end, np.int64), np.zeros(2 * end, np.int64)
-            self._plain = self._table(0, Course(ones, ones, none, none))
-        return self._plain[:, context:end]
-
-    def _table(self, context: int, course: Course) -> Counts:
-        contexts = course.commits.cumsum()
-        contexts -= course.commits
-        contexts += context
-        table = np.empty((self.height, len(contexts)), np.int64)
-        for row, values in enumerate(self.of(contexts, *course)):
-            table[row] = values
-        if self.levels:
-            depth = self.speculator.depth(course.proposed)
-            np.greater(depth, self._levels, out=table[self.drafted : self.accepted])
-            np.greater(course.accepted, self._levels, out=table[self.accepted : self.refreshed])
-        table[self.refreshed :] = 0
-        return table
-
-    def _memory(self, context: Whole, rows: Whole, commits: Whole) -> tuple[Any, Any, Any]:
-        """Blocks of HBM during the step and after it, and of DRAM."""
-        now, after = context + rows, context + commits
-        if not self.partial:
-            return self._in_blocks(now), self._in_blocks(after), 0 * context
-        assert self.selection is not None
-        kept = self.blocks(after)
-        held = np.maximum(self.selection.resident(now, rows), kept)
-        # Model: what a step appends is in HBM until it ends, and what leaves HBM then has had its
-        # place in DRAM since the step began.
-        lower = np.maximum(self.lower(context), self.lower(after))
-        return np.maximum(held, self.blocks(context)), kept, lower
-
-    def _in_blocks(self, tokens: Whole) -> Whole:
-        return -(-tokens // self.block_tokens)
-
-    def blocks(self, context: Any) -> Any:
-        """Blocks of HBM that a request with so many KV entries holds between two iterations."""
-        if self.partial:
-            assert self.selection is not None
-            return self.selection.resident(context, 1 + 0 * context)
-        return self._in_blocks(context)
-
-    def lower(self, context: Any) -> Any:
-        """Blocks of DRAM that it holds."""
-        if self.selection is None or not self.selection.offload:
-            return 0 * context
-        return self.selection.offloaded(context, 1 + 0 * context)
-
-    def load_of(self, sums: Sequence[int]) -> Load:
-        """What the cost of an iteration with *sums* depends on."""
-        depth = sum(count > 0 for count in sums[self.drafted : self.accepted])
-        attended, pages, fetched = sums[_FIXED : _FIXED + 3] if self.selection else [None] * 3
-        again = None
-        if self.refresh is not None:
-            again = Prompts(*sums[self.refreshed : self.refreshed + 3])
-        return Load(sums[ROWS], sums[CONTEXT], depth, attended, pages, fetched, again)
-
-    def load(self, sums: Counts) -> Load:
-        """What the cost of iterations with *sums* depends on."""
-        depth = np.add.reduce(sums[self.drafted : self.accepted] > 0, axis=0, dtype=np.int64)
-        read = () if self.selection is None else sums[_FIXED : _FIXED + 3]
-        load = Load(sums[ROWS], sums[CONTEXT], depth, *read)
-        if self.refresh is None:
-            return load
-        return load._replace(refreshed=Prompts(*sums[self.refreshed : self.refreshed + 3]))
-
-    def columns(self, sums: Counts) -> dict[str, np.ndarray]:
-        """What iterations' records say of *sums*, by column; `accepted_at` has one a level."""
-        columns: dict[str, np.ndarray] = {"decode_rows": sums[ROWS], "commits": sums[COMMITS]}
-        if self.levels:
-            names = ("draft_tokens", "accepted_tokens", "kv_draft_blocks", "drafts")
-            columns |= dict(zip(names, sums[self.drafts : self.drafts + 4], strict=True))
-            columns["accepted_at"] = sums[self.accepted : self.refreshed].T
-        if self.selection is not None:
-            names_read = (
-                "attended_tokens", "pages_scored", "kv_blocks_fetched", "kv_blocks_selected",
-                "kv_blocks_total", "recall",
-            )  # fmt: skip
-            columns |= dict(zip(names_read, sums[_FIXED : _FIXED + _READS], strict=True))
-        if self.partial:
-            columns["kv_blocks_lower"] = sums[LOWER]
-        if self.refresh is not None:
-            again = ("refreshing_requests", "refreshed_tokens", "refreshed_squares", "refresh_late")
-            columns |= dict(zip(again, sums[self.refreshed :], strict=True))
-        return columns

@@ -7,13 +7,38 @@ between the two the line is drawn.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from .batch import Batch
     from .iteration_log import Iteration
+
+
+class Trips(NamedTuple):
+    """Where a loop on the device is during iterations, each an array of whether."""
+
+    away: np.ndarray
+    """It has left: before the first, and in each."""
+    back: np.ndarray
+    """It comes back for an iteration."""
+    out: np.ndarray
+    """It leaves for one."""
+
+    @classmethod
+    def of(cls, outside: bool, leaves: np.ndarray | None, iterations: int) -> Trips | None:
+        """Those of a loop that is *outside* now and *leaves* for these; None if it is never away.
+
+        It leaves for iterations in which cached KV is computed again.
+        """
+        if leaves is None and not outside:
+            return None
+        away = np.zeros(iterations + 1, np.bool_)
+        away[0] = outside
+        if leaves is not None:
+            away[1:] = leaves[:iterations]
+        return cls(away, away[:-1] & ~away[1:], ~away[:-1] & away[1:])
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from .courses import CourseDecoding
 from .decoding import Decoding, PlainDecoding
 from .errors import InputError
 from .leap import LeapDecoding
+from .measures import RECALL_UNIT, Measures
 from .moe_stats import MoeStats
 from .refining import Refiner
 from .refreshing import Rule, rule_of
@@ -21,7 +22,7 @@ from .sparse.summary import Sums
 from .sparse.summary import summary as sparse_summary
 from .speculation import build
 from .stepped import SteppedDecoding
-from .steps import RECALL_UNIT, Measures, OneToken
+from .steps import OneToken
 from .tiers import memory_options
 from .wide_metrics import residency_summary, speculation_summary
 

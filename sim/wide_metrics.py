@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .iteration_log import PATHS
+from .iteration_costs import PATHS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -55,6 +55,8 @@ class Host:
         self.common = common
         self.landed: Callable[[Callable[[], None]], None] = lambda apply: None
         self.kv_bits = kv_bits
+        self.most_rows, self.overhang = 1, 0
+        """Most tokens of a decode step, and most beyond the complete output."""
         shape = cost.shape
         self._bits = {tier: options.bits.get(NAMES[tier], kv_bits) for tier in options.sizes}
         self._bits[HBM] = kv_bits

@@ -51,8 +51,6 @@ class Memory:
         self.patient: list[Held] = []
         """Of requests that wait for a link to be less busy."""
         self.stirred = True
-        self.most_rows, self.overhang = 1, 0
-        """Most tokens of a decode step, and most beyond the complete output."""
         self.news = False
         """Whether other replicas have moved units that are known here."""
         self.relieved = False
@@ -117,7 +115,7 @@ class Memory:
         index, rooms = self.index, self.rooms
         if swapped:
             found, tokens = index.match(held.ids, held.swap_units), request.context_tokens
-            reserved += self.step_blocks(request)
+            reserved += self.swapping.next_blocks(request)
         else:
             tokens = request.prefill_tokens
             found = index.match(held.ids, index.most_cached(tokens))
@@ -164,12 +162,6 @@ class Memory:
         if not held.counted:
             held.counted = True
             self.prefetching.follow(held, found)
-
-    def step_blocks(self, request: Request) -> int:
-        """The most new blocks that the next decode step of *request* takes."""
-        blocks, context = self.pool.blocks, request.context_tokens
-        rows = min(self.most_rows, request.output_tokens - request.generated + self.overhang)
-        return blocks(context + rows) - blocks(context)
 
     def loaded(self) -> list[Request]:
         """Requests that have got all they waited for."""

@@ -121,6 +121,12 @@ class Swapping:
         wait = self.host.convert_blocks_s(DRAM, held.swapped)
         self.host.send(legs, "swap_in", request.id, partial(self._is_back, load, held), wait)
 
+    def next_blocks(self, request: Request) -> int:
+        """The most new blocks that the next decode step of *request* takes."""
+        blocks, context, host = self.memory.pool.blocks, request.context_tokens, self.host
+        rows = min(host.most_rows, request.output_tokens - request.generated + host.overhang)
+        return blocks(context + rows) - blocks(context)
+
     def _is_back(self, load: Load, held: Held) -> None:
         self._free(held)
         self.memory.arrived(load)
