@@ -16,7 +16,7 @@ from .timing import LaunchQueue, Segment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .cost import Charge
+    from .cost import Charge, Extra
 
 
 class Accounts(NamedTuple):
@@ -65,14 +65,26 @@ def _add_extras(
     extras = [(row, charge.extra) for row, charge in enumerate(charges) if charge.extra]
     for row, extra in extras:
         busy[row] += extra.busy
-        tklqt[row] += extra.tklqt
         launches[row] += extra.launches
+    _add_drafts(extras, tklqt)
     queues = [(row, extra.prefill) for row, extra in extras if extra.prefill]
     if queues:
         own = [
             charges[row]._replace(queue=queue, attention=0.0, extra=None) for row, queue in queues
         ]
         tklqt[[row for row, _ in queues]] += account(own, node).tklqt
+
+
+def _add_drafts(extras: Sequence[tuple[int, Extra]], tklqt: np.ndarray) -> None:
+    """Adds how long the launches of drafts queue."""
+    alike: dict[int, list[tuple[int, Extra]]] = {}
+    for row, extra in extras:
+        alike.setdefault(id(extra.draft), []).append((row, extra))
+    for members in alike.values():
+        draft = members[0][1].draft
+        if draft is not None:
+            contexts = np.array([extra.context for _, extra in members])
+            tklqt[[row for row, _ in members]] += draft.tklqt(contexts, np.maximum)
 
 
 def _shape(queue: LaunchQueue) -> tuple[object, ...]:

@@ -11,9 +11,13 @@ from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from . import cost_trust
 from .accounting import Accounts, account
-from .decode_cost import DecodeCost, layer_time
+from .cost_table import CostTable
+from .curve import Read
+from .decode_cost import DecodeCost, awaited, layer_time
 from .forms import Prompts
 from .model_cost import ModelCost, layer_seconds
 from .modes import Modes
@@ -24,7 +28,7 @@ from .widening import Widening
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .drafting import Drafting
+    from .drafting import Draft, Drafting
     from .profile import Profile
     from .scenario import Scenario
     from .stages import Pass
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from .timing import LaunchQueue
 
 NOBODY = Prompts(0, 0, 0)
+DEPTHS = 1024
+"""More than there are drafting levels."""
 
 
 class Chunk(NamedTuple):
@@ -42,14 +48,18 @@ class Chunk(NamedTuple):
 
 
 class Extra(NamedTuple):
-    """Work beside a queue: seconds, seconds of them on the GPU, launches; queueing of drafts."""
+    """Work beside a queue: seconds, seconds of them on the GPU, launches.
+
+    How long the launches of *prefill*, the drafter's own, and of *draft* at *context* KV entries
+    queue is worked out later.
+    """
 
     seconds: float
     busy: float
     launches: int
-    tklqt: float
-    prefill: LaunchQueue | None
-    """The drafter's own prefill, whose queueing is worked out later."""
+    prefill: LaunchQueue | None = None
+    draft: Draft | None = None
+    context: float = 0.0
 
 
 class Charge(NamedTuple):
@@ -91,6 +101,9 @@ class Cost:
         self.memory_of_profile = scenario.hardware.hbm.capacity is None
         self.captured = loop.captures if loop.mode in ("graph", "control") else ()
         self.by_load: dict[tuple[int, int, int, bool, float], DecodeCost] = {}
+        self.table = CostTable()
+        self.places: dict[tuple[int, bool, float], dict[int, int]] = {}
+        """Where the table has batches, by rows and depth."""
         blocks = scenario.block_decode
         self.both_ways = blocks is not None and blocks.refresh is not None
         self.most_tokens = 0
@@ -134,6 +147,27 @@ class Cost:
                 found = replace(alone, timing=slowed(alone.timing, slow), draft=draft)
             self.by_load[key] = found
         return found
+
+    def durations(
+        self, batch: int, load: Load, beside_prefill: bool = False, slow: float = 1.0
+    ) -> np.ndarray:
+        """Seconds of each of several iterations of *batch* requests; *load* holds arrays."""
+        places = self.places.setdefault((batch, beside_prefill, slow), {})
+        keys = (load.rows * DEPTHS + load.depth).tolist()
+        for key in keys:
+            if key not in places:
+                one = self.decode(
+                    batch, *divmod(key, DEPTHS), beside_prefill=beside_prefill, slow=slow
+                )
+                places[key] = self.table.add(one)
+        read = Read(load.context, load.attended, load.pages)
+        seconds = self.table.seconds([places[key] for key in keys], read)
+        if self.wide.fetch is not None and load.fetched is not None:
+            seconds = np.maximum(seconds, awaited(self.wide.fetch, load.fetched))
+        if load.refreshed is not None:
+            for number in np.flatnonzero(load.refreshed.requests).tolist():
+                seconds[number] = self.refresh(batch, load.at(number), slow).seconds
+        return seconds
 
     def _decode(self, batch: int, rows: int, depth: int, beside_prefill: bool) -> DecodeCost:
         mode, padded, rows = self.run_as(batch, rows)
@@ -215,7 +249,7 @@ class Cost:
         self, drafting: Drafting, batch: int, context: int, depth: int, chunks: Sequence[Chunk]
     ) -> Extra:
         """What drafting adds: drafts of *batch* requests, and the drafter's own prefill."""
-        found = Extra(0.0, 0.0, 0, 0.0, None)
+        found = Extra(0.0, 0.0, 0)
         model = drafting.model
         if model is not None and chunks:
             # Model: what a prompt leaves behind in the drafter is computed like the prompt's own
@@ -224,21 +258,22 @@ class Cost:
             seconds = model.prefill_seconds(chunks)
             queue = model.modes.queue(work, False, seconds)
             alone = max(line[0] for line in queue.lines())
-            found = Extra(alone, self._busy(queue), queue.launches, 0.0, queue)
+            found = Extra(alone, self._busy(queue), queue.launches, queue)
         draft = drafting.of("host", batch, batch, depth) if batch else None
         if draft is not None:
             now = float(context)
             found = Extra(
                 found.seconds + draft.seconds(now), found.busy + draft.busy(now),
-                found.launches + draft.launches, draft.tklqt(now, max), found.prefill,
+                found.launches + draft.launches, found.prefill, draft, now,
             )  # fmt: skip
         if self.headed is not self.model and batch and depth:
             # Model: the launches of heads wait for nothing; they end an iteration that is long.
             times = [stage.seconds for stage in self.headed.heads(batch)]
-            found = Extra(
-                found.seconds + sum(times), found.busy + sum(times) - len(times) * self.modes.node,
-                found.launches + len(times), found.tklqt, found.prefill,
-            )  # fmt: skip
+            found = found._replace(
+                seconds=found.seconds + sum(times),
+                busy=found.busy + sum(times) - len(times) * self.modes.node,
+                launches=found.launches + len(times),
+            )
         return found
 
     def _busy(self, queue: LaunchQueue) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from heapq import heapify, heappop, heappush
+from operator import sub
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from .decoding import Change
 from .leap import MAX_LEAP
 from .measures import CONTEXT, HELD, KEPT, LOWER, ROWS
 from .refreshing import TOKENS, Calendar
-from .steps import Course, Load
+from .steps import Course
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,14 +27,12 @@ if TYPE_CHECKING:
     from .cost import Cost
     from .measures import Measures
     from .request import Request
-    from .steps import Counts
+    from .steps import Counts, Load
 
 LEAST = 8
 """Iterations that are planned at once when plans keep being cut short."""
 ALIKE = 4
 """So many like iterations are worth a plan of their own."""
-FEW = 2
-"""Up to so many like iterations are worked out one by one, to the same bit."""
 
 
 class Run(NamedTuple):
@@ -229,20 +228,17 @@ class CourseDecoding:
     def durations(self, cost: Cost, iterations: int, beside: bool, slow: float) -> np.ndarray:
         self._plan()
         load = self.measures.load(self._sums(iterations))
-        return durations(cost, len(self.runs), load, beside, slow)
+        return cost.durations(len(self.runs), load, beside, slow)
 
     # ---------------------------------------------------------------- iterations
     def advance(self, ends: np.ndarray) -> tuple[Change, list[Request]]:
         self._plan()
         iterations = len(ends)
         self._adapt(iterations)
-        sums = self.ahead.next(iterations)
-        held, kept = sums[HELD], sums[KEPT]
-        taken = held.copy()
-        taken[0] -= self.kept
-        taken[1:] -= kept[:-1]
-        change = Change(taken.tolist(), (held - kept).tolist())
-        self.kept = int(kept[-1])
+        held, kept = self.ahead.next(iterations)[HELD : KEPT + 1].tolist()
+        taken = list(map(sub, held, [self.kept, *kept]))
+        change = Change(taken, list(map(sub, held, kept)))
+        self.kept = kept[-1]
         self.ahead.advance(iterations)
         self.iteration += iterations
         if self.calendar is not None:
@@ -268,37 +264,3 @@ class CourseDecoding:
             self.reach = max(LEAST, 2 * iterations)
         elif iterations == self.reach:
             self.reach = min(MAX_LEAP, 2 * self.reach)
-
-
-def durations(cost: Cost, batch: int, load: Load, beside: bool, slow: float) -> np.ndarray:
-    """Seconds of iterations of *batch* requests with *load*, an array each."""
-    keys = load.rows * (int(load.depth.max(initial=0)) + 1) + load.depth
-    seconds = np.empty(len(keys))
-    if load.refreshed is not None:
-        keys[load.refreshed.requests > 0] = -1
-        for number in (keys < 0).nonzero()[0].tolist():
-            seconds[number] = cost.refresh(batch, load.at(number), slow).seconds
-    if (keys == keys[0]).all() and keys[0] >= 0:
-        return _alike(cost, batch, load, beside, slow)
-    alike: dict[int, list[int]] = {}
-    for number, key in enumerate(keys.tolist()):
-        if key >= 0:
-            alike.setdefault(key, []).append(number)
-    for at in alike.values():
-        if len(at) > FEW:
-            part = Load(*(None if values is None else values[at] for values in load[:6]))
-            seconds[at] = _alike(cost, batch, part, beside, slow)
-            continue
-        for number in at:
-            rows, context, depth, *read, _ = load.at(number)
-            decode = cost.decode(batch, rows, depth, beside_prefill=beside, slow=slow)
-            seconds[number] = decode.seconds(context, *read)
-    return seconds
-
-
-def _alike(cost: Cost, batch: int, load: Load, beside: bool, slow: float) -> np.ndarray:
-    """The same where rows and depths are alike."""
-    rows, depth = int(load.rows[0]), int(load.depth[0])
-    decode = cost.decode(batch, rows, depth, beside_prefill=beside, slow=slow)
-    read = [None if values is None else values.astype(np.float64) for values in load[3:6]]
-    return decode.seconds_into(load.context.astype(np.float64), *read)

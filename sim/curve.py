@@ -74,13 +74,13 @@ class Part(NamedTuple):
 class Mix:
     """The mean over layers of several curves, less *held* seconds that are counted elsewhere."""
 
-    __slots__ = ("_arrays", "_const", "_terms", "held", "parts")
+    __slots__ = ("_arrays", "const", "held", "parts", "terms")
 
     def __init__(self, parts: Sequence[Part], held: float) -> None:
         self.parts, self.held = tuple(parts), held
         # Weights go into the curves, so that a layer of many parts takes few operations.
-        self._const = sum(part.weight * part.curve.base for part in parts) - held
-        self._terms = [
+        self.const = sum(part.weight * part.curve.base for part in parts) - held
+        self.terms = [
             (
                 Read._fields.index(part.axis),
                 part.weight * part.curve.scale,
@@ -89,12 +89,12 @@ class Mix:
             )
             for part in parts
         ]
-        self._arrays = [(axis, scalars(*numbers)) for axis, *numbers in self._terms]
+        self._arrays = [(axis, scalars(*numbers)) for axis, *numbers in self.terms]
 
     def seconds(self, read: Read) -> float:
         """Seconds of a layer; *read* holds numbers."""
-        total = self._const
-        for axis, scale, offset, spread in self._terms:
+        total = self.const
+        for axis, scale, offset, spread in self.terms:
             term = float(read[axis]) * scale
             term += offset
             if spread:
@@ -106,7 +106,7 @@ class Mix:
 
     def array(self, read: Read) -> np.ndarray:
         """`seconds` for arrays, equal to the last bit."""
-        total: np.ndarray | float = self._const
+        total: np.ndarray | float = self.const
         for axis, (scale, offset, spread) in self._arrays:
             term: np.ndarray = np.multiply(read[axis], scale)
             term += offset

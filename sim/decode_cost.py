@@ -6,12 +6,14 @@ that both engines of the simulator see the same bits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import cost_table
 from .curve import Curve, Read
+from .timing import scalars
 
 if TYPE_CHECKING:
     from .drafting import Draft
@@ -30,6 +32,15 @@ class DecodeCost:
     draft: Draft | None = None
     fetch: tuple[float, float] | None = None
     """Seconds of latency and a block where blocks come from DRAM in an iteration."""
+    layout: cost_table.Layout = field(init=False, repr=False, compare=False)
+    numbers: tuple[np.ndarray, ...] = field(init=False, repr=False, compare=False)
+    """What the length is worked out from, as `cost_table` has it."""
+
+    def __post_init__(self) -> None:
+        layout = cost_table.layout_of(self)
+        numbers = scalars(*cost_table.column(self, layout))
+        object.__setattr__(self, "layout", layout)
+        object.__setattr__(self, "numbers", numbers)
 
     def seconds(
         self,
@@ -46,10 +57,9 @@ class DecodeCost:
         x = layer_time(self.layer, context, attended, pages, whole=False)
         total = self.timing.seconds(x)
         if self.draft is not None:
-            busy = self.timing.busy(x)
-            total = self.draft.beside(total, busy, float(context), max)
+            total = self.draft.beside(total, self.timing.busy(x), float(context))
         if self.fetch is not None and fetched is not None:
-            total = max(total, self._fetch(float(fetched)))
+            total = max(total, awaited(self.fetch, float(fetched)))
         return total
 
     def seconds_into(
@@ -59,18 +69,10 @@ class DecodeCost:
         pages: np.ndarray | None = None,
         fetched: np.ndarray | None = None,
     ) -> np.ndarray:
-        """`seconds` for each element of the float64 arrays, which it may overwrite."""
-        draft = self.draft
-        if draft is None and isinstance(self.layer, Curve):
-            total = self.timing.seconds_into(self.layer.into(contexts))
-        else:
-            x = self._xs(contexts, attended, pages)
-            busy = None if draft is None else self.timing.busy(x)
-            total = self.timing.seconds_into(x)
-            if draft is not None and busy is not None:
-                total = draft.beside(total, busy, contexts, np.maximum)
+        """`seconds` for each element of the arrays."""
+        total = cost_table.seconds(self.layout, self.numbers, self._read(contexts, attended, pages))
         if self.fetch is not None and fetched is not None:
-            total = np.maximum(total, self._fetch(fetched))
+            total = np.maximum(total, awaited(self.fetch, fetched))
         return total
 
     def account(
@@ -103,19 +105,29 @@ class DecodeCost:
         """Times that all SMs wait for each other inside a resident loop."""
         return self.timing.barriers + (0 if self.draft is None else self.draft.barriers)
 
-    def _fetch(self, blocks: Number) -> Number:
-        # Model: while a layer computes, the link brings what later layers will read; the iteration
-        # takes at least as long as the link needs for all of its blocks.
-        latency, each = self.fetch or (0.0, 0.0)
-        return latency * (blocks > 0) + each * blocks
-
     def _xs(
         self, contexts: np.ndarray, attended: np.ndarray | None, pages: np.ndarray | None
     ) -> np.ndarray:
         if isinstance(self.layer, Curve):
             return self.layer.into(contexts.copy())
+        return self.layer.array(self._read(contexts, attended, pages))
+
+    def _read(
+        self, contexts: np.ndarray, attended: np.ndarray | None, pages: np.ndarray | None
+    ) -> Read:
+        """What iterations read, all of it where nothing is *attended* alone."""
+        if isinstance(self.layer, Curve):
+            return Read(contexts, contexts, contexts)  # of which it reads the first
         none = np.zeros_like(contexts) if pages is None else pages
-        return self.layer.array(Read(contexts, contexts if attended is None else attended, none))
+        return Read(contexts, contexts if attended is None else attended, none)
+
+
+def awaited(link: tuple[float, float], blocks: Number) -> Number:
+    """Seconds that a *link* with such a latency and time a block takes for *blocks* blocks."""
+    # Model: while a layer computes, the link brings what later layers will read; the iteration
+    # takes at least as long as the link needs for all of its blocks.
+    latency, each = link
+    return latency * (blocks > 0) + each * blocks
 
 
 def layer_time(

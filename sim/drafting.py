@@ -54,15 +54,11 @@ class Draft:
     overlap: bool
     """Whether it runs on a stream of its own, beside verification."""
 
-    def seconds(self, context: Number) -> Number:
+    def seconds(self, context: float) -> float:
         """First to last kernel of drafting, at *context* tokens of all requests together."""
-        total: Number = 0.0 * context + self.lookup
+        total = self.lookup
         for one in self.passes:
-            x = one.x(context)
-            if isinstance(x, np.ndarray):
-                total = total + float(one.times) * one.timing.seconds_into(x)
-            else:
-                total = total + float(one.times) * one.timing.seconds(x)
+            total += float(one.times) * one.timing.seconds(one.x(context))
         return total
 
     def busy(self, context: Number) -> Number:
@@ -89,23 +85,16 @@ class Draft:
         """Barriers of all its passes."""
         return sum(one.times * one.timing.barriers for one in self.passes)
 
-    def beside(
-        self,
-        verify: Number,
-        busy: Number,
-        context: Number,
-        largest: Callable[[Number, Number], Number],
-    ) -> Number:
+    def beside(self, verify: float, busy: float, context: float) -> float:
         """The whole iteration, of which *verify* seconds are verification, the GPU *busy*."""
         drafting = self.seconds(context)
-        one_after_the_other: Number = verify + drafting
         if not self.overlap:
-            return one_after_the_other
+            return verify + drafting
         # Model: with two streams the next draft is made while this one is verified, as if it were
         # known what will be accepted (an upper bound of what overlap gains; PEARL, Liu et al.
         # 2024, drafts in vain where it guesses wrong). Both streams read weights, so work on the
         # GPU adds up: only launches, waits and scheduling are hidden behind the other stream.
-        return largest(largest(verify, drafting), busy + self.busy(context))
+        return max(verify, drafting, busy + self.busy(context))
 
     def changed(self, change: Callable[[Timing], Timing]) -> Draft:
         """The same with each pass's timing changed."""

@@ -94,6 +94,8 @@ class MeasuredLoops:
         """The most requests that each loop was asked about."""
         self.widest: dict[str, float] = {}
         """The most tokens a request that each loop was asked about."""
+        self.by_name: dict[str, Modes] = {}
+        self.factors: dict[tuple[str, int, int], float] = {}
 
     def leave_as_measured(self) -> None:
         """Lets the modes enter and leave the scenario's loop as that loop was seen to do."""
@@ -117,16 +119,24 @@ class MeasuredLoops:
         work, layer = self.work(mode, modes, padded, rows)
         if edge is None:
             return modes.run(mode, work, batch), layer
-        return scaled(alone(padded, rows), self.factor(mode, modes, edge, alone)), layer
+        factor = self.factor(mode, modes, edge, batch, alone)
+        return scaled(alone(padded, rows), factor), layer
 
     def factor(
-        self, mode: str, modes: Modes, edge: int, alone: Callable[[int, int], Timing]
+        self, mode: str, modes: Modes, edge: int, batch: int, alone: Callable[[int, int], Timing]
     ) -> float:
-        """How many times longer a step of *edge* rows takes than its kernels one by one."""
+        """How many times longer a step of *edge* rows takes than its kernels one by one.
+
+        *alone* schedules *batch* requests.
+        """
         # Model: beyond the rows that the fused kernels are built for, steps grow as kernels timed
         # one by one say, from the last that was measured on.
-        last, _ = self.work(mode, modes, edge, edge)
-        return modes.run(mode, last, edge).lines[-1][0] / alone(edge, edge).lines[-1][0]
+        found = self.factors.get((mode, edge, batch))
+        if found is None:
+            last, _ = self.work(mode, modes, edge, edge)
+            found = modes.run(mode, last, edge).lines[-1][0] / alone(edge, edge).lines[-1][0]
+            self.factors[mode, edge, batch] = found
+        return found
 
     def loop_modes(self, mode: str, padded: int, rows: int) -> tuple[Modes, int | None] | None:
         """The measured constants of *mode*; also the most rows of its kernels if *rows* are more.
@@ -140,9 +150,10 @@ class MeasuredLoops:
             self.unmeasured.setdefault(f"loops.{name}")
         if not self.usable:
             return None
-        modes = self.modes if loop is None else self.modes.measured(loop.parameters)
-        if self.setup.between:
-            modes = modes.between()
+        modes = self.by_name.get(name)
+        if modes is None:
+            modes = self.modes if loop is None else self.modes.measured(loop.parameters)
+            modes = self.by_name[name] = modes.between() if self.setup.between else modes
         self.most[name] = max(padded, self.most.get(name, 0))
         self.widest[name] = max(rows / padded, self.widest.get(name, 1.0))
         _, most = (1, rows) if loop is None else loop.domain.get("rows", (1, rows))

@@ -68,8 +68,9 @@ class Measures:
         self, context: Whole, rows: Whole, commits: Whole, proposed: Whole, accepted: Whole
     ) -> list[Any]:
         """The counts of a step that begins with *context* KV entries, or of each of many."""
-        now = context + rows
-        counts: list[Any] = [rows, commits, now, *self._memory(context, rows, commits)]
+        now, after = context + rows, context + commits
+        held, kept, lower = self._memory(context, rows, now, after)
+        counts: list[Any] = [rows, commits, now, held, kept, lower]
         read = self.selection
         if read is not None:
             recall = read.recall(now, rows) / RECALL_UNIT // 1.0
@@ -78,8 +79,9 @@ class Measures:
                 read.chosen(now, rows), self._in_blocks(now), recall,
             ]  # fmt: skip
         if self.levels:
-            spare = self._in_blocks(now) - self._in_blocks(context + 1)
-            counts += [proposed, accepted, spare]
+            whole = self._in_blocks(now) if self.partial else held
+            # Blocks of one token more are those of the tokens before, the last one always begun.
+            counts += [proposed, accepted, whole - context // self.block_tokens - 1]
         return counts
 
     def step(self, context: int, step: Step) -> list[int]:
@@ -118,14 +120,16 @@ class Measures:
             depth = self.speculator.depth(course.proposed)
             np.greater(depth, self._levels, out=table[self.drafted : self.accepted])
             np.greater(course.accepted, self._levels, out=table[self.accepted : self.refreshed])
-        table[self.refreshed :] = 0
+        if self.refresh is not None:
+            table[self.refreshed :] = 0
         return table
 
-    def _memory(self, context: Whole, rows: Whole, commits: Whole) -> tuple[Any, Any, Any]:
+    def _memory(
+        self, context: Whole, rows: Whole, now: Whole, after: Whole
+    ) -> tuple[Any, Any, Any]:
         """Blocks of HBM during the step and after it, and of DRAM."""
-        now, after = context + rows, context + commits
         if not self.partial:
-            return self._in_blocks(now), self._in_blocks(after), 0 * context
+            return self._in_blocks(now), self._in_blocks(after), 0
         assert self.selection is not None
         kept = self.blocks(after)
         held = np.maximum(self.selection.resident(now, rows), kept)
@@ -135,7 +139,7 @@ class Measures:
         return np.maximum(held, self.blocks(context)), kept, lower
 
     def _in_blocks(self, tokens: Whole) -> Whole:
-        return -(-tokens // self.block_tokens)
+        return (tokens + (self.block_tokens - 1)) // self.block_tokens
 
     def blocks(self, context: Any) -> Any:
         """Blocks of HBM that a request with so many KV entries holds between two iterations."""

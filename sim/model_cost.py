@@ -86,7 +86,7 @@ class ModelCost:
         if edge is None:
             return self.measured.work(mode, modes, padded, rows)[0], modes, 1.0
         alone = self._alone_for(mode, batch)
-        factor = self.measured.factor(mode, modes, edge, alone)
+        factor = self.measured.factor(mode, modes, edge, batch, alone)
         return self.work(padded, rows), self.modes, factor
 
     def work(self, requests: int, rows: int) -> Pass:

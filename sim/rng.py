@@ -50,11 +50,14 @@ def uniforms(seed: int, name: str, key: int, positions: int | np.ndarray) -> flo
         x = positions.astype(np.uint64)
         x *= _ARRAY_GOLDEN
         x += np.uint64(base + _GOLDEN & _MASK)
-        x ^= x >> _30
+        high = x >> _30
+        x ^= high
         x *= _ARRAY_1
-        x ^= x >> _27
+        np.right_shift(x, _27, high)
+        x ^= high
         x *= _ARRAY_2
-        x ^= x >> _31
+        np.right_shift(x, _31, high)
+        x ^= high
         x >>= _11
         return x * 2.0**-53
     return (_mixed(base + (positions + 1) * _GOLDEN & _MASK) >> 11) * 2.0**-53

@@ -43,7 +43,7 @@ def by_stage(cost: Cost, batch: int, load: Load) -> dict[str, float]:
     without = alone
     if decode.draft is not None:
         busy = decode.timing.busy(x)
-        without = decode.draft.beside(alone, busy, float(load.context), max)
+        without = decode.draft.beside(alone, busy, float(load.context))
     found["draft"] += without - alone
     whole = decode.seconds(load.context, load.attended, load.pages, load.fetched)
     found["fetch"] += whole - without

@@ -7,7 +7,7 @@ long launches queued, so that one iteration or a thousand cost the same few oper
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
@@ -42,24 +42,10 @@ class Timing:
     """For the others: seconds from their one launch call to the GPU's start."""
     barriers: int = 0
     """Times that all SMs of a resident loop wait for each other."""
-    _arrays: tuple[tuple[np.ndarray, ...], ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_arrays", tuple(scalars(*line) for line in self.lines))
 
     def seconds(self, x: float) -> float:
         """Length of the iteration; *x* in seconds."""
         return max(const + slope * x for const, slope in self.lines)
-
-    def seconds_into(self, x: np.ndarray) -> np.ndarray:
-        """`seconds` in place of each element of *x*, equal to the last bit."""
-        (const, slope), *others = self._arrays
-        rest = [const + slope * x for const, slope in others]
-        x *= slope
-        x += const
-        for line in rest:
-            np.maximum(x, line, out=x)
-        return x
 
     def busy(self, x: Number) -> Number:
         """Seconds in which the GPU works."""
