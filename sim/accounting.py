@@ -16,7 +16,38 @@ from .timing import LaunchQueue, Segment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .cost import Charge, Extra
+    from .drafting import Draft
+
+
+class Extra(NamedTuple):
+    """Work beside a queue: seconds, seconds of them on the GPU, launches.
+
+    How long the launches of *prefill*, the drafter's own, and of *draft* at *context* KV entries
+    queue is worked out later.
+    """
+
+    seconds: float
+    busy: float
+    launches: int
+    prefill: LaunchQueue | None = None
+    draft: Draft | None = None
+    context: float = 0.0
+
+
+class Charge(NamedTuple):
+    """A single iteration with prefill: its length, and what it is worked out from later.
+
+    *attention* is decode attention's time in a layer, 0 if nothing decodes; *slow* how many times
+    longer the GPU takes beside transfers of KV.
+    """
+
+    seconds: float
+    path: str
+    queue: LaunchQueue
+    attention: float
+    slow: float = 1.0
+    extra: Extra | None = None
+    """What drafting adds to it."""
 
 
 class Accounts(NamedTuple):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from . import cost_trust
-from .accounting import Accounts, account
+from .accounting import Accounts, Charge, Extra, account
 from .cost_table import CostTable
 from .curve import Read
 from .decode_cost import DecodeCost, awaited, layer_time
@@ -28,7 +28,7 @@ from .widening import Widening
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .drafting import Draft, Drafting
+    from .drafting import Drafting
     from .profile import Profile
     from .scenario import Scenario
     from .stages import Pass
@@ -45,37 +45,6 @@ class Chunk(NamedTuple):
 
     tokens: int
     offset: int
-
-
-class Extra(NamedTuple):
-    """Work beside a queue: seconds, seconds of them on the GPU, launches.
-
-    How long the launches of *prefill*, the drafter's own, and of *draft* at *context* KV entries
-    queue is worked out later.
-    """
-
-    seconds: float
-    busy: float
-    launches: int
-    prefill: LaunchQueue | None = None
-    draft: Draft | None = None
-    context: float = 0.0
-
-
-class Charge(NamedTuple):
-    """A single iteration with prefill: its length, and what it is worked out from later.
-
-    *attention* is decode attention's time in a layer, 0 if nothing decodes; *slow* how many times
-    longer the GPU takes beside transfers of KV.
-    """
-
-    seconds: float
-    path: str
-    queue: LaunchQueue
-    attention: float
-    slow: float = 1.0
-    extra: Extra | None = None
-    """What drafting adds to it."""
 
 
 class Cost:

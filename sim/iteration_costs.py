@@ -14,7 +14,8 @@ from .steps import Load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .cost import Charge, Cost
+    from .accounting import Charge
+    from .cost import Cost
 
     Columns = dict[str, np.ndarray]
 

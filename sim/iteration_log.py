@@ -19,7 +19,8 @@ from .measures import COMMITS, CONTEXT
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .cost import Charge, Cost
+    from .accounting import Charge
+    from .cost import Cost
     from .measures import Measures
     from .steps import Counts
 

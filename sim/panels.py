@@ -55,6 +55,8 @@ class Run:
                 said.append(f"no {name}")
             elif isinstance(value, dict):
                 apart = [leaf for leaf in leaves(value) if leaf not in self.common]
+                if len(value) == 1 and apart and apart[0][1][-1:].isalpha():
+                    apart = [(name, apart[0][1])]  # a size alone is that of the part
                 words = [word if word[:1].isalpha() else f"{own} {word}" for own, word in apart]
                 said.append(" ".join(words) or name)
             else:

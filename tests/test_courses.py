@@ -22,10 +22,12 @@ from test_engines_agree import (
 )
 from toy import KV_BYTES, TICK, hbm, play, toy_scenario
 
+from sim.cost import Cost
 from sim.errors import InputError
 from sim.fleet import hbm_blocks
 from sim.profile import load_profile
 from sim.rng import uniforms
+from sim.wide import Wide
 
 if TYPE_CHECKING:
     from sim.trace.chunk import Chunk
@@ -296,6 +298,18 @@ def test_steps_that_commit_nothing(tmp_path: Path, engine: str) -> None:
     assert ran.iterations.output_tokens.tolist() == [1, 0, 0, 4, 0, 0, 4]
     assert ran.summary["mean_itl_ms"] / 1e3 / TICK == pytest.approx(3 * 16)
     assert ran.summary["std_itl_ms"] == pytest.approx(0.0)
+
+
+def test_plans_leave_no_mark(tmp_path: Path) -> None:
+    """Plans may be cut short: what they ask is not what the run did. Plain ones ask the run's."""
+    scenario = toy_scenario(tmp_path, [(0, 1, 1)])
+    cost = Cost(scenario, load_profile(scenario.hardware.profile))
+    assert Wide(scenario, cost, leaps=True).plans is cost
+    with stepping(Widths(3, 0.5)):
+        plans = Wide(scenario, cost, leaps=True).plans
+    plans.decode(99, 396, 3)
+    assert cost.most_batch == cost.most_tokens == 0
+    assert plans.most_batch == 99
 
 
 def test_a_cap_by_batch_narrows_drafts(tmp_path: Path) -> None:
