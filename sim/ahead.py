@@ -37,6 +37,10 @@ class Ahead:
         self._sums[:, self._next : self._last] = 0
         self._last = self._next
 
+    def now(self, row: int) -> int:
+        """What the next iteration has in *row*."""
+        return int(self._sums.item(row, self._next)) if self._next < self._sums.shape[1] else 0
+
     def next(self, iterations: int) -> Counts:
         """The sums of the next *iterations*; valid until something is added."""
         if self._next + iterations > self._sums.shape[1]:

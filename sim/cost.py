@@ -231,8 +231,9 @@ class Cost:
         draft = drafting.of("host", batch, batch, depth) if batch else None
         if draft is not None:
             now = float(context)
+            seconds, busy = draft.both(now)
             found = Extra(
-                found.seconds + draft.seconds(now), found.busy + draft.busy(now),
+                found.seconds + seconds, found.busy + busy,
                 found.launches + draft.launches, found.prefill, draft, now,
             )  # fmt: skip
         if self.headed is not self.model and batch and depth:

@@ -43,7 +43,7 @@ class Layout(NamedTuple):
         """The least that has room for both, which read alike."""
         assert self.axes == other.axes
         lines, drafts, passes, draft_lines, overlap = map(max, self[1:], other[1:])
-        return Layout(self.axes, lines, drafts, passes, draft_lines, overlap)
+        return Layout(self.axes, lines, drafts, passes, draft_lines, bool(overlap))
 
 
 def layout_of(cost: DecodeCost) -> Layout:

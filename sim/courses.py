@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 LEAST = 8
 """Iterations that are planned at once when plans keep being cut short."""
-ALIKE = 4
-"""So many like iterations are worth a plan of their own."""
 
 
 class Run(NamedTuple):
@@ -112,7 +110,10 @@ class CourseDecoding:
 
     def _count(self, request: Request, run: Run, done: int) -> None:
         _, commits, proposed, accepted = run.course
-        request.generated += int(commits[:done].sum())
+        if done == len(commits):
+            request.generated = request.output_tokens
+        else:
+            request.generated += int(commits[:done].sum())
         if self.keeps_times:
             committed = run.first + commits[:done].nonzero()[0]
             times = np.frombuffer(self.times)[committed] if done else np.empty(0)
@@ -120,8 +121,8 @@ class CourseDecoding:
             request.last_token = float(times[-1]) if len(times) else request.last_token
         if self.measures.levels:
             request.drafts += int(np.count_nonzero(proposed[:done]))
-            request.draft_tokens += int(proposed[:done].sum())
-            request.accepted_tokens += int(accepted[:done].sum())
+            request.draft_tokens += int(np.add.reduce(proposed[:done]))
+            request.accepted_tokens += int(np.add.reduce(accepted[:done]))
 
     # ---------------------------------------------------------------- what they will do
     def _plan(self) -> None:
@@ -151,8 +152,7 @@ class CourseDecoding:
         self.fresh.clear()
 
     def _mean_context(self) -> float:
-        sums = self.ahead.next(1)
-        context = int(sums[CONTEXT, 0] - sums[ROWS, 0])
+        context = self.ahead.now(CONTEXT) - self.ahead.now(ROWS)
         context += sum(request.context_tokens for request in self.fresh)
         return context / len(self.runs)
 
@@ -177,10 +177,10 @@ class CourseDecoding:
     @property
     def rows(self) -> int:
         self._plan()
-        rows = self.ahead.next(1)[ROWS]
-        if self.calendar is None:
-            return int(rows[0])
-        return int(rows[0] + self.calendar.ahead(rows)[TOKENS, 0])
+        rows = self.ahead.now(ROWS)
+        if self.calendar is not None:
+            rows += int(self.calendar.ahead(self.ahead.next(1)[ROWS])[TOKENS, 0])
+        return rows
 
     @property
     def load(self) -> Load:
@@ -188,13 +188,13 @@ class CourseDecoding:
 
     def blocks_needed(self) -> int:
         self._plan()
-        return int(self.ahead.next(1)[HELD, 0]) - self.kept if self.runs else 0
+        return self.ahead.now(HELD) - self.kept if self.runs else 0
 
     @property
     def overfull(self) -> bool:
         self._plan()
-        lower = self.ahead.next(1)[LOWER, 0]
-        return bool(lower) and int(lower) > self.measures.lower_capacity
+        lower = self.ahead.now(LOWER)
+        return lower > 0 and lower > self.measures.lower_capacity
 
     def blocks(self, context: int) -> int:
         return int(self.measures.blocks(context))
@@ -207,12 +207,7 @@ class CourseDecoding:
         if self.measures.lower_capacity:
             over |= sums[LOWER] > self.measures.lower_capacity
         first = int(over.argmax())
-        if over[first]:
-            iterations = first
-        # What costs alike is worked out together; what does not can as well wait.
-        other = sums[ROWS, :iterations] != sums[ROWS, 0]
-        change = int(other.argmax()) if iterations else 0
-        self.planned = change if change >= ALIKE else iterations
+        self.planned = first if over[first] else iterations
         return self.planned
 
     def steady(self, iterations: int, token_budget: int) -> int:

@@ -56,10 +56,7 @@ class Draft:
 
     def seconds(self, context: float) -> float:
         """First to last kernel of drafting, at *context* tokens of all requests together."""
-        total = self.lookup
-        for one in self.passes:
-            total += float(one.times) * one.timing.seconds(one.x(context))
-        return total
+        return self.both(context)[0]
 
     def busy(self, context: Number) -> Number:
         """Seconds of it in which the GPU works."""
@@ -75,6 +72,15 @@ class Draft:
             total = total + float(one.times) * one.timing.tklqt(one.x(context), largest)
         return total
 
+    def both(self, context: float) -> tuple[float, float]:
+        """`seconds` and `busy` of one iteration."""
+        total, busy = self.lookup, 0.0
+        for one in self.passes:
+            x, times = one.x(context), float(one.times)
+            total += times * one.timing.seconds(x)
+            busy += times * one.timing.busy(x)
+        return total, busy
+
     @property
     def launches(self) -> int:
         """Launches of all its passes."""
@@ -87,14 +93,14 @@ class Draft:
 
     def beside(self, verify: float, busy: float, context: float) -> float:
         """The whole iteration, of which *verify* seconds are verification, the GPU *busy*."""
-        drafting = self.seconds(context)
+        drafting, own = self.both(context)
         if not self.overlap:
             return verify + drafting
         # Model: with two streams the next draft is made while this one is verified, as if it were
         # known what will be accepted (an upper bound of what overlap gains; PEARL, Liu et al.
         # 2024, drafts in vain where it guesses wrong). Both streams read weights, so work on the
         # GPU adds up: only launches, waits and scheduling are hidden behind the other stream.
-        return max(verify, drafting, busy + self.busy(context))
+        return max(verify, drafting, busy + own)
 
     def changed(self, change: Callable[[Timing], Timing]) -> Draft:
         """The same with each pass's timing changed."""

@@ -7,6 +7,7 @@ lengths, so the pool is an account and not a list.
 from __future__ import annotations
 
 from itertools import accumulate
+from operator import sub
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class BlockPool:
 
         Returns by how many blocks each, while it runs, differs from the one before.
         """
-        changes = [t - r for t, r in zip(taken, (0, *returned), strict=False)]
-        most = max(accumulate(changes))
+        changes = list(map(sub, taken, (0, *returned)))
+        most = max(accumulate(changes)) if len(changes) > 1 else changes[0]
         self.take(most)  # the fullest of them; the others are below it
         self.allocated += sum(taken) - most
         self.give_back(sum(returned))

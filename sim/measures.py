@@ -165,7 +165,8 @@ class Measures:
 
     def load(self, sums: Counts) -> Load:
         """What the cost of iterations with *sums* depends on."""
-        depth = np.add.reduce(sums[self.drafted : self.accepted] > 0, axis=0, dtype=np.int64)
+        levels = (sums[self.drafted : self.accepted] > 0).view(np.int8)
+        depth = np.add.reduce(levels, axis=0, dtype=np.int8)  # of 64 at most
         read = () if self.selection is None else sums[_FIXED : _FIXED + 3]
         load = Load(sums[ROWS], sums[CONTEXT], depth, *read)
         if self.refresh is None:

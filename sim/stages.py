@@ -29,8 +29,7 @@ KERNELS = {"rope_q": "rope", "rope_k": "rope"}
 """Kernel of a small stage in the profile, where it is named otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(NamedTuple):
     """One stage but decode attention, whose time depends on the context."""
 
     name: str

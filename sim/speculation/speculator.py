@@ -141,7 +141,8 @@ def _chopped(rejected: np.ndarray, drafted: int, width: int) -> np.ndarray:
     bounds[-1] = drafted  # the last token is always the model's
     gaps = bounds[1:] - bounds[:-1]
     gaps -= 1
-    steps, rest = np.divmod(gaps, width + 1)
+    steps = gaps // (width + 1)
+    rest = gaps - steps * (width + 1)
     steps += 1
     ends = np.add.accumulate(steps)
     accepted = np.empty(ends[-1], dtype=np.int64)
