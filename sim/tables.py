@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from . import kv_words
+from . import kv_words, wide_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +52,7 @@ def facts(summary: Summary) -> list[str]:
         f"KV in HBM: {summary['kv_blocks_capacity']:,} blocks, {summary['kv_mean_utilization']:.1%}"
         f" in use on average, peak {summary['kv_blocks_peak']:,}",
     ]
-    lines += kv_words.lines(summary)
+    lines += kv_words.lines(summary) + wide_words.lines(summary)
     if summary["trace_sessions"]:
         lines.append(_sessions(summary))
     for reason, count in summary["requests_rejected_by_reason"].items():
