@@ -83,6 +83,7 @@ class Cost:
 
     def __init__(self, scenario: Scenario, profile: Profile) -> None:
         loop, model = scenario.loop, scenario.model
+        self.scenario = scenario
         self.shape = model.shape
         self.loop = loop
         self.profile = profile
@@ -116,6 +117,13 @@ class Cost:
         drafter = None if self.drafting is None else self.drafting.model
         headed = [] if self.headed is self.model else [self.headed]
         return [self.model, *headed, *([] if drafter is None else [drafter])]
+
+    def twin(self) -> Cost:
+        """Another one of the same scenario, which nobody has asked anything yet."""
+        other = Cost(self.scenario, self.profile)
+        for own, same in zip(self.models, other.models, strict=True):
+            same.measured.works = own.measured.works  # steps' stages, the same for both
+        return other
 
     def decode(
         self,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .request import Request
     from .steps import Counts, Load, Measures
 
-LEAST = 8
+LEAST = 16
 """Iterations that are planned at once when plans keep being cut short."""
 
 

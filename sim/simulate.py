@@ -122,7 +122,7 @@ class Simulation:
         speculator = speculator_of(self.scenario, seconds)
         if speculator is None and selection is None:
             return None
-        self.plans = Cost(self.scenario, self.profile)
+        self.plans = self.cost.twin()
         measures = Measures(
             self.scenario.kv.block_tokens, speculator or OneToken(), selection,
             refresh_of(self.scenario),
