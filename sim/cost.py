@@ -81,8 +81,11 @@ class Cost:
         self.least_context = 1 << 62
 
     def apart(self) -> Cost:
-        """Another one: what it is asked leaves no mark on this."""
-        return Cost(*self._made_of)
+        """Another one that nobody has asked anything yet; what it is asked leaves no mark here."""
+        other = Cost(*self._made_of)
+        for own, same in zip(self.models, other.models, strict=True):
+            same.measured.works = own.measured.works  # steps' stages, the same for both
+        return other
 
     @property
     def models(self) -> list[ModelCost]:

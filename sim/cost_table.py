@@ -145,7 +145,7 @@ class CostTable:
 
     def add(self, cost: DecodeCost) -> int:
         """The number of *cost* from now on."""
-        place, layout = len(self.costs), cost.layout
+        place, layout = len(self.costs), layout_of(cost)
         self.costs.append(cost)
         if self.layout is not None:
             layout = self.layout.over(layout)
@@ -163,6 +163,5 @@ class CostTable:
         assert self.layout is not None
         one = places[0]
         if places.count(one) == len(places):
-            cost = self.costs[one]
-            return seconds(cost.layout, cost.numbers, reads)
+            return seconds(*self.costs[one].own, reads)
         return seconds(self.layout, self._columns.take(places, axis=1), reads)

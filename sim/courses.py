@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .request import Request
     from .steps import Counts, Load
 
-LEAST = 8
+LEAST = 16
 """Iterations that are planned at once when plans keep being cut short."""
 
 

@@ -32,15 +32,17 @@ class DecodeCost:
     draft: Draft | None = None
     fetch: tuple[float, float] | None = None
     """Seconds of latency and a block where blocks come from DRAM in an iteration."""
-    layout: cost_table.Layout = field(init=False, repr=False, compare=False)
-    numbers: tuple[np.ndarray, ...] = field(init=False, repr=False, compare=False)
-    """What the length is worked out from, as `cost_table` has it."""
+    _own: list[tuple[cost_table.Layout, tuple[np.ndarray, ...]]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
-    def __post_init__(self) -> None:
-        layout = cost_table.layout_of(self)
-        numbers = scalars(*cost_table.column(self, layout))
-        object.__setattr__(self, "layout", layout)
-        object.__setattr__(self, "numbers", numbers)
+    @property
+    def own(self) -> tuple[cost_table.Layout, tuple[np.ndarray, ...]]:
+        """What the length is worked out from, as `cost_table` has it."""
+        if not self._own:
+            layout = cost_table.layout_of(self)
+            self._own.append((layout, scalars(*cost_table.column(self, layout))))
+        return self._own[0]
 
     def seconds(
         self,
@@ -70,7 +72,7 @@ class DecodeCost:
         fetched: np.ndarray | None = None,
     ) -> np.ndarray:
         """`seconds` for each element of the arrays."""
-        total = cost_table.seconds(self.layout, self.numbers, self._read(contexts, attended, pages))
+        total = cost_table.seconds(*self.own, self._read(contexts, attended, pages))
         if self.fetch is not None and fetched is not None:
             total = np.maximum(total, awaited(self.fetch, fetched))
         return total

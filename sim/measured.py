@@ -96,6 +96,7 @@ class MeasuredLoops:
         """The most tokens a request that each loop was asked about."""
         self.by_name: dict[str, Modes] = {}
         self.factors: dict[tuple[str, int, int], float] = {}
+        self.works: dict[tuple[bool, float, int, int], tuple[Pass, Layer]] = {}
 
     def leave_as_measured(self) -> None:
         """Lets the modes enter and leave the scenario's loop as that loop was seen to do."""
@@ -164,11 +165,18 @@ class MeasuredLoops:
 
     def work(self, mode: str, modes: Modes, padded: int, rows: int) -> tuple[Pass, Layer]:
         """The stages of such a step, and what a layer does with the KV."""
-        setup = self.setup
         inside = mode == "resident" and modes.stream is not None
+        key = inside, modes.node, padded, rows
+        found = self.works.get(key)
+        if found is None:
+            found = self.works[key] = self._work(*key)
+        return found
+
+    def _work(self, inside: bool, gap: float, padded: int, rows: int) -> tuple[Pass, Layer]:
+        setup = self.setup
         stages = DecoderStages(
             self.profile, self.shape, "resident" if inside else self.kernels,
-            setup.weights, setup.kv_dtype, modes.node, setup.page_tokens, "bf16",
+            setup.weights, setup.kv_dtype, gap, setup.page_tokens, "bf16",
         )  # fmt: skip
         commit = setup.commit or GREEDY
         prefill = self.profile.prefill_attention()

@@ -60,7 +60,9 @@ class Measures:
         self.refresh = refresh
         self.refreshed = self.accepted + self.levels
         self.height = self.refreshed + (0 if refresh is None else HEIGHT)
-        self._levels = np.arange(self.levels)[:, None]
+        levels = np.arange(self.levels + 1)
+        self._reached = (levels > levels[:-1, None]).astype(np.int64)
+        """Which levels are reached, a column for each number of them."""
         self._plain: Counts | None = None
         """The table of steps of one token, a column a context."""
 
@@ -118,8 +120,9 @@ class Measures:
             table[row] = values
         if self.levels:
             depth = self.speculator.depth(course.proposed)
-            np.greater(depth, self._levels, out=table[self.drafted : self.accepted])
-            np.greater(course.accepted, self._levels, out=table[self.accepted : self.refreshed])
+            reached = self._reached.take
+            reached(depth, 1, table[self.drafted : self.accepted], "clip")
+            reached(course.accepted, 1, table[self.accepted : self.refreshed], "clip")
         if self.refresh is not None:
             table[self.refreshed :] = 0
         return table

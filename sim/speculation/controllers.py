@@ -121,21 +121,25 @@ class WindowedRule:
 class Windowed:
     """`WindowedRule` at work."""
 
-    __slots__ = ("accepted", "drafted", "noted", "rule", "width")
+    __slots__ = ("accepted", "drafted", "first", "notes", "rule", "second", "third", "width")
 
     def __init__(self, rule: WindowedRule) -> None:
         self.rule = rule
         self.width = rule.initial
         self.accepted = self.drafted = 0
-        self.noted: tuple[float, ...] = (0.0,)
+        self.first = self.second = self.third = 0.0  # noted last, the third one latest
+        self.notes = 1
 
     def observe(self, accepted: int, levels: int) -> None:
         self.accepted += accepted
         self.drafted += levels
-        self.noted = noted = (*self.noted[-3:], self.accepted / self.drafted)
-        if len(noted) < 4:
+        now = self.accepted / self.drafted
+        mean = (self.first + self.second + self.third + now) / 4
+        self.first, self.second, self.third = self.second, self.third, now
+        if self.notes < 3:
+            self.notes += 1
             return
-        rule, mean = self.rule, (noted[0] + noted[1] + noted[2] + noted[3]) / 4
+        rule = self.rule
         if mean > rule.high:
             self.width = min(self.width + rule.step, rule.most)
         elif mean < rule.low:
@@ -143,7 +147,8 @@ class Windowed:
 
     def twin(self) -> Windowed:
         other = Windowed(self.rule)
-        other.width, other.noted = self.width, self.noted
+        other.width, other.notes = self.width, self.notes
+        other.first, other.second, other.third = self.first, self.second, self.third
         other.accepted, other.drafted = self.accepted, self.drafted
         return other
 
