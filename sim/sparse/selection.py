@@ -125,6 +125,8 @@ class Selection:
         """Blocks, each of all layers, that a step fetches: `fetched_on_average` in whole blocks."""
         # Model: rounded up or down so that the mean over consecutive contexts is kept, by a
         # golden-ratio sequence; one request's steps neither all lose nor all gain a part.
+        if not (self.offload and self.query_aware):
+            return context * 0
         average = self.fetched_on_average(context, rows, advance)
         whole = average // 1.0
         up = (context * GOLDEN % TURN) / TURN < average - whole
