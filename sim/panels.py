@@ -57,8 +57,7 @@ class Run:
                 apart = [leaf for leaf in leaves(value) if leaf not in self.common]
                 if len(value) == 1 and apart and apart[0][1][-1:].isalpha():
                     apart = [(name, apart[0][1])]  # a size alone is that of the part
-                words = [word if word[:1].isalpha() else f"{own} {word}" for own, word in apart]
-                said.append(" ".join(words) or name)
+                said.append(" ".join(_worded(*leaf) for leaf in apart) or name)
             else:
                 said.append(f"{value}")
         return ", ".join(said)
@@ -82,6 +81,13 @@ class Run:
     def iterations(self, *names: str) -> dict[str, np.ndarray]:
         """Columns of the iterations."""
         return columns_of(self.folder / "iterations.parquet", names)
+
+
+def _worded(key: str, value: str) -> str:
+    """A name stands alone, a switch is its key, and a number comes with its key."""
+    if value in ("True", "False"):
+        return key if value == "True" else f"no {key}"
+    return value if value[:1].isalpha() else f"{key} {value}"
 
 
 def leaves(value: dict[str, Any]) -> list[tuple[str, str]]:

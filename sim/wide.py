@@ -115,14 +115,15 @@ class Wide:
 
     def summary(self, stats: LoopStats, parts: Sequence[tuple[LoopStats, Replica]]) -> Summary:
         """Keys about all this; *stats* of the whole run, *parts* of each replica."""
-        return self._moe.summary() | self._blocks.summary() | self._steps(stats, parts)
+        found = residency_summary(stats, parts) | self._moe.summary() | self._blocks.summary()
+        return found | self._steps(stats, parts)
 
     def _steps(self, stats: LoopStats, parts: Sequence[tuple[LoopStats, Replica]]) -> Summary:
-        """About drafts, selection and the loop, where there is anything of the first two."""
+        """About drafts and selection, where there is anything of them."""
         measures, sums = self.measures[0], stats.sums
         if measures is None:
             return {}
-        found = residency_summary(stats, parts)
+        found: Summary = {}
         if measures.lower_capacity:
             peaks = [part.most.get("kv_blocks_lower", 0) for part, _ in parts]
             found["kv_lower_blocks_capacity"] = measures.lower_capacity * len(parts)

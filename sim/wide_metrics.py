@@ -58,7 +58,8 @@ def residency_summary(stats: LoopStats, parts: Sequence[tuple[LoopStats, Replica
     `loop_bubble_s` is time in which the loop had work and the GPU did none of it: gaps between
     kernels (exits among them), and waits for KV.
     """
-    sums, tokens = stats.sums, stats.sums.get("commits", 0.0)
+    sums = stats.sums
+    tokens = sums.get("commits", sums.get("decode_steps", 0.0))  # plainly, a token a step
     resident = _on_device(stats)
     entries = sum(
         (replica.entered if replica.exits else 1) if _on_device(own) else 0
