@@ -70,6 +70,8 @@ class Prefetching:
             for source, target in self.host.above.items()
         }
         """Units that take `PIECE_S` on their way up from a tier."""
+        self._sends: dict[int, int] = {}  # by source: units that may be sent now, once looked up
+        self._spares: dict[int, int] = {}  # by tier: units that have room there, likewise
         self._alarm_s = inf  # when the next turn's prefix has to set out
 
     # ---------------------------------------------------------------- what others tell
@@ -144,6 +146,7 @@ class Prefetching:
         if not self.due or self.policy == "none":
             return
         self.due = False
+        self._forget_room()
         self._left_out = -(-reserved // self.rooms.blocks)
         self.short = dict.fromkeys(self.short, 0)
         if not self._open():
@@ -266,9 +269,11 @@ class Prefetching:
 
     def _piece(self, source: int, target: int) -> int:
         """Units that may be sent from *source* to *target* now: none while a link is busy."""
-        if any(map(self.host.links.busy, self.host.path(source, target))):
-            return 0
-        return self._pieces[source]
+        found = self._sends.get(source)
+        if found is None:
+            busy = any(map(self.host.links.busy, self.host.path(source, target)))
+            found = self._sends[source] = 0 if busy else self._pieces[source]
+        return found
 
     def _link_s(self, source: int, target: int, units: int) -> float:
         """Seconds in which idle links bring so many units from *source* to *target*."""
@@ -279,12 +284,20 @@ class Prefetching:
         """Units for which *tier* has room, besides its reserve."""
         # Model: what is brought up takes the place of copies that lower tiers have as well, the
         # policy's next victims.
-        keeper = self.memory.write_back
-        spare = keeper.at_hand(tier) - keeper.reserve[tier]
+        spare = self._spares.get(tier)
+        if spare is None:
+            keeper = self.memory.write_back
+            spare = self._spares[tier] = keeper.at_hand(tier) - keeper.reserve[tier]
         return max(0, spare - self._left_out if tier == HBM else spare)
+
+    def _forget_room(self) -> None:
+        """What was found about links and room holds no longer."""
+        self._sends.clear()
+        self._spares.clear()
 
     def _start(self, units: list[Unit], source: int, target: int, request_id: int) -> None:
         rooms, memory = self.rooms, self.memory
+        self._forget_room()
         if target == HBM:
             needed = len(units) * rooms.blocks - memory.pool.free
             rooms.reclaim(-(-needed // rooms.blocks), HBM)
