@@ -30,6 +30,7 @@ class View(Index):
         super().__init__(*index.blocks, index.tiers)
         self.own = HBM
         self.store = store
+        self.find = self._seen
 
     def see(self, unit: Unit) -> bool:
         """Brings *unit* up to date with the store; whether that changed anything."""
@@ -40,7 +41,7 @@ class View(Index):
         unit.where, unit.flight = where, flight
         return changed
 
-    def find(self, name: int) -> Unit | None:
+    def _seen(self, name: int) -> Unit | None:
         unit = self.units.get(name)
         if unit is None:
             there = self.store.index.units.get(name)
@@ -51,15 +52,6 @@ class View(Index):
 
     def lasting(self, unit: Unit) -> Unit | int:
         return unit.id  # its object changes when it leaves HBM and comes back
-
-    def match(self, ids: Sequence[int], most: int | None = None) -> list[Unit]:
-        found = []
-        for name in ids if most is None else ids[:most]:
-            unit = self.find(name)
-            if unit is None or not unit.where:
-                break
-            found.append(unit)
-        return found
 
     def register(
         self, ids: Sequence[int], first: int = 0, tier: int = HBM

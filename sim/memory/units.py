@@ -19,7 +19,7 @@ import numpy as np
 from sim.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -86,6 +86,8 @@ class Index:
         """Engine blocks a unit takes in HBM."""
         self.tiers = tiers
         self.units: dict[int, Unit] = {}
+        self.find: Callable[[int], Unit | None] = self.units.get
+        """The unit with an id, if it is known."""
         self.own = sum(NAMES)
         """Tiers in which a copy makes a unit known here."""
         self.copies: Counter[int] = Counter()
@@ -123,15 +125,11 @@ class Index:
         """Units of a prompt that may come from a cache: a token is left, to get logits from."""
         return (prompt_tokens - 1) // self.unit_tokens
 
-    def find(self, name: int) -> Unit | None:
-        """The unit with the id *name*, if it is known."""
-        return self.units.get(name)
-
     def match(self, ids: Sequence[int], most: int | None = None) -> list[Unit]:
         """The longest prefix of *ids* (at most *most*) whose units all have a copy somewhere."""
-        units, found = self.units, []
+        find, found = self.find, []
         for name in ids if most is None else ids[:most]:
-            unit = units.get(name)
+            unit = find(name)
             if unit is None or not unit.where:
                 break
             found.append(unit)
