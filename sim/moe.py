@@ -92,6 +92,8 @@ class Experts:
     """The most popular first; none: all alike."""
     held: int | None = None
     prefetch: float = 0.0
+    link: tuple[float, float] | None = None
+    """Seconds of latency and bytes/s of the way from DRAM; not given: the profile's."""
 
     @cached_property
     def hit(self) -> tuple[float, ...]:
@@ -209,8 +211,10 @@ def fetch_of(
         return Fetch(0, 0.0, 0.0)
     # Model: a layer's experts come in one batch of copies, whose latency is paid once.
     size = shape.expert_params * BITS[weights] / 8.0
-    seconds = experts.missed(tokens) * size / profile.constant("h2d_bytes_per_s")
-    seconds += experts.any_missed(tokens) * profile.constant("h2d_latency_s")
+    known = profile.constant("h2d_latency_s"), profile.constant("h2d_bytes_per_s")
+    latency, bandwidth = experts.link or known
+    seconds = experts.missed(tokens) * size / bandwidth
+    seconds += experts.any_missed(tokens) * latency
     early = experts.prefetch * seconds
     return Fetch(shape.layers, seconds - early, early)
 

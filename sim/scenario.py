@@ -290,7 +290,8 @@ class Scenario(Node):
             lines.append(f"trace.session_arrivals.burstiness: {what}")
         offloads = self.sparse is not None and self.sparse.offload is not None
         lines += replicas.warnings(self)
-        lines += tiers.warnings(self.hardware, self.kv, offloads)
+        experts = self.moe is not None and self.moe.offload is not None
+        lines += tiers.warnings(self.hardware, self.kv, offloads, experts)
         lines += speculative_checks.warnings(self.speculation)
         lines += block_decode.warnings(self.block_decode, self.loop)
         return [*lines, *sparsity.warnings(self.sparse)]

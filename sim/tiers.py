@@ -161,10 +161,13 @@ def faults(hardware: Hardware) -> list[tuple[Place, str]]:
     ]
 
 
-def warnings(hardware: Hardware, kv: Kv, offloads: bool = False) -> Iterator[str]:
+def warnings(
+    hardware: Hardware, kv: Kv, offloads: bool = False, experts: bool = False
+) -> Iterator[str]:
     """One line for every key that was given and has no effect beside the others.
 
-    *offloads*: whether decode steps fetch from DRAM what they select (`sparse.offload`).
+    *offloads*: whether decode steps fetch from DRAM what they select (`sparse.offload`), *experts*:
+    whether they fetch experts (`moe.offload`), for which DRAM needs no size.
     """
     swaps = kv.preemption != "recompute"
     moves = swaps or offloads
@@ -198,6 +201,8 @@ def warnings(hardware: Hardware, kv: Kv, offloads: bool = False) -> Iterator[str
             yield f"{path}: has no effect here; {why}"
     for tier, names in LINKS.items():
         for name in names:
+            if experts and name == "h2d":
+                continue
             if getattr(hardware.links, name) is not None and getattr(hardware, tier) is None:
                 yield f"hardware.links.{name}: has no effect here; only with hardware.{tier}"
     for tier in TIERS:

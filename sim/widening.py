@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .decoder import Commit
 from .drafting import Drafting, heads
+from .dtypes import BITS
 from .moe import experts_of, offloaded_bytes
 from .selecting import selecting_of
 from .setup import Setup
@@ -31,18 +32,23 @@ class Widening:
         self.speculation = scenario.speculation
         self.blocks = scenario.block_decode
         self.drafter = drafter_of(scenario)
+        link = h2d_of(scenario, profile)
+        experts = experts_of(scenario.moe, model.shape)
+        if experts is not None and experts.offloaded:
+            experts = replace(experts, link=link)
         self.setup = Setup(
             profile, scenario.loop, model.shape, model.weights, scenario.kv.dtype,
             scenario.kv.block_tokens, selecting_of(scenario.sparse, model.shape.layers),
-            self._commit(), experts=experts_of(scenario.moe, model.shape),
+            self._commit(), experts=experts,
         )  # fmt: skip
         self.drafting_setup = replace(self.setup, extra=heads(self.drafter))
         """Of iterations that draft: heads that draft all levels at once run in the same pass."""
         self.fetch: tuple[float, float] | None = None
         if scenario.sparse is not None and scenario.sparse.offload is not None:
-            block = model.shape.kv_bytes_per_token(scenario.kv.bits) * scenario.kv.block_tokens
-            link = profile.constant("h2d_bytes_per_s")
-            self.fetch = profile.constant("h2d_latency_s"), block / link
+            bits = BITS[scenario.kv.tier_dtypes.dram or scenario.kv.dtype]
+            block = model.shape.kv_bytes_per_token(bits) * scenario.kv.block_tokens
+            latency, bandwidth = link
+            self.fetch = latency, block / bandwidth
 
     @property
     def offloads(self) -> bool:
@@ -86,6 +92,17 @@ class Widening:
             return None
         tree, overlap = self.speculation.shape, self.speculation.overlap
         return Drafting(self.setup, self.drafter, tree, modes, overlap)
+
+
+def h2d_of(scenario: Scenario, profile: Profile) -> tuple[float, float]:
+    """Latency in seconds and bytes/s of a copy from DRAM; the scenario's where it says so."""
+    given = scenario.hardware.links.h2d
+    latency = None if given is None else given.latency
+    bandwidth = None if given is None else given.bandwidth
+    return (
+        profile.constant("h2d_latency_s") if latency is None else latency,
+        profile.constant("h2d_bytes_per_s") if bandwidth is None else bandwidth,
+    )
 
 
 def drafter_of(scenario: Scenario) -> Drafter | None:

@@ -226,6 +226,20 @@ def test_blocks_from_dram_are_waited_for_where_compute_is_shorter() -> None:
     assert wait == pytest.approx(H200.constant("h2d_latency_s") + 10_000 * block)
 
 
+def test_what_is_fetched_takes_the_link_and_the_format_that_the_scenario_says() -> None:
+    def wait(kv: object = None, **links: object) -> float:
+        hardware = {"dram": {"capacity": "1 TiB"}, "links": links}
+        sparse = TOPK | {"offload": {"resident_tokens": 4096}}
+        cost = cost_of(sparse=sparse, hardware=hardware, kv=kv or {})
+        return cost.decode(4).seconds(4 * 32_768, 4 * 2048, 4 * 2048, 10_000)
+
+    block = 16 * SHAPE.kv_bytes_per_token(16)
+    slow = wait(h2d={"bandwidth": "10 GB/s", "latency": "1 ms"})
+    assert slow == pytest.approx(1e-3 + 10_000 * block / 10e9)
+    half = wait(kv={"tier_dtypes": {"dram": "fp8"}}, h2d={"bandwidth": "10 GB/s"})
+    assert half == pytest.approx(H200.constant("h2d_latency_s") + 10_000 * block / 2 / 10e9)
+
+
 # ---------------------------------------------------------------- scalar and array
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(

@@ -123,6 +123,25 @@ def test_what_is_known_ahead_is_hidden_as_far_as_the_layer_lasts() -> None:
     assert late(1.0, 127 / 128) == pytest.approx(base, rel=1e-3)
 
 
+def test_a_slower_link_is_waited_for_longer() -> None:
+    moe, model = {"offload": {"resident": 0.5}}, SHAPE.name
+
+    def waited(**links: object) -> float:
+        cost, whole = (
+            cost_of(model=model, moe=section, hardware={"links": links}) for section in (moe, None)
+        )
+        return cost.decode(4).seconds(4000) - whole.decode(4).seconds(4000)
+
+    assert waited(h2d={"bandwidth": f"{LINK / 2e9:.9f} GB/s", "latency": "0 s"}) == pytest.approx(
+        2 * waited(h2d={"latency": "0 s"}), rel=1e-6
+    )
+    links = {"links": {"h2d": {"bandwidth": "5 GB/s"}}}
+    assert not any(
+        "links" in line for line in scenario(hardware=links, model=model, moe=moe).warnings()
+    )
+    assert any("links" in line for line in scenario(hardware=links, model=model).warnings())
+
+
 def test_waits_in_closed_form() -> None:
     assert Fetch(10, 2.0, 0.0).wait(5.0) == 20.0
     assert Fetch(10, 2.0, 3.0).wait(5.0) == 20.0
