@@ -21,6 +21,7 @@ from .sparse.selection import Selection as Selecting
 from .sparse.summary import Sums
 from .sparse.summary import summary as sparse_summary
 from .speculation import build
+from .speculation.acceptance import RULES
 from .stepped import SteppedDecoding
 from .steps import OneToken
 from .tiers import memory_options
@@ -130,6 +131,9 @@ class Wide:
             found["kv_lower_blocks_peak"] = sum(peaks)
         if measures.levels:
             found |= speculation_summary(stats)
+        if self.scenario.speculation is not None:
+            rule = self.scenario.speculation.acceptance.rule
+            found |= {"spec_acceptance_rule": rule, "spec_lossless": RULES[rule].lossless}
         if self.scenario.sparse is not None:
             names = ("decode_steps", "kv_blocks_total", "kv_blocks_selected", "decode_context",
                      "attended_tokens", "pages_scored", "kv_blocks_fetched")  # fmt: skip

@@ -15,6 +15,7 @@ from .dtypes import BITS
 from .moe import experts_of, offloaded_bytes
 from .selecting import selecting_of
 from .setup import Setup
+from .speculation.acceptance import RULES
 from .speculation.build import drafter
 
 if TYPE_CHECKING:
@@ -80,11 +81,9 @@ class Widening:
         """How drafts are judged."""
         if self.speculation is None:
             return None
-        # Model: typical and top-k acceptance look at each row of logits once, as sampling does.
-        rule = "greedy" if self.speculation.acceptance.rule == "greedy" else "rejection"
-        drawn = self.speculation.acceptance.rule == "rejection"
-        drafted = drawn and self.drafter is not None and self.drafter.kind != "ngram"
-        return Commit(rule, drafted)
+        rule = self.speculation.acceptance.rule
+        drafted = rule == "rejection" and self.drafter is not None and self.drafter.kind != "ngram"
+        return Commit(RULES[rule].verify, drafted)
 
     def drafting(self, modes: Modes) -> Drafting | None:
         """The cost of drafts; None where nobody drafts."""

@@ -17,7 +17,7 @@ from test_engines_agree import (
     both,
     check_conservation,
     check_times,
-    crowd,
+    scarce,
     settings_of_a_run,
 )
 from toy import KV_BYTES, TICK, hbm, play, toy_scenario
@@ -327,15 +327,8 @@ def test_a_cap_by_batch_narrows_drafts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["host", "graph", "resident"])
 @pytest.mark.parametrize("prefill", ["exit", "partition"])
 def test_crowd_with_many_preemptions(tmp_path: Path, mode: str, prefill: str) -> None:
-    scenario = toy_scenario(
-        tmp_path,
-        crowd(60),
-        loop={"mode": mode, "prefill": prefill, "max_batch": 6, "token_budget": 20},
-        hardware={"hbm": hbm(23, 4)},
-        kv={"block_tokens": 4},
-    )
     with stepping(Widths(5, 0.7, grows=True, by_batch=12, uncut=True), Budget(9, 4)):
-        step, leap = both(scenario)
+        step, leap = both(scarce(tmp_path, mode, prefill))
     assert leap.summary["kv_preemptions"] > 5
     assert leap.summary["requests_finished"] == 60
     assert_same(step, leap)

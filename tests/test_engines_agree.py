@@ -296,16 +296,21 @@ def crowd(count: int) -> list[tuple[float, int, int]]:
     return [(7.0 * i, 3 + 5 * i % 40, 1 + 11 * i % 30) for i in range(count)]
 
 
-@pytest.mark.parametrize("mode", ["host", "graph", "resident"])
-@pytest.mark.parametrize("prefill", ["exit", "partition"])
-def test_crowd_with_many_preemptions(tmp_path: Path, mode: str, prefill: str) -> None:
-    scenario = toy_scenario(
-        tmp_path,
+def scarce(folder: Path, mode: str, prefill: str) -> Scenario:
+    """60 requests of all kinds, for more memory than the 23 blocks there are."""
+    return toy_scenario(
+        folder,
         crowd(60),
         loop={"mode": mode, "prefill": prefill, "max_batch": 6, "token_budget": 20},
         hardware={"hbm": hbm(23, 4)},
         kv={"block_tokens": 4},
     )
+
+
+@pytest.mark.parametrize("mode", ["host", "graph", "resident"])
+@pytest.mark.parametrize("prefill", ["exit", "partition"])
+def test_crowd_with_many_preemptions(tmp_path: Path, mode: str, prefill: str) -> None:
+    scenario = scarce(tmp_path, mode, prefill)
     step, leap = both(scenario)
     assert leap.summary["kv_preemptions"] > 5
     assert leap.summary["requests_finished"] == 60

@@ -34,6 +34,14 @@ def test_each_part_has_its_sentence() -> None:
     assert none == "speculation: nothing was drafted"
 
 
+def test_a_summary_says_whether_outputs_stay_the_same() -> None:
+    for rule, lossless in (("rejection", True), ("typical", False)):
+        acceptance = {"rule": rule, "rate": 0.5}
+        given = BASE | {"speculation": {"draft": "eagle", "width": 2, "acceptance": acceptance}}
+        summary = Simulation(Scenario.model_validate(given)).run()
+        assert (summary["spec_acceptance_rule"], summary["spec_lossless"]) == (rule, lossless)
+
+
 def test_a_loop_that_leaves_says_how_often() -> None:
     loop = {"mode": "resident"}
     text = said(loop=loop, speculation={"draft": "eagle", "width": 3, "acceptance": 0.5})

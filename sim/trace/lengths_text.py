@@ -19,7 +19,7 @@ from sim.errors import InputError, shown
 
 from .bounds import MAX_PARTS, MAX_TOKENS
 from .lengths import Length
-from .lines import open_bytes, strip_bom, unreadable
+from .lines import read_text
 from .naming import said
 
 _FIELDS = {
@@ -102,17 +102,7 @@ def read_table(name: str, path: Path) -> Length:
     A CSV with the columns tokens and weight, or with tokens alone for lengths as they were
     measured, or a JSON object of tokens to weight; packed or not.
     """
-    with open_bytes(path) as file:
-        try:
-            data = file.read(_FILE_BYTES + 1)
-        except (OSError, EOFError, MemoryError) as error:
-            raise unreadable(path, error) from error
-    if len(data) > _FILE_BYTES:
-        raise InputError(f"{said(path)}: more than {_FILE_BYTES // 2**20} MiB; is it a table?")
-    try:
-        text = strip_bom(path, data).decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{said(path)}: not UTF-8; convert the file with iconv") from error
+    text = read_text(path, _FILE_BYTES, "is it a table?", "convert the file with iconv")
     pairs = _json_pairs(path, text) if text.lstrip().startswith("{") else _csv_pairs(path, text)
     atoms: dict[int, float] = {}
     for place, tokens, weight in pairs:

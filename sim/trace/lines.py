@@ -97,6 +97,25 @@ def head(path: Path, size: int = 64 * 1024) -> bytes:
         return strip_bom(path, _guarded_read(path, file, size))
 
 
+def read_text(path: Path, most: int, doubt: str, remedy: str) -> str:
+    """All of a small file, unpacked if it is packed: UTF-8 of at most *most* bytes.
+
+    Raises `InputError`, which asks *doubt* of a larger file and gives the *remedy* for another
+    encoding.
+    """
+    with open_bytes(path) as file:
+        try:
+            data = file.read(most + 1)
+        except (OSError, EOFError, MemoryError) as error:
+            raise unreadable(path, error) from error
+    if len(data) > most:
+        raise InputError(f"{said(path)}: more than {most // 2**20} MiB; {doubt}")
+    try:
+        return strip_bom(path, data).decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{said(path)}: not UTF-8; {remedy}") from None
+
+
 def strip_bom(path: Path, data: bytes) -> bytes:
     """*data* without a UTF-8 byte order mark; raises `InputError` at any other mark."""
     for bom, name in _BOMS.items():

@@ -15,7 +15,7 @@ import numpy as np
 
 from sim.errors import InputError, shown
 from sim.trace.bounds import MAX_TOKENS, RATE_PER_S
-from sim.trace.lines import open_bytes, strip_bom, unreadable
+from sim.trace.lines import read_text
 from sim.trace.naming import said
 
 from .clients import WINDOW_S, Clients, Lengths, Pmf
@@ -261,17 +261,7 @@ def _beside(path: Path, end: str, other: str) -> Path:
 
 
 def _text(path: Path) -> str:
-    with open_bytes(path) as file:
-        try:
-            data = file.read(_FILE_BYTES + 1)
-        except (OSError, EOFError, MemoryError) as error:
-            raise unreadable(path, error) from error
-    if len(data) > _FILE_BYTES:
-        raise InputError(f"{said(path)}: more than {_FILE_BYTES // 2**20} MiB; is it ServeGen's?")
-    try:
-        return strip_bom(path, data).decode()
-    except UnicodeDecodeError:
-        raise InputError(f"{said(path)}: not UTF-8; fetch the file again") from None
+    return read_text(path, _FILE_BYTES, "is it ServeGen's?", "fetch the file again")
 
 
 def _csv(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
