@@ -118,7 +118,7 @@ OF_SESSIONS = (("session p50 s", "trace_session_median_s", 1.0),)
 """Columns of a study of sessions."""
 ESSENTIAL = (
     "output_throughput", "p99_ttft_ms", "mean_tpot_ms", "loop_gap_fraction",
-    "trace_session_median_s", "kv_prefix_hit_rate",
+    "trace_session_median_s", "kv_prefix_hit_rate", "cost_per_mtok", "energy_j_per_token",
 )  # fmt: skip
 """What a study's table shows on a narrow terminal."""
 
@@ -140,7 +140,7 @@ def print_study(
     )
     columns = [
         column
-        for column in (*COLUMNS, *cached, *sessions)
+        for column in (*COLUMNS, *cached, *sessions, *_economics(summaries))
         if console.width >= 110 or column[1] in ESSENTIAL
     ]
     for title, _, _ in columns:
@@ -151,6 +151,18 @@ def print_study(
     console.print(table)
     for line in provenance(*summaries):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _economics(summaries: Sequence[Summary]) -> list[tuple[str, str, float]]:
+    """Columns of a study with prices or a power model, whose watts say what they are."""
+    found = []
+    currency = next((s["currency"] for s in summaries if s.get("currency")), None)
+    if currency is not None:
+        found.append((f"{currency}/Mtok", "cost_per_mtok", 1.0))
+    kind = next((s["power_kind"] for s in summaries if s.get("power_kind")), None)
+    if kind is not None:
+        found.append((f"J/token, {kind}", "energy_j_per_token", 1.0))
+    return found
 
 
 def _value(value: Any) -> str:
