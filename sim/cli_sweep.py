@@ -144,8 +144,9 @@ def backend_of(
 def _show(study: Study, outcome: Outcome, folder: Path, plots: bool, quiet: bool) -> None:
     """What is to be said of the points that are done, their figures and their table."""
     from .result import read_summary
+    from .runs import read_study
+    from .study_table import print_cells, print_study
     from .sweeping import point_id, read_records
-    from .tables import print_study
     from .trace_record import remarks
 
     shown = set(outcome.done[:MOST_ROWS])
@@ -159,13 +160,19 @@ def _show(study: Study, outcome: Outcome, folder: Path, plots: bool, quiet: bool
         from .plots import draw
 
         draw(folder, folder / "figures")
-    if not quiet:
+    if quiet:
+        return
+    if study.seeds > 1:
+        results = read_study(folder)
+        print_cells(results, MOST_ROWS, lambda run: _slim(run.summary, study))
+        left = len(results.cells) - MOST_ROWS
+    else:
         named = [(point.axes, point_id(point.scenario)) for point in study.points]
         there = [(axes, summaries[name]) for axes, name in named if name in summaries]
         print_study([axes for axes, _ in there], [summary for _, summary in there])
-        if len(outcome.done) > len(shown):
-            left = len(outcome.done) - len(shown)
-            typer.echo(f"and {left:,} more points; `residentsim report {folder}` is about them all")
+        left = len(outcome.done) - len(shown)
+    if left > 0:
+        typer.echo(f"and {left:,} more points; `residentsim report {folder}` is about them all")
 
 
 def _slim(summary: Summary, study: Study) -> Summary:

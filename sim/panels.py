@@ -211,19 +211,23 @@ def by_batch(axes: Axes, shown: Sequence[Shown]) -> None:
     axes.set_ylim(bottom=0)
 
 
-_PARTS = ("GPU busy", "gaps of the loop", "no request")
-_PART_COLOURS = ("#0072b2", "#e69f00", "#e0e0e0")
+_PARTS = (
+    ("GPU busy, decode alone", "#0072b2"), ("GPU busy, with prompts", "#56b4e9"),
+    ("gaps of the loop", "#e69f00"), ("no request", "#e0e0e0"),
+)  # fmt: skip
 
 
-def time_shares(run: Run) -> tuple[float, float, float]:
-    """Shares of the run in which the GPU works, waits for its loop, and has no request.
+def time_shares(run: Run) -> tuple[float, float, float, float]:
+    """Shares of the run in which the GPU works on iterations that decode alone, on those with
+    prompts, waits for its loop, and has no request.
 
     Beside a prefill partition the decode loop's gaps overlap the partition's work, so gaps are what
-    is left of the time.
+    is left of the time. Runs of old do not tell prompts apart: all their work is in the first.
     """
     seconds = float(run.summary["duration"]) * run.replicas or 1.0
     busy, idle = run.summary["loop_gpu_busy_s"] / seconds, run.summary["loop_idle_s"] / seconds
-    return busy, max(0.0, 1.0 - busy - idle), idle
+    prompts = run.summary.get("loop_gpu_busy_prefill_s", 0.0) / seconds
+    return busy - prompts, prompts, max(0.0, 1.0 - busy - idle), idle
 
 
 def bar_ticks(axes: Axes, names: Sequence[str]) -> None:
@@ -237,7 +241,11 @@ def stacked(axes: Axes, bars: Sequence[tuple[str, Sequence[Run]]]) -> None:
     """Mean over the runs of each bar of `time_shares`, in percent."""
     shares = np.array([np.mean([time_shares(run) for run in runs], axis=0) for _, runs in bars])
     at, left = np.arange(len(bars)), np.zeros(len(bars))
-    for number, (label, colour) in enumerate(zip(_PARTS, _PART_COLOURS, strict=True)):
+    apart = bool(shares[:, 1].any())
+    for number, (label, colour) in enumerate(_PARTS):
+        if number == 1 and not apart:
+            continue
+        label = label if number or apart else "GPU busy"
         share = 100 * shares[:, number]
         drawn = axes.barh(at, share, left=left, color=colour, edgecolor=PAPER, label=label,
                           linewidth=0.8, height=0.72)  # fmt: skip

@@ -24,8 +24,9 @@ from sim.result import read_summary
 from sim.runs import read_study
 from sim.simulate import run
 from sim.study import load_study
+from sim.study_table import print_study
 from sim.sweeping import run_study
-from sim.tables import facts, print_study
+from sim.tables import facts
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -41,7 +41,7 @@ def test_a_study_has_an_overview_and_a_load_figure(study: Path) -> None:
     assert {"overview.svg", "overview.png", "load-ttft.svg", "cdf-ttft.svg"} <= names
     svg = (study / "figures" / "overview.svg").read_text()
     loops = ("host", "control", "resident")
-    for said in (*loops, "Simulated", "measured", "p99 TTFT (ms)", "GPU busy"):
+    for said in (*loops, "Simulated", "measured", "p99 TTFT (ms)", "with prompts"):
         assert said in svg
 
 

@@ -166,6 +166,17 @@ def test_no_scheduler_is_one_line(
     assert litter(tmp_path / "out") == []
 
 
+def test_what_goes_to_a_worker_opens_without_the_simulator() -> None:
+    """So a worker that lacks it can say so."""
+    import cloudpickle
+
+    code = "import pickle, sys; sys.modules['sim'] = None; "
+    code += "print(pickle.loads(bytes.fromhex(sys.argv[1])).__name__)"
+    sent = cloudpickle.dumps(dask_cluster.opener()).hex()
+    told = subprocess.run([sys.executable, "-c", code, sent], capture_output=True, check=True)
+    assert told.stdout == b"opened\n"
+
+
 @pytest.mark.slow
 def test_a_point_that_kills_every_worker_is_found_and_named(tmp_path: Path) -> None:
     """Nannies start the killed workers again."""

@@ -74,7 +74,7 @@ def _comparison(judged: Judged, metric: str) -> str:
     """How the metric differs from the baseline's in the middle of the study, and elsewhere."""
     view = judged.view
     compared = view.compared or ""
-    groups = judged.groups
+    groups = [group for group in judged.groups if len(group[1]) > 1] or judged.groups
     axes, cells = groups[_middle(view, groups)]
     rows = [
         (cell, row)
@@ -170,9 +170,9 @@ def _elsewhere(
         parts.append(f"even at {'all' if even == len(groups) else even}")
     axes = list(groups[0][0])
     over = f"values of {html(axes[0])}" if len(axes) == 1 else "combinations of the other axes"
-    said = f"Over the {len(groups)} {over} it is {way} {', '.join(parts)}"
+    said = f"Over the {len(groups)} {over} the {way} value is {', '.join(parts)}"
     if not counts:
-        said = f"It is even at all {len(groups)} {over}"
+        said = f"Values are even at all {len(groups)} {over}"
     return f"{said}.{_largest(judged, groups, metric)}{_crossovers(view, groups, named)}"
 
 

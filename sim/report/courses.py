@@ -55,8 +55,8 @@ def times(view: View, kept: bool) -> list[Picture]:
         Picture(
             "time-shares",
             f"Where the time goes{at_of(view)}",
-            "Of the run's length on all GPUs: the GPU works, waits for its loop between kernels, "
-            "launches and iterations, or has no request."
+            "Of the run's length on all GPUs: the GPU works, on iterations that decode alone or "
+            "with prompts, waits for its loop between kernels and launches, or has no request."
             + (" Means over the replications." if len(cells[0].runs) > 1 else ""),
             single(lambda axes: panels.stacked(axes, bars)),
             (HALF, max(3.6, 1.7 + 0.34 * len(bars))),

@@ -25,6 +25,8 @@ COLUMNS = (
     "loop_gpu_busy_fraction", "loop_gap_fraction",
 )  # fmt: skip
 """Metrics of the table, in order; those that no run has are left out."""
+MOST_COLUMNS = 8
+"""So that a table fits a page."""
 TIE = 1e-3
 """Share of the best value within which another is as good: what three digits show."""
 SAID = ("p99_ttft_ms", "mean_tpot_ms", "request_goodput", "output_throughput", "cost_per_mtok")
@@ -40,7 +42,7 @@ class Judged:
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """Metrics of the table."""
-        return tuple(metric for metric in COLUMNS if self.view.known(metric))
+        return tuple(metric for metric in COLUMNS if self.view.known(metric))[:MOST_COLUMNS]
 
     @cached_property
     def said(self) -> tuple[str, ...]:

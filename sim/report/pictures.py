@@ -16,6 +16,7 @@ from .courses import at_of, courses, recorded, reuse, single, times
 from .lines import along, distribution, label_of, over, shown, ticks, values
 from .maps import maps
 from .searched import searched
+from .stages import stages
 from .view import RATES
 from .words import plain
 
@@ -64,6 +65,7 @@ def pictures(view: View) -> list[Picture]:
         *_front(view),
         *_latency(view),
         *times(view, kept),
+        *(stages(view) if kept else ()),
         *reuse(view, kept),
         *(courses(view) if kept else ()),
     ]

@@ -6,6 +6,7 @@ that the sentence, the table and all figures speak of the same thing.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,10 @@ def place(value: Any) -> float | None:
         except ValueError:
             continue
     return None
+
+
+def _place(value: Any) -> float:
+    return place(value) or 0.0
 
 
 @dataclass(frozen=True)
@@ -164,12 +169,19 @@ class View:
 
     # ------------------------------------------------------------------------ which cells
     def middle(self, axis: str) -> Any:
-        """The value of *axis* that stands for it where it cannot be shown: the one half along."""
+        """The value of *axis* that stands for it where it cannot be shown: the one half along.
+
+        Where not all values have as many points, as after a search, one of those with most.
+        """
         values = self.axes[axis]
         if axis not in self.numeric:
             return self.baseline if axis == self.compared else values[0]
-        found = [value for value in values if place(value) is not None]
-        return sorted(found, key=lambda value: place(value) or 0.0)[len(found) // 2]
+        counts = Counter(repr(cell.axes.get(axis)) for cell in self.cells)
+        found = sorted((value for value in values if place(value) is not None), key=_place)
+        most = max(counts[repr(value)] for value in found)
+        half = len(found) // 2
+        full = [at for at, value in enumerate(found) if counts[repr(value)] == most]
+        return found[min(full, key=lambda at: (abs(at - half), -at))]
 
     @cached_property
     def alike(self) -> tuple[Cell, ...]:

@@ -53,7 +53,9 @@ a{color:var(--a)}
 .warn{border-left:4px solid var(--bad);padding-left:.8rem}
 @media (max-width:52rem){.figures{grid-template-columns:minmax(0,1fr)}
 .figures figure.whole svg{min-width:46rem}.answer{font-size:1.1rem}}
-@media print{body{max-width:none;padding:0;font-size:10pt}.scroll{overflow:visible}
+@media print{body{max-width:none;padding:0;font-size:9.5pt}#scenarios,#files{display:none}
+.answer{font-size:13pt;max-width:none}.rest{font-size:10pt}.more{max-width:none}
+figcaption{font-size:7.5pt}h2{margin-top:.9rem}.scroll{overflow:visible}
 table{font-size:7.5pt}td,th{padding:.1rem .25rem}
 figure,tr,.answer{break-inside:avoid}h2{break-after:avoid}
 section{break-inside:auto!important}details:not([open]){display:none}

@@ -6,6 +6,8 @@ Dask computes the tasks of a lost worker again by itself, and gives up one that 
 from __future__ import annotations
 
 import logging
+import pickle
+import secrets
 import time
 import warnings
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from sim.errors import InputError, shown
 from .task import Reply, lost
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from .backend import Note
     from .lease import Lease
@@ -29,13 +31,21 @@ LEAST_OUT = 16
 _TO_AGREE = ("python", "dask", "distributed")
 
 
-def on_worker(task: Task) -> Reply:
-    """Computes one point in a Dask worker, which keeps its scratch folder in order itself."""
-    from distributed import get_worker
+def opener() -> Callable[[bytes], bytes]:
+    """What a worker runs: a function that travels as code and opens its task there.
 
-    from .worker import compute
+    So a scheduler needs no simulator, and a worker without one says so instead of breaking down.
+    """
 
-    return compute(task, get_worker().local_directory)
+    def opened(sent: bytes) -> bytes:
+        import pickle
+
+        from distributed import get_worker
+
+        compute, task = pickle.loads(sent)
+        return pickle.dumps(compute(task, get_worker().local_directory))  # which Dask clears
+
+    return opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,13 @@ class Dask:
 
     def run(self, tasks: Iterable[Task], lease: Lease, note: Note) -> Generator[Reply]:
         from .backend import handed_out
+        from .worker import compute
+
+        opened = opener()
+
+        def submit(task: Task) -> Any:
+            name = f"{task.id}-{secrets.token_hex(4)}"
+            return client.submit(opened, pickle.dumps((compute, task)), key=name, pure=False)
 
         pending: dict[Any, Task] = {}
         with self._client() as client:
@@ -59,9 +76,7 @@ class Dask:
             try:
                 for task, future in handed_out(
                     tasks,
-                    lambda task: client.submit(
-                        on_worker, task, key=f"{task.id}-{task.owner}", pure=False
-                    ),
+                    submit,
                     watch.room,
                     watch.idle,
                     pending,
@@ -78,7 +93,7 @@ class Dask:
         from .worker import failed
 
         if future.status == "finished":
-            reply = future.result()
+            reply = pickle.loads(future.result())
             assert isinstance(reply, Reply)
             return reply
         if future.status == "cancelled" and client.status != "running":
@@ -89,8 +104,10 @@ class Dask:
         if isinstance(error, KilledWorker):
             return lost(task.id, 1 + error.allowed_failures)
         if isinstance(error, ImportError):
-            what = f"cannot load the simulator ({error}); install the same residentsim there"
-            return failed(task.id, InputError(f"a worker of {self.address} {what}"))
+            what = (
+                f"a worker cannot load the simulator ({error}); install the same residentsim there"
+            )
+            return failed(task.id, InputError(f"--dask {self.address}: {what}"))
         return failed(task.id, error)
 
     @contextmanager
