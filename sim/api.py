@@ -202,6 +202,8 @@ def sweep(
 
     if not isinstance(jobs, int) or jobs < 1:
         raise InputError(f"jobs {shown(jobs)}: expected a number of processes, at least 1")
+    if not isinstance(study, str | Path):
+        raise InputError(f"{shown(study)}: expected the file of a study")
     chosen = load_study(Path(study), _texts(sets), faults)
     folder = Path(out) if out is not None else Path("runs") / chosen.name
     backend = Local(jobs) if jobs > 1 else Here()

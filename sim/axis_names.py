@@ -1,8 +1,10 @@
-"""What a point of a study is called: the values on its axes in a few words."""
+"""What a point of a study is called, and where it stands on its axes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from .units import BYTES, BYTES_PER_SECOND, RATE, SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +30,16 @@ def named(axes: dict[str, Any], common: frozenset[tuple[str, str]] = frozenset()
     return ", ".join(said)
 
 
+def called(axes: dict[str, Any], common: frozenset[tuple[str, str]] = frozenset()) -> str:
+    """As `named`, but a bare number comes with its key: it would say nothing in a sentence."""
+    return ", ".join(
+        f"{key.rpartition('.')[2]} {value}"
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else named({key: value}, common)
+        for key, value in axes.items()
+    )
+
+
 def _worded(key: str, value: str) -> str:
     """A name stands alone, a switch is its key, and a number comes with its key."""
     if value in ("True", "False"):
@@ -49,3 +61,19 @@ def shared(points: Sequence[dict[str, Any]]) -> frozenset[tuple[str, str]]:
     if len(set(maps)) < 2:
         return frozenset()
     return frozenset.intersection(*maps)
+
+
+def place(value: Any) -> float | None:
+    """Where *value* stands on an axis: itself, or what a quantity is in SI; None for a word."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, dict) and len(value) == 1:
+        (value,) = value.values()
+    for unit in (BYTES, SECONDS, RATE, BYTES_PER_SECOND) if isinstance(value, str) else ():
+        try:
+            return unit.parse(value)
+        except ValueError:
+            continue
+    return None

@@ -217,6 +217,10 @@ _PARTS = (
 )  # fmt: skip
 
 
+_ON_PARTS = ("white", "#101010", "#101010", INK)
+"""What numbers are written in on each part, in light and dark."""
+
+
 def time_shares(run: Run) -> tuple[float, float, float, float]:
     """Shares of the run in which the GPU works on iterations that decode alone, on those with
     prompts, waits for its loop, and has no request.
@@ -250,7 +254,7 @@ def stacked(axes: Axes, bars: Sequence[tuple[str, Sequence[Run]]]) -> None:
         drawn = axes.barh(at, share, left=left, color=colour, edgecolor=PAPER, label=label,
                           linewidth=0.8, height=0.72)  # fmt: skip
         axes.bar_label(drawn, [f"{s:.1f}" if s >= 6 else "" for s in share], fontsize=8,
-                       label_type="center", color="white" if not number else INK)  # fmt: skip
+                       label_type="center", color=_ON_PARTS[number])  # fmt: skip
         left += share
     bar_ticks(axes, [name for name, _ in bars])
     axes.set_xlabel("share of the run (%)")

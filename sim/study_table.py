@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from .stats import differences, estimate, sentence
-from .stats.baseline import baseline_axes
+from .stats.baseline import baseline_axes, varying
 from .stats.words import within
 from .tables import console_of, number_text, provenance
 
@@ -99,10 +99,10 @@ def verdicts(results: Results) -> list[str]:
     by_cell: dict[str, list[Difference]] = {}
     for row in rows:
         by_cell.setdefault(repr(row.axes), []).append(row)
-    compared = baseline_axes(results)
+    others = [axis for axis in varying(results) if axis not in baseline_axes(results)]
     lines = []
     for several in list(by_cell.values())[:MOST_VERDICTS]:
-        beside = {k: v for k, v in several[0].axes.items() if k not in compared}
+        beside = {k: several[0].axes.get(k) for k in others}
         place = ", ".join(f"{k.rpartition('.')[2]} {_value(v)}" for k, v in beside.items())
         lines.append(f"{place}: {sentence(several, results)}".removeprefix(": "))
     if len(by_cell) > MOST_VERDICTS:
@@ -148,9 +148,9 @@ def _print_lines(lines: Iterable[str], console: Console) -> None:
 def _within(found: Estimate, factor: float) -> str:
     if found.value is None:
         return "-"
-    if found.low is None or found.high is None:
+    if found.reach is None:
         return number_text(found.value, factor)
-    return within(found.value * factor, (found.high - found.low) / 2 * factor)
+    return within(found.value * factor, found.reach * factor)
 
 
 def _economics(summaries: Sequence[Summary]) -> list[tuple[str, str, float]]:

@@ -669,7 +669,7 @@ TREES = st.recursive(
     max_leaves=12,
 )
 SETTINGS = settings(
-    max_examples=150,
+    max_examples=90,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

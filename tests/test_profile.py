@@ -286,7 +286,7 @@ def test_numbers_whose_powers_overflow_are_refused(tmp_path, place, value, what)
         load_profile(tmp_path / "p.json")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(
     path=st.sampled_from([p for p in leaves(DOCUMENT) if p]),
     value=st.one_of(

@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from sim.axis_names import place
 from sim.cli import app, main
 from sim.errors import InputError
 from sim.plots import draw
+from sim.report.answer import answer
 from sim.report.inline import inline
 from sim.report.judged import Judged
 from sim.report.pictures import pictures
 from sim.report.sections import ranges
-from sim.report.view import View, place
+from sim.report.view import View
 from sim.report.words import figure, html, plain, spread
 from sim.report.write import write_report
 from sim.runs import Cell, read_study
+from sim.stats import Estimate
 from sim.study import load_study
 from sim.sweeping import run_study
 
@@ -205,7 +208,7 @@ def test_figures_are_files_too_and_the_page_shows_them(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {path.name for path in (study / "figures").iterdir()}
-    assert {"cdf-ttft.svg", "load-ttft.png", "pareto.svg", "time-shares.svg"} <= names
+    assert {"cdf-ttft.svg", "load-ttft.png", "pareto.svg", "iteration-stages.svg"} <= names
     assert len([n for n in names if n.endswith(".svg")]) * 2 == len(names)
     page = (study / "report.html").read_text()
     assert page.count("<figure") == len(names) // 2 - 1  # all but the overview
@@ -218,7 +221,7 @@ def test_colours_are_the_pages_and_no_text_is_a_path(study: Path) -> None:
     page = (study / "report.html").read_text()
     figures = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
     left = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", figures))
-    assert left <= {"#ffffff"}  # numbers on bars
+    assert left <= {"#ffffff", "#101010"}  # numbers on bars
     for variable in re.findall(r"var\((--\w+)\)", page):
         assert f"{variable}:" in page
     assert ">p99 TTFT against throughput</text>" in figures
@@ -368,6 +371,32 @@ def view_of(study: Path, axes: dict[str, list[Any]], **values: float) -> View:
 def test_what_is_compared_and_what_runs_along(study: Path, axes, compared, along) -> None:
     view = view_of(study, axes)
     assert (view.compared, view.along) == (compared, along)
+
+
+def test_axes_that_move_together_are_one(study: Path) -> None:
+    view = view_of(study, {"loop.max_batch": [4, 16], "trace.rate_scale": [1, 2]})
+    cells = tuple(
+        replace(cell, axes=cell.axes | {"loop.token_budget": 128 * cell.axes["loop.max_batch"]})
+        for cell in view.cells
+    )
+    axes = view.results.axes | {"loop.token_budget": [512, 2048]}
+    view = View(replace(view.results, axes=axes, cells=cells))
+    assert list(view.axes) == ["loop.max_batch", "trace.rate_scale"]
+    assert view.called("loop.max_batch", 16) == "max_batch 16, token_budget 2048"
+    assert [len(group) for _, group in Judged(view).groups] == [2, 2]
+
+
+def test_the_lead_changes_only_where_neither_lead_may_be_chance(study: Path) -> None:
+    def said(reach: float) -> str:
+        view = view_of(study, {"variant": ["a", "b"], "trace.rate_scale": [1, 2]})
+        for cell, value in zip(view.cells, (1.0, 4.0, 2.0, 3.0), strict=True):
+            found = Estimate(value, value - reach, value + reach, 5, "replications")
+            view._estimates[id(cell), "p99_ttft_ms"] = found
+        return answer(Judged(view))[0]
+
+    assert "the lead passes from a to b between 1 and 2" in said(0.4)
+    assert "with a at 1, with b at 1" in said(0.6)
+    assert "the lead passes" not in said(0.6)
 
 
 def test_few_lines_share_a_figure_and_many_have_facets_or_stay_out(study: Path) -> None:

@@ -135,7 +135,8 @@ class Machine:
             summary = {
                 "loop_mode": scenario.loop.mode, "cost_extrapolated": [], "duration": 10.0,
                 "requests_in": 100, "completed": 100, "trace_closed_loop": False,
-                "p99_ttft_ms": ttft, "request_goodput": 10.0 * scale, "request_throughput": 10.0,
+                "p99_ttft_ms": ttft, "request_goodput": 10.0 * scale,
+                "request_throughput": 2.0 * scenario.trace.rate_scale,
                 "output_throughput": 80.0, "total_output_tokens": 800, "total_input_tokens": 6400,
                 "cost_profile": scenario.hardware.profile, "cost_profile_status": "measured",
                 "seed": scenario.seed, "loop_gpu_busy_s": 5.0, "loop_gpu_busy_prefill_s": 1.0,
@@ -460,6 +461,29 @@ def test_the_front_of_cost_against_goodput(search: Any) -> None:
     graph = document["configurations"][1]
     assert only["configuration"] == 1
     assert only["goodput_per_s"] == pytest.approx(10 * graph["capacity"])
+
+
+def test_the_front_of_a_halving_is_of_its_last_rung(search: Any) -> None:
+    def extra(point: Point) -> dict[str, Any]:
+        length = point.scenario.trace.requests or 0
+        return {"output_throughput": 1e3 / length, "request_goodput": 1e3 / length}
+
+    document, _ = search(HALVING + PRICES, extra=extra)
+    assert [entry["rung"] for entry in document["configurations"]] == [3, 2, 1, 1]
+    # Earlier rungs have more goodput here, of shorter runs.
+    assert [point["configuration"] for point in document["pareto"]] == [0]
+    assert "not beaten in both cost and goodput on the last rung: max_batch 8" in remarks(document)
+
+
+def test_a_capacity_of_a_run_that_is_too_short_is_called_out(search: Any) -> None:
+    document, _ = search(SWEEP + CAPACITY)
+    assert [entry["notes"] for entry in document["configurations"]] == [[], []]
+    document, _ = search(SWEEP + CAPACITY, "short", extra=lambda _: {"request_throughput": 12.0})
+    host, _ = document["configurations"]
+    assert host["notes"] == [
+        "too short to be steady: 19.9 requests/s arrive and 12 are finished, so a longer run may"
+        " carry less; give more trace.requests"
+    ]
 
 
 def test_pareto() -> None:

@@ -20,6 +20,7 @@ from sim.stats import (
     sentence,
     warm_up,
 )
+from sim.stats.baseline import followers
 from sim.stats.differences import holm
 from sim.stats.words import percent, within
 
@@ -372,9 +373,27 @@ def test_axes_that_are_zipped_move_with_the_baselines() -> None:
         for dram, ssd in (("64 GiB", "1 TiB"), ("256 GiB", "2 TiB"))
         for mode in ("graph", "resident")
     ]
-    results = study(*cells)
+    results = study(*cells, baseline={"ssd": "1 TiB"})
     assert baseline_of(cells[3], results) is cells[1]
     assert baseline_of(cells[2], results) is cells[0]
+    assert followers(results) == {"ssd": ("dram",), "loop.mode": ()}
+    assert followers(study(*cells)) == {"dram": ("ssd",), "loop.mode": ()}
+
+
+def test_loads_are_no_rivals_and_numbers_come_with_their_key() -> None:
+    cells = [
+        with_values({"trace.rate_scale": rate, "loop.max_batch": batch}, kv_x=[1.0 * rate * batch])
+        for rate in (1, 2)
+        for batch in (8, 16)
+    ]
+    results = study(*cells)
+    assert baseline_of(cells[3], results) is cells[2]
+    assert {(row.cell, row.baseline) for row in differences(results, ["kv_x"])} == {
+        ("max_batch 16", "max_batch 8")
+    }
+    assert differences(study(cells[0], cells[2]), ["kv_x"]) == []
+    chosen = differences(study(cells[0], cells[2], baseline={"trace.rate_scale": 1}), ["kv_x"])
+    assert [(row.cell, row.baseline) for row in chosen] == [("rate_scale 2", "rate_scale 1")]
 
 
 def test_a_baseline_that_is_not_there_is_named() -> None:
@@ -438,3 +457,10 @@ def test_a_value_has_the_digits_of_its_error() -> None:
     assert within(15.661, 0.342) == "15.7 ± 0.3"
     assert within(15566.6, 680.1) == "15,567 ± 680"
     assert within(0.0134, 0.0) == "0.0134 ± 0"
+
+
+def test_what_stands_after_plus_minus_is_the_longer_side() -> None:
+    found = estimate(with_values(GRAPH, kv_x=[28.0, 8.0, 6.0]), "kv_x", PLAIN)
+    assert (found.low, found.value) == (0.0, 14.0)
+    assert found.reach == pytest.approx(4.302653 * np.std([28, 8, 6], ddof=1) / 3**0.5, rel=1e-6)
+    assert found.reach == found.high - found.value > (found.high - found.low) / 2

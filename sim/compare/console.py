@@ -108,9 +108,10 @@ def _difference(row: Moved) -> str:
     relative = row.relative
     if relative is None:
         return "-"
-    said = f"{100 * relative:+.3g} %" if abs(relative) < 10 else f"x {1 + relative:,.3g}"
+    factor = abs(relative) >= 10
+    said = f"x {1 + relative:,.3g}" if factor else f"{100 * relative:+.3g} %"
     if row.low is not None and row.high is not None:
-        reach = 50 * (row.high - row.low)
+        reach = (0.5 if factor else 50) * (row.high - row.low)
         said += f" ± {reach:.2g}" if reach < 100 else f" ± {reach:,.0f}"
     return said
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sim.axis_names import place
 from sim.stats.frames import unit_of
 from sim.stats.words import percent
 
 from .lines import label_of
-from .view import place
 from .words import figure, html, listed, plain, spread
 
 if TYPE_CHECKING:
@@ -63,10 +63,9 @@ def value(view: View, cell: Cell, metric: str) -> str:
     found, unit = view.of(cell, metric), unit_of(view.metric(metric).unit, view.results)
     if found.value is None:
         return "not known"
-    if found.low is None or found.high is None:
+    if found.reach is None:
         return f"{figure(found.value)} {unit}".rstrip()
-    away = (found.high - found.low) / 2
-    return f"{' ± '.join(spread(found.value, away))} {unit}".rstrip()
+    return f"{' ± '.join(spread(found.value, found.reach))} {unit}".rstrip()
 
 
 # ---------------------------------------------------------------------------- against a baseline
@@ -115,7 +114,8 @@ def _by(row: Difference, first: bool) -> str:
     if row.relative == 0:
         return f"{verb}<strong>the same</strong>"
     if row.low is not None and not row.distinguishable:
-        return f"{verb}<strong>not distinguishable</strong> ({change(row)})"
+        alone = ", by itself distinguishable" if row.p is not None and row.p < row.alpha else ""
+        return f"{verb}<strong>not distinguishable</strong> ({change(row)}{alone})"
     return f"{verb}<strong>{change(row)}</strong>"
 
 
@@ -163,17 +163,17 @@ def _elsewhere(
     counts = {name: named.count(name) for name in dict.fromkeys(named) if name is not None}
     way = "lowest" if view.metric(metric).better == "lower" else "highest"
     parts = [
-        f"with {html(name)} at {'all' if count == len(groups) else count}"
+        f"with {html(name)} at {'all of them' if count == len(groups) else count}"
         for name, count in sorted(counts.items(), key=lambda pair: -pair[1])[:4]
     ]
     if even := named.count(None):
-        parts.append(f"even at {'all' if even == len(groups) else even}")
+        parts.append(f"the same with all at {even}")
     axes = list(groups[0][0])
     over = f"values of {html(axes[0])}" if len(axes) == 1 else "combinations of the other axes"
     said = f"Over the {len(groups)} {over} the {way} value is {', '.join(parts)}"
     if not counts:
-        said = f"Values are even at all {len(groups)} {over}"
-    return f"{said}.{_largest(judged, groups, metric)}{_crossovers(view, groups, named)}"
+        said = f"Values are the same at all {len(groups)} {over}"
+    return f"{said}.{_largest(judged, groups, metric)}{_crossovers(judged, groups, named, metric)}"
 
 
 def _leader(judged: Judged, cells: Sequence[Cell], metric: str) -> str | None:
@@ -204,10 +204,16 @@ def _largest(
 
 
 def _crossovers(
-    view: View, groups: Sequence[tuple[dict[str, Any], list[Cell]]], named: Sequence[str | None]
+    judged: Judged,
+    groups: Sequence[tuple[dict[str, Any], list[Cell]]],
+    named: Sequence[str | None],
+    metric: str,
 ) -> str:
-    """Where the winner changes along the axis, for each value of the others; three at most."""
-    along = view.along
+    """Where the winner changes along the axis, for each value of the others; three at most.
+
+    Only where neither lead may be chance: where the intervals of the two are apart.
+    """
+    along = judged.view.along
     if along is None:
         return ""
     found = []
@@ -215,13 +221,30 @@ def _crossovers(
         one, other = groups[at - 1][0], groups[at][0]
         same = all(one[axis] == other[axis] for axis in one if axis != along)
         a, b = named[at - 1], named[at]
-        if same and a and b and a != b and place(other[along]) is not None:
+        if not (same and a and b and a != b and place(other[along]) is not None):
+            continue
+        if all(_apart(judged, cells, (a, b), metric) for _, cells in groups[at - 1 : at + 1]):
             found.append(f"from {a} to {b} between {one[along]} and {other[along]}")
     if not found:
         return ""
     if len(found) > 3:
         return f" The lead changes {len(found)} times along {html(along)}."
     return f" Along {html(along)} the lead passes {html(', '.join(found), 400)}."
+
+
+def _apart(judged: Judged, cells: Sequence[Cell], names: tuple[str, str], metric: str) -> bool:
+    """Whether the intervals of the two *names* among *cells* do not meet, if both have one."""
+    view = judged.view
+    compared = view.compared or ""
+    found = [
+        view.of(cell, metric)
+        for cell in cells
+        if view.called(compared, cell.axes.get(compared)) in names
+    ]
+    ends = [(one.low, one.high) for one in found if one.low is not None and one.high is not None]
+    if len(found) < 2 or len(ends) < 2:
+        return len(found) == 2
+    return max(low for low, _ in ends) > min(high for _, high in ends)
 
 
 # ---------------------------------------------------------------------------- conditions

@@ -27,6 +27,11 @@ _THEMED = {
     "#595959": ("--c7", "#595959", "#b5b5b5"),
     "#8c8c8c": ("--c8", "#8c8c8c", "#9a9a9a"),
     "#e0e0e0": ("--c9", "#e0e0e0", "#3d4147"),
+    "#d0d0d0": ("--c10", "#d0d0d0", "#6a6f76"),
+    "#7a0000": ("--c11", "#7a0000", "#c9605c"),
+    "#8fd3b6": ("--c12", "#8fd3b6", "#8fd3b6"),
+    "#5b2a86": ("--c13", "#5b2a86", "#a983d3"),
+    "#f0e442": ("--c14", "#f0e442", "#f0e442"),
 }
 """A figure's colour, the page's variable for it, and what that is in light and dark; None where
 all pages have it."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from sim.axis_names import place
 from sim.stats import differences
-
-from .view import place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,13 +53,7 @@ class Judged:
 
     @cached_property
     def _rows(self) -> dict[tuple[str, str], Difference]:
-        compared = self.view.compared
-        if compared is None:
-            return {}
-        results = self.view.results
-        baseline = results.statistics.baseline or {compared: self.view.baseline}
-        settings = results.statistics.model_copy(update={"baseline": baseline})
-        rows = differences(replace(results, statistics=settings), self.said)
+        rows = differences(self.view.results, self.said)
         return {(_text(row.axes), row.metric): row for row in rows}
 
     def of(self, cell: Cell, metric: str) -> Difference | None:

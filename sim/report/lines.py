@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.axis_names import place
 from sim.panels import Line, Shown
 from sim.stats import warm_up
 from sim.stats.frames import unit_of
 from sim.stats.student import quantile
 
-from .view import place
 from .words import plain
 
 if TYPE_CHECKING:

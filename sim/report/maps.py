@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.axis_names import place
 from sim.map_panels import MOST_WRITTEN, heat, shades
 from sim.plots import HALF, WHOLE, Picture
 
 from .lines import label_of
-from .view import place
 from .words import plain
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def _intervals(view: View, metric: str) -> str:
     wide = []
     for cell in view.cells:
         found = view.of(cell, metric)
-        if found.value and found.low is not None and found.high is not None:
-            wide.append((found.high - found.low) / 2 / abs(found.value))
+        if found.value and found.reach is not None:
+            wide.append(found.reach / abs(found.value))
     if not wide:
         return "One run a point, without intervals."
     level = 100 * view.results.statistics.confidence

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from sim import map_panels, panels
 from sim.pareto import pareto
 from sim.plots import HALF, WHOLE, Picture
+from sim.stats.baseline import RATES
 
 from .courses import at_of, courses, recorded, reuse, single, times
 from .lines import along, distribution, label_of, over, shown, ticks, values
 from .maps import maps
 from .searched import searched
 from .stages import stages
-from .view import RATES
 from .words import plain
 
 if TYPE_CHECKING:

@@ -51,7 +51,11 @@ def _table(judged: Judged, groups: Sequence[tuple[dict[str, Any], list[Cell]]]) 
     axes = [axis for axis in view.axes if axis != view.compared]
     if view.compared is not None:
         axes.append(view.compared)
-    heads = [f'<th scope="col" class="words">{_breaking(axis)}</th>' for axis in axes]
+    heads = [
+        f'<th scope="col" class="words">{"<br>".join(map(_breaking, (axis, *view.beside(axis))))}'
+        "</th>"
+        for axis in axes
+    ]
     for metric in judged.columns:
         name, _, unit = label_of(view, metric).partition(" (")
         heads.append(
@@ -92,6 +96,8 @@ def _row(judged: Judged, axes: Sequence[str], cell: Cell, best: dict[str, list[C
 
 def _value(judged: Judged, axis: str, cell: Cell) -> str:
     value = cell.axes.get(axis)
+    if judged.view.beside(axis):
+        return judged.view.called(axis, value)
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         return f"{value}"
     return judged.view.called(axis, value)
@@ -103,15 +109,14 @@ def _breaking(path: str) -> str:
 
 
 def _estimate(judged: Judged, cell: Cell, metric: str) -> str:
-    """Value and, in small, half of its interval."""
+    """Value and, in small, the longer side of its interval."""
     found = judged.view.of(cell, metric)
     if found.value is None:
         return "-"
     times = factor(metric)
-    if found.low is None or found.high is None:
+    if found.reach is None:
         return html(figure(times * found.value))
-    away = times * (found.high - found.low) / 2
-    value, reach = spread(times * found.value, away)
+    value, reach = spread(times * found.value, times * found.reach)
     return f'{html(value)}<span class="pm"> ± {html(reach)}</span>'
 
 

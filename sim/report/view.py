@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sim.axis_names import named, shared
+from sim.axis_names import called, place, shared
 from sim.errors import InputError
 from sim.panels import COLOURS as OF_MODE
 from sim.panels import PALETTE, STYLES
 from sim.search.outcome import read_probes
 from sim.stats import estimate, metric_of
-from sim.units import BYTES, BYTES_PER_SECOND, RATE, SECONDS
+from sim.stats.baseline import RATES, compared_axis, followers, numeric, varying
 
 from .words import plain
 
@@ -28,28 +28,9 @@ if TYPE_CHECKING:
     from sim.search.outcome import Document
     from sim.stats import Estimate, Metric
 
-CATEGORIES = ("variant", "loop.mode")
-"""Axes that are compared before others, where the study names no baseline."""
-RATES = ("trace.rate_scale", "trace.rate")
 MOST_FACETS = 4
 MOST_SERIES = 8
 """Curves that one pair of axes can show and a reader tell apart."""
-
-
-def place(value: Any) -> float | None:
-    """Where *value* stands on an axis: itself, or what a quantity is in SI; None for a word."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return float(value)
-    if isinstance(value, dict) and len(value) == 1:
-        (value,) = value.values()
-    for unit in (BYTES, SECONDS, RATE, BYTES_PER_SECOND) if isinstance(value, str) else ():
-        try:
-            return unit.parse(value)
-        except ValueError:
-            continue
-    return None
 
 
 def _place(value: Any) -> float:
@@ -76,34 +57,27 @@ class View:
 
     @cached_property
     def axes(self) -> dict[str, list[Any]]:
-        """The axes on which points differ, with the values that there are results for."""
-        found: dict[str, list[Any]] = {}
-        for axis, values in self.results.axes.items():
-            there = [cell.axes.get(axis) for cell in self.cells]
-            kept = [value for value in values if value in there]
-            if len(kept) > 1:
-                found[axis] = kept
-        return found
+        """The axes on which points differ, with the values that there are results for; of several
+        that move together, one."""
+        return varying(self.results)
+
+    def beside(self, axis: str) -> tuple[str, ...]:
+        """The axes that move with *axis*, which stands for them."""
+        return self._followers.get(axis, ())
+
+    @cached_property
+    def _followers(self) -> dict[str, tuple[str, ...]]:
+        return followers(self.results)
 
     @cached_property
     def numeric(self) -> tuple[str, ...]:
         """The axes of numbers; one value may be a word, as where a part is missing."""
-        return tuple(
-            axis
-            for axis, values in self.axes.items()
-            if sum(place(value) is None for value in values) <= (len(values) > 2)
-        )
+        return numeric(self.axes)
 
     @cached_property
     def compared(self) -> str | None:
         """The axis whose values are compared with a baseline; None if there is none."""
-        given = self.results.statistics.baseline or {}
-        chosen = [*given, *CATEGORIES, *(a for a in self.axes if a not in self.numeric)]
-        found = next((axis for axis in chosen if axis in self.axes), None)
-        if found is None:  # all are numbers: what is not a rate, if one of several
-            free = [axis for axis in self.axes if axis not in RATES]
-            found = next(iter(free), None) if len(self.axes) > 1 else None
-        return found
+        return compared_axis(self.results)
 
     @cached_property
     def baseline(self) -> Any:
@@ -128,10 +102,10 @@ class View:
         return shared([cell.axes for cell in self.cells])
 
     def called(self, axis: str, value: Any) -> str:
-        """*value* of *axis* in a few words; a bare number comes with its key."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return f"{axis.rpartition('.')[2]} {value}"
-        return plain(named({axis: value}, self._common))
+        """*value* of *axis* in a few words, with what moves with it; a number has its key."""
+        at = next((cell.axes for cell in self.cells if cell.axes.get(axis) == value), {})
+        beside = {other: at.get(other) for other in self.beside(axis)}
+        return plain(called({axis: value} | beside, self._common))
 
     def name(self, cell: Cell, without: Iterable[str] = ()) -> str:
         """What *cell* is called by its axes but those *without*; its loop if none is left."""

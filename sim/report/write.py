@@ -126,7 +126,8 @@ def _compared(judged: Judged) -> str:
     within = "among the points of a group" if judged.view.compared else "in its column"
     note = (
         f"<p class=dim>Bold: the best value {within}, whether or not it can be told from the "
-        "others; ± is half of an interval. Below, in small: against the baseline.</p>"
+        "others; ± is half of an interval, the longer one. Below, in small: against the "
+        "baseline.</p>"
     )
     return tables(judged) + note
 

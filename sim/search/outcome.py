@@ -12,7 +12,7 @@ from sim.pareto import pareto
 from sim.result import read_json
 
 from .capacity import notes, words
-from .provision import offered
+from .provision import offered, unsteady
 from .words import configuration
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def of_capacity(
             "broken_at": bracket.high,
             "offered_per_s": None if best is None else offered(best),
             "words": words(capacity, prober),
-            "notes": notes(capacity, prober),
+            "notes": [*notes(capacity, prober), *unsteady(best)],
             "at_capacity": {} if best is None else _estimates(best),
             "probes": [_probe(probe) for probe in capacity.probes],
         }
@@ -143,8 +143,14 @@ def operating_points(entries: Sequence[Mapping[str, Any]]) -> list[tuple[int, in
 
 
 def _front(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Which operating points no other beats in both cost and goodput."""
-    points = operating_points(entries)
+    """Which operating points no other beats in both cost and goodput.
+
+    Of a halving, those of the last rung: runs of other lengths are no rivals.
+    """
+    last = max((entry.get("rung", 0) for entry in entries), default=0)
+    points = [
+        point for point in operating_points(entries) if entries[point[0]].get("rung", 0) == last
+    ]
     front = pareto([(cost, value) for _, _, cost, value in points], ("lower", "higher"))
     return [
         {"configuration": points[i][0], "probe": points[i][1], "cost_per_mtok": points[i][2],

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sim.errors import InputError
 from sim.profile import load_profile
 from sim.runs import columns_of
+from sim.units import three_digits
 
 from .capacity import broken
 from .probes import key
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 TRIES = 4
 """Runs that try a configuration's answer, each with more GPUs than the one before."""
+STEADY = 0.8
+"""Share of the arriving requests a second that a run finishes if filling and draining it hardly
+count."""
 MOST_REPLICAS = 64
 MOST_REQUESTS = 400_000
 """Of a run that tries an answer; larger ones are left out."""
@@ -78,6 +82,20 @@ def offered(probe: Probe) -> float:
         last = float(arrivals.max(initial=0.0))
         rates.append(len(arrivals) / last if last > 0.0 else 0.0)
     return math.fsum(rates) / len(rates)
+
+
+def unsteady(probe: Probe | None) -> list[str]:
+    """A note if fewer requests are finished than arrive, which a long run could not bear."""
+    if probe is None:
+        return []
+    finished, arriving = probe.value("request_throughput"), offered(probe)
+    if finished is None or finished >= STEADY * arriving:
+        return []
+    return [
+        f"too short to be steady: {three_digits(arriving)} requests/s arrive and"
+        f" {three_digits(finished)} are finished, so a longer run may carry less; give more"
+        " trace.requests"
+    ]
 
 
 def provision(

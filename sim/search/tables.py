@@ -194,7 +194,8 @@ def remarks(document: Document) -> list[str]:
         names = dict.fromkeys(
             document["configurations"][point["configuration"]]["name"] for point in front
         )
-        said.append(f"not beaten in both cost and goodput: {'; '.join(names)}")
+        among = " on the last rung" if document["method"] == "halving" else ""
+        said.append(f"not beaten in both cost and goodput{among}: {'; '.join(names)}")
     profiles = dict.fromkeys(
         f"{entry['profile']}, {entry['profile_status']}"
         for entry in document["configurations"]

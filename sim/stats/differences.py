@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.axis_names import named
+from sim.axis_names import called
 
 from . import words
 from .baseline import baseline_axes, baselines
@@ -87,10 +87,10 @@ def differences(
     """
     settings = settings or results.statistics
     results = replace(results, statistics=settings)
-    rows = []
+    rows, wanted = [], baseline_axes(results)
     for cell, baseline in zip(results.cells, baselines(results), strict=True):
         if baseline is None:
-            rows += [_alone(cell, name, results) for name in metrics if results.axes]
+            rows += [_alone(cell, name, wanted, settings) for name in metrics if wanted]
         elif baseline is not cell:
             rows += [difference(cell, baseline, name, settings) for name in metrics]
     kept = holm([row.p for row in rows], 1.0 - settings.confidence)
@@ -154,14 +154,13 @@ def _row(cell: Cell, baseline: Cell, metric: Metric, settings: Statistics) -> Di
     return _judged(blank, _of_pairs(pairs), "replications", settings, note)
 
 
-def _alone(cell: Cell, metric: str, results: Results) -> Difference:
-    """What there is to say of a cell whose baseline has no run."""
-    wanted = baseline_axes(results)
-    alpha = 1.0 - results.statistics.confidence
+def _alone(cell: Cell, metric: str, wanted: dict[str, Any], settings: Statistics) -> Difference:
+    """What there is to say of a cell whose baseline, *wanted*, has no run."""
     apart = {key: value for key, value in cell.axes.items() if key in wanted}
     return Difference(
-        named(apart) or cell.name or "it", named(wanted), cell.axes, metric, None, None, None, 0,
-        False, None, alpha, False, None, "none", "there is no such point to compare with",
+        called(apart) or cell.name or "it", called(wanted), cell.axes, metric, None, None, None, 0,
+        False, None, 1.0 - settings.confidence, False, None, "none",
+        "there is no such point to compare with",
     )  # fmt: skip
 
 
@@ -170,8 +169,8 @@ def _blank(cell: Cell, baseline: Cell, metric: Metric, settings: Statistics) -> 
     apart = {key: v for key, v in cell.axes.items() if baseline.axes.get(key) != v}
     first, other = cell.runs[0], baseline.runs[0]
     return Difference(
-        first.named(apart) or cell.name or "it",
-        other.named({key: baseline.axes[key] for key in apart if key in baseline.axes}) or "it",
+        called(apart, first.common) or cell.name or "it",
+        called({k: baseline.axes[k] for k in apart if k in baseline.axes}, other.common) or "it",
         cell.axes, metric.name, None, None, None, 0, False, None, 1.0 - settings.confidence,
         False, None, "none",
     )  # fmt: skip

@@ -49,6 +49,13 @@ class Estimate:
     """Standard error, where there is an interval, with *df* degrees of freedom."""
     df: float = 0.0
 
+    @property
+    def reach(self) -> float | None:
+        """What stands after ±: the longer side of the interval, of which one may end at 0."""
+        if self.value is None or self.low is None or self.high is None:
+            return None
+        return max(self.high - self.value, self.value - self.low)
+
 
 def estimate(cell: Cell, metric: str, settings: Statistics) -> Estimate:
     """*metric* of *cell*, the mean over its runs, with an interval at the study's confidence.

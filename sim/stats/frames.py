@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from sim.runs import Results
 
+    from .estimates import Estimate
+
 SHOWN = ("mean_ttft_ms", "p99_ttft_ms", "mean_tpot_ms", "output_throughput")
 """Metrics of the small tables."""
 _MOST_ROWS = 40
@@ -96,7 +98,7 @@ def results_html(results: Results) -> str:
         texts = [str(cell.axes.get(axis, "")) for axis in results.axes]
         for name in SHOWN:
             found = estimate(cell, name, results.statistics)
-            texts.append(_with_error(found.value, found.low, found.high))
+            texts.append(_with_error(found))
         rows.append(texts)
     more = [f"{len(results.cells) - _MOST_ROWS} more points"] * (len(results.cells) > _MOST_ROWS)
     more += [f"{len(results.failures)} failed"] * bool(results.failures)
@@ -117,12 +119,12 @@ def summary_html(summary: dict[str, Any]) -> str:
     return table_html(f"{summary.get('scenario', 'run')} (simulated)", ["", ""], rows)
 
 
-def _with_error(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None:
+def _with_error(found: Estimate) -> str:
+    if found.value is None:
         return "-"
-    if low is None or high is None:
-        return three_digits(value)
-    return within(value, (high - low) / 2)
+    if found.reach is None:
+        return three_digits(found.value)
+    return within(found.value, found.reach)
 
 
 def table_html(

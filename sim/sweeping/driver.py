@@ -14,6 +14,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sim.errors import InputError
 from sim.result import replace_json
 
 from .backend import Here
@@ -58,7 +59,9 @@ class Outcome:
 def run_study(
     study: Study, folder: Path, *, backend: Backend | None = None, quiet: bool = False
 ) -> Outcome:
-    """`run_points` for all points of *study*, with its `study.json`."""
+    """`run_points` for all points of *study*, with its `study.json`; not into a run's folder."""
+    if (folder / "summary.json").exists():
+        raise InputError(f"{folder}: holds a run; give the study another folder (--out)")
     with Lease(folder) as lease:
         replace_json(folder / "study.json", study.manifest())
         return _Sweep(study.points, lease, backend or Here(), quiet).run()
