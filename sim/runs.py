@@ -165,6 +165,9 @@ def read_study(folder: Path) -> Results:
         name = str(run.summary.get("scenario", folder.name))
         return Results(folder, name, "", {}, (Cell({}, (run,)),))
     path = folder / "study.json"
+    if not path.exists():
+        what = "is neither a study's folder nor a run's; name one that `residentsim sweep` wrote"
+        raise InputError(f"{folder}: {what}")
     manifest = read_json(path)
     points = _points(manifest, path)
     failures = _failures(folder / "failures", {name for name, _, _ in points})

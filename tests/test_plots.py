@@ -80,7 +80,7 @@ def test_a_log_axis_has_room_for_its_numbers(decades: float) -> None:
 
 
 def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"study.json: cannot be read"):
+    with pytest.raises(InputError, match="neither a study's folder nor a run's"):
         draw(tmp_path, tmp_path / "figures")
 
 

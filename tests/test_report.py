@@ -321,7 +321,7 @@ def test_a_damaged_folder_is_one_line_and_leaves_no_page(
 def test_places_that_cannot_be_written_are_refused(single: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a page's name"):
         write_report(single, tmp_path / "report.pdf", tmp_path / "f")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="neither a study's folder"):
         write_report(tmp_path / "nothing", tmp_path / "r.html", tmp_path / "f")
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="cannot be written"):

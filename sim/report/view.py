@@ -103,9 +103,11 @@ class View:
 
     def called(self, axis: str, value: Any) -> str:
         """*value* of *axis* in a few words, with what moves with it; a number has its key."""
-        at = next((cell.axes for cell in self.cells if cell.axes.get(axis) == value), {})
-        beside = {other: at.get(other) for other in self.beside(axis)}
-        return plain(called({axis: value} | beside, self._common))
+        named = {axis: value}
+        if beside := self.beside(axis):
+            at = next((cell.axes for cell in self.cells if cell.axes.get(axis) == value), {})
+            named |= {other: at.get(other) for other in beside}
+        return plain(called(named, self._common))
 
     def name(self, cell: Cell, without: Iterable[str] = ()) -> str:
         """What *cell* is called by its axes but those *without*; its loop if none is left."""

@@ -18,6 +18,7 @@ MetricName = Annotated[str, Field(strict=True, pattern=r"^[a-z][a-z0-9_.]{0,63}$
 PathName = Annotated[
     str, Field(strict=True, max_length=200, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,9}$")
 ]
+LATENCIES = ("ttft", "tpot", "itl", "e2el", "queue")
 MOST_REQUESTS = 10_000_000
 
 
@@ -42,7 +43,7 @@ def _limit(name: str, value: Any) -> float:
     if is_time(name):
         return SECONDS.parse(value)
     if isinstance(value, str):
-        return RATE.parse(value)
+        return _rate(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"expected a number, got {shown(value)}")
     if not 0 <= value <= 1e18:  # nan too
@@ -50,9 +51,19 @@ def _limit(name: str, value: Any) -> float:
     return float(value)
 
 
+def _rate(text: str) -> float:
+    """*text* as a rate; a time belongs to a latency, so its metric's name is not known."""
+    try:
+        SECONDS.parse(text)
+    except ValueError:
+        return RATE.parse(text)
+    ends = ", ".join(LATENCIES)
+    raise ValueError(f"{shown(text)} is a time, and only latencies have such limits: *_{{{ends}}}")
+
+
 def is_time(metric: str) -> bool:
     """Whether *metric* is a latency by its name, whose limit is a time."""
-    return metric.rpartition("_")[2] in ("ttft", "tpot", "itl", "e2el", "queue")
+    return metric.rpartition("_")[2] in LATENCIES
 
 
 Limits = Annotated[dict[MetricName, float], BeforeValidator(_limits)]
