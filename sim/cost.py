@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .profile import Profile
     from .scenario import Scenario
     from .stages import Pass
+    from .step_cost import Jitter
     from .steps import Load
     from .timing import LaunchQueue
 
@@ -56,7 +57,7 @@ class Cost:
         self.shape = model.shape
         self.loop = loop
         self.profile = profile
-        self.modes = Modes(profile, loop.host)
+        self.modes = Modes(profile, loop.host, scenario.schedule.asynchronous)
         self.wide = Widening(scenario, profile)
         self.model = ModelCost(self.wide.setup, self.modes)
         self.model.measured.leave_as_measured()
@@ -198,8 +199,13 @@ class Cost:
             const, slope = lines[0]
             const += (slow - 1.0) * self._busy(queue)
             lines = ((const, slope * slow), *lines[1:])
-        launched = max(const + slope * x for const, slope in lines)
-        seconds = launched + self.modes.host_overhead(batch + len(chunks) + again.requests)
+        requests = batch + len(chunks) + again.requests
+        if self.modes.asynchronous:
+            launched = self.modes.launched(lines, requests)
+            seconds = max(const + slope * x for const, slope in launched)
+        else:
+            seconds = max(const + slope * x for const, slope in lines)
+            seconds += self.modes.host_overhead(requests)
         if self.wide.offloads:
             seconds += self._awaited(work, queue, x)
         extra = None
@@ -300,6 +306,13 @@ class Cost:
             self.least_context = min(self.least_context, mean)
             seconds += 2.0 * (form.together(shape.heads, shape.head_dim, again) - form.t0_s)
         return seconds
+
+    def jitter(self, seed: int, replica: int) -> Jitter | None:
+        """How iterations of a replica vary; those of kernels do not."""
+        return None
+
+    def saw(self, columns: dict[str, np.ndarray], busy: np.ndarray) -> None:
+        """Iterations were recorded: their *columns*, and seconds in which the GPU was *busy*."""
 
     def account(self, charges: Sequence[Charge]) -> Accounts:
         """Busy and queueing seconds, launches and syncs of single iterations, in bulk."""

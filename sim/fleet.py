@@ -106,8 +106,10 @@ class Fleet:
         decoding = self.wide.decoding(number, admission, iterations)
         batch = Batch(admission, decoding, self.requests, iterations)
         replica = Replica(
-            self.clock, loop, self.cost, batch, scenario.stop.at or inf, number, self._turns
-        )
+            self.clock, loop, scenario.schedule, self.cost, batch, scenario.stop.at or inf, number,
+            self._turns,
+        )  # fmt: skip
+        replica.jitter = self.cost.jitter(scenario.seed, number)
         replica.plans, measures = self.wide.plans, self.wide.measures[number]
         if measures is not None and measures.refresh is not None:
             replica.refreshed = measures.refreshed
@@ -158,7 +160,11 @@ class Fleet:
     # ---------------------------------------------------------------- what became of it
     def unfinished(self) -> list[Request]:
         """What still runs or waits."""
-        return [request for member in self.members for request in member.batch.unfinished()]
+        return [
+            request
+            for member in self.members
+            for request in (*member.batch.unfinished(), *member.replica.planner.unseen)
+        ]
 
     def close(self) -> None:
         """Hands on the iterations that are left, replica by replica."""
@@ -212,8 +218,15 @@ class Fleet:
 
 
 def hbm_blocks(scenario: Scenario, profile: Profile) -> int:
-    """KV blocks that fit beside the weights; `InputError` if none does."""
+    """KV blocks that the scenario gives, else those that fit beside the weights.
+
+    `InputError` if none does, or if the profile does not say how much memory there is.
+    """
+    if scenario.kv.hbm_blocks is not None:
+        return scenario.kv.hbm_blocks
     hbm = scenario.hardware.hbm
+    if hbm.capacity is None and "hbm_bytes" not in profile.device:
+        raise InputError(f"kv.hbm_blocks: missing; {profile.name} says nothing of memory")
     capacity = hbm.capacity or float(profile.device["hbm_bytes"])
     weights, token = hbm_bytes(scenario)
     block = token * scenario.kv.block_tokens
