@@ -19,6 +19,7 @@ from .cli_modes import modes
 from .cli_profile import app as profile_app
 from .cli_seeds import seeds
 from .cli_trace import app as trace_app
+from .cli_validate import validate
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ app = typer.Typer(
 app.add_typer(trace_app, name="trace", help="Look at, convert and generate traces.")
 app.command()(modes)
 app.command()(seeds)
-app.add_typer(profile_app, name="profile", help="What a GPU profile holds.")
+app.command()(validate)
+app.add_typer(profile_app, name="profile", help="What a profile holds; fit one to an engine.")
 
 ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO.yaml", help="A scenario file.")]
 Sets = Annotated[

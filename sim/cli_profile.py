@@ -1,4 +1,5 @@
-"""`residentsim profile`: show a profile in tables; `python -m kernels bench` writes one.
+"""`residentsim profile`: show a profile in tables, fit one to an engine's steps (`cli_fit`);
+`python -m kernels bench` writes one of kernels.
 
 Typer application, mounted by the main command line. Raises `InputError`, which that prints.
 """
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_fit import fit
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -18,12 +21,15 @@ if TYPE_CHECKING:
     from .profile import Kernel, Profile
     from .profile_loops import Loop
 
-app = typer.Typer(help="Show a hardware profile.", no_args_is_help=True)
+app = typer.Typer(help="Show a profile, or fit one.", no_args_is_help=True)
 
 
 @app.callback()
 def profile() -> None:
-    """Show a hardware profile."""
+    """Show a profile, or fit one to an engine's step log."""
+
+
+app.command()(fit)
 
 
 @app.command()
@@ -40,6 +46,11 @@ def show(
     loaded, console = load_profile(profile), Console()
     if not console.is_terminal:
         console = Console(width=140)
+    if loaded.steps is not None:
+        from .step_show import show as show_steps
+
+        show_steps(console, loaded)
+        return
     _heading(console, loaded)
     tables = [_constants(loaded), _kernels("Kernels", loaded.kernels)]
     if loaded.loops:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from .profile import Profile
     from .scenario import Scenario
     from .stages import Pass
-    from .step_cost import Jitter
     from .steps import Load
     from .timing import LaunchQueue
 
@@ -306,13 +305,6 @@ class Cost:
             self.least_context = min(self.least_context, mean)
             seconds += 2.0 * (form.together(shape.heads, shape.head_dim, again) - form.t0_s)
         return seconds
-
-    def jitter(self, seed: int, replica: int) -> Jitter | None:
-        """How iterations of a replica vary; those of kernels do not."""
-        return None
-
-    def saw(self, columns: dict[str, np.ndarray], busy: np.ndarray) -> None:
-        """Iterations were recorded: their *columns*, and seconds in which the GPU was *busy*."""
 
     def account(self, charges: Sequence[Charge]) -> Accounts:
         """Busy and queueing seconds, launches and syncs of single iterations, in bulk."""

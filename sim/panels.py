@@ -247,7 +247,7 @@ def against_load(axes: Axes, runs: list[Run], key: str, label: str, log: bool = 
 def _colour(run: Run, number: int) -> str:
     mode = run.summary["loop_mode"]
     alone = run.series == mode
-    return COLOURS[mode] if alone else (*COLOURS.values(), *SPARE)[number % 8]
+    return COLOURS.get(mode, SPARE[0]) if alone else (*COLOURS.values(), *SPARE)[number % 8]
 
 
 def look(run: Run, number: int, width: float = 1.6) -> dict[str, Any]:

@@ -136,7 +136,10 @@ class Planner:
         everything = not batch.running and not batch.admission.waiting
         known = [r for r in self.unseen if everything or r.arrival <= begun]
         self.unseen = self.unseen[len(known) :]
-        batch.admission.waiting.extend(known)
+        if known:
+            batch.admission.waiting.extend(known)
+            if batch.memory is not None:
+                batch.memory.stirred = True
 
     @property
     def late(self) -> bool:

@@ -91,9 +91,10 @@ class Replica:
             admission.waiting.append(request)
         memory = batch.memory
         if first and len(batch.running) < admission.max_batch:
-            if memory is not None:
+            ahead = self.planner.ahead and not self.asleep  # the next plan is made already
+            if memory is not None and not ahead:
                 memory.stirred = True
-            self.wake(int(self.planner.ahead))  # the next plan may be made already
+            self.wake(int(ahead))
         if memory is not None and memory.queued(request):
             self.wake()
 

@@ -17,7 +17,7 @@ from sim.batch import Batch
 from sim.decoding import PlainDecoding
 from sim.errors import InputError
 from sim.kv import BlockPool
-from sim.planner import Planner
+from sim.planner import Plan, Planner
 from sim.request import Request
 from sim.step_files import chunks as rows_of
 
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from sim.planner import Plan
     from sim.scenario import Scenario
 
-EARLY_S = 1e-6
+EARLY_S = 1e-7
 """Times in logs are rounded: an arrival so much after a step's start may have been seen by it."""
 
 
@@ -50,6 +49,11 @@ class Logged(NamedTuple):
     """Ids of the requests that decoded a token each."""
     chunks: tuple[tuple[int, int, int], ...]
     """(id, tokens before, tokens) of every prompt."""
+    seen: float
+    """What had arrived by then was known to its plan."""
+    inside: bool = False
+    """Whether a loop on the device ran it by itself: such a loop knows of no arrival and admits
+    nobody until it has left."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,11 @@ def replay(
     coming = deque(sorted(asked, key=lambda one: (one.arrival, one.id)))
     begun, count = 0.0, 0
     for step in steps:
-        while coming and coming[0].arrival <= step.start + EARLY_S:
+        while coming and not step.inside and coming[0].arrival <= step.seen + EARLY_S:
             _arrive(planner, coming.popleft())
         batch.join_prefilled()
         planner.see(begun)
-        plan = planner.plan(step.start)
+        plan = _inside(batch) if step.inside else planner.plan(step.start)
         planned = _composition(batch, plan)
         if planned != (frozenset(step.decode), step.chunks):
             return Replayed(count + 1, count, _said(count, step, planned))
@@ -117,6 +121,10 @@ def _arrive(planner: Planner, asked: Asked) -> None:
     request, admission = Request(*asked), planner.batch.admission
     if admission.impossible(request) is None:
         (planner.unseen if planner.ahead else admission.waiting).append(request)
+
+
+def _inside(batch: Batch) -> Plan:
+    return Plan({}, True, batch.make_room())
 
 
 def _composition(batch: Batch, plan: Plan) -> tuple[frozenset[int], tuple[Any, ...]]:
@@ -172,9 +180,12 @@ def _logged(path: Path, place: int, row: dict[str, Any]) -> Logged:
         start = float(row["start_s"])
         end = row.get("commit_s")
         end = start + float(row["duration_s"]) if end is None else float(end)
+        seen = start if row.get("seen_s") is None else float(row["seen_s"])
         decode = tuple(int(one) for one in row["decode_ids"])
         chunks = tuple((int(i), int(o), int(n)) for i, o, n in row.get("chunks") or ())
     except (KeyError, TypeError, ValueError) as error:
         what = "a step must say start_s, duration_s, decode_ids and, with prompts, chunks"
         raise InputError(f"{path}:{place}: {what} ({type(error).__name__}: {error})") from None
-    return Logged(start, end, decode, chunks)
+    # A loop on the device says where it was entered and left; a host's rows say nothing of turns.
+    inside = row.get("path") in ("control", "resident") and not chunks
+    return Logged(start, end, decode, chunks, seen, inside and row.get("turn") != "entered")
