@@ -9,23 +9,24 @@ import errno
 import signal
 import sys
 import threading
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_compare import compare
 from .cli_modes import modes
 from .cli_profile import app as profile_app
+from .cli_report import plot, report
 from .cli_seeds import seeds
+from .cli_sweep import sweep, warnings
+from .cli_timeline import timeline
 from .cli_trace import app as trace_app
 from .cli_validate import validate
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from .load import Point
+    from collections.abc import Iterable
 
 app = typer.Typer(
     name="residentsim",
@@ -39,8 +40,13 @@ app = typer.Typer(
 app.add_typer(trace_app, name="trace", help="Look at, convert and generate traces.")
 app.command()(modes)
 app.command()(seeds)
+app.command()(sweep)
+app.command()(report)
+app.command()(plot)
+app.command()(timeline)
+app.command()(compare)
 app.command()(validate)
-app.add_typer(profile_app, name="profile", help="What a profile holds; fit one to an engine.")
+app.add_typer(profile_app, name="profile", help="What a profile holds; fit or derive one.")
 
 ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO.yaml", help="A scenario file.")]
 Sets = Annotated[
@@ -84,8 +90,9 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Replay a trace through one scenario and write its records, summary and figures."""
-    from .feasible import faults
-    from .load import load
+    from .economics import line
+    from .feasible import faults, warnings
+    from .load import load_run
     from .result import new_folder, read_json
     from .simulate import run as simulate
     from .tables import print_summary
@@ -94,68 +101,25 @@ def run(
 
     if engine not in ("leap", "step"):
         raise InputError(f"--engine {engine}: no such engine; choose leap or step")
-    chosen = load(scenario, sets or (), faults)
+    chosen, sections = load_run(scenario, sets or (), faults)
     if plots and not chosen.record.iterations:
         raise InputError("--plots: figures need record.iterations: true; set it or leave --plots")
-    _say(f"warning: {line}" for line in chosen.warnings())
+    _say(f"warning: {text}" for text in warnings(chosen))
     path = out or Path("runs") / f"{chosen.name}-{chosen.hash}"
     with new_folder(path, force) as folder:
         with watched(chosen, quiet) as progress:
             summary = simulate(chosen, folder, engine, progress)
         if plots:
-            from .plots import draw_run
+            from .plots import draw
 
-            draw_run(folder, folder / "figures")
+            draw(folder, folder / "figures")
     record = read_json(path / "trace.json")
     _say(remarks(record))
     if not quiet:
         print_summary(summary, lines(record))
+        if said := line(summary, sections.get("prices"), sections.get("power")):
+            typer.echo(said)
     typer.echo(f"{path}")
-
-
-@app.command()
-def sweep(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="With a `sweep:` key.")],
-    out: Annotated[Path | None, typer.Option(help="The study's folder; default runs/NAME.")] = None,
-    sets: Sets = None,
-    jobs: Annotated[int, typer.Option(min=1, max=1024, help="Points at a time.")] = 1,
-    plots: Annotated[bool, typer.Option(help="Draw the study's figures, SVG and PNG.")] = True,
-    quiet: Quiet = False,
-) -> None:
-    """Run every point of a study, skipping those that are there, and compare them."""
-    from .feasible import faults
-    from .load import load_points
-    from .sweep import read_records, run_points
-    from .tables import print_study
-    from .trace_record import remarks
-
-    points = load_points(study, sets or (), faults)
-    if plots and not all(point.scenario.record.iterations for point in points):
-        raise InputError("--plots: figures need record.iterations: true; add --no-plots")
-    _say(_warnings(points))
-    folder = out or Path("runs") / points[0].scenario.name
-    summaries = run_points(points, folder, jobs, quiet)
-    _say(_merged([remarks(record) for record in read_records(points, folder)]))
-    if plots:
-        from .plots import draw_study
-
-        draw_study(folder, folder / "figures")
-    if not quiet:
-        print_study([point.axes for point in points], summaries)
-    typer.echo(f"{folder}")
-
-
-@app.command()
-def plot(
-    folder: Annotated[Path, typer.Argument(help="A run's folder or a study's.")],
-    out: Annotated[Path | None, typer.Option(help="Default: FOLDER/figures.")] = None,
-) -> None:
-    """Draw the figures of a run or a study again, as SVG and PNG."""
-    from .plots import draw_run, draw_study
-
-    draw = draw_run if (folder / "summary.json").is_file() else draw_study
-    for path in draw(folder, out or folder / "figures"):
-        typer.echo(f"{path}")
 
 
 @app.command()
@@ -163,30 +127,20 @@ def check(scenario: ScenarioFile, sets: Sets = None) -> None:
     """Report every error of a scenario or study as file:line:column: path: what; how to mend."""
     from .feasible import faults
     from .fleet import hbm_blocks
-    from .load import load_points
     from .profile import load_profile
+    from .randomness import idle_seeds
+    from .study import load_study
     from .units import count_text
 
-    points = load_points(scenario, sets or (), faults)
-    _say(_warnings(points))
+    study = load_study(scenario, sets or (), faults)
+    points = study.points
+    _say([*warnings(points), *idle_seeds(study)])
     scenarios = [point.scenario for point in points]
     blocks = {hbm_blocks(one, load_profile(one.hardware.profile)) for one in scenarios}
     room = ", ".join(count_text(n) for n in sorted(blocks))
-    typer.echo(f"{scenario}: {len(points)} point(s), valid; room for {room} KV blocks in HBM")
-
-
-def _warnings(points: Sequence[Point]) -> list[str]:
-    """The warnings about the scenarios of *points*."""
-    return _merged([[f"warning: {line}" for line in p.scenario.warnings()] for p in points])
-
-
-def _merged(said: Sequence[Sequence[str]]) -> list[str]:
-    """Each line *said* of some points once, with the number of points it is about if not all."""
-    counts = Counter(line for lines in said for line in lines)
-    return [
-        line if count == len(said) else f"{line} ({count} of {len(said)} points)"
-        for line, count in counts.items()
-    ]
+    seeds = f" x {study.seeds} seeds" if study.seeds > 1 else ""
+    count = f"{len(points) // study.seeds} point(s){seeds}"
+    typer.echo(f"{scenario}: {count}, valid; room for {room} KV blocks in HBM")
 
 
 def _say(lines: Iterable[str]) -> None:

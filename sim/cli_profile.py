@@ -1,11 +1,13 @@
-"""`residentsim profile`: show a profile in tables, fit one to an engine's steps (`cli_fit`);
-`python -m kernels bench` writes one of kernels.
+"""`residentsim profile`: show a profile, fit one to an engine's steps (`cli_fit`), or derive one.
+
+`python -m kernels bench` writes a measured one of kernels.
 
 Typer application, mounted by the main command line. Raises `InputError`, which that prints.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,12 +23,12 @@ if TYPE_CHECKING:
     from .profile import Kernel, Profile
     from .profile_loops import Loop
 
-app = typer.Typer(help="Show a profile, or fit one.", no_args_is_help=True)
+app = typer.Typer(help="Show, fit or derive a profile.", no_args_is_help=True)
 
 
 @app.callback()
 def profile() -> None:
-    """Show a profile, or fit one to an engine's step log."""
+    """Show, fit or derive a profile."""
 
 
 app.command()(fit)
@@ -58,6 +60,37 @@ def show(
     for table in (*tables, _residuals(loaded), _checks(loaded)):
         console.print(table)
     _notes(console, loaded)
+
+
+@app.command()
+def derive(
+    out: Annotated[Path, typer.Option(metavar="FILE.json", help="Where the profile goes.")],
+    spec: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="A shipped data sheet, or a JSON file of one.")
+    ],
+    base: Annotated[
+        str, typer.Option("--from", metavar="NAME|PATH", help="The measured profile to scale.")
+    ] = "nvidia-h200",
+) -> None:
+    """Scale a measured profile to another GPU by its data sheet; all of it is estimated."""
+    import json
+
+    from .errors import InputError
+    from .profile import load_profile
+    from .profile_derive import derived
+    from .profile_files import profile_document, read_sheet
+    from .trace.write import replacing
+
+    if out.suffix != ".json":
+        raise InputError(f"{out}: a profile's name ends in .json; choose another --out")
+    if out.exists():
+        raise InputError(f"{out}: exists already; choose another --out")
+    document, place = read_sheet(spec)
+    made = derived(document, profile_document(base), place)
+    with replacing(out) as temporary:
+        temporary.write(json.dumps(made, indent=1).encode() + b"\n")
+    loaded = load_profile(out)
+    typer.echo(f"{out}: profile {loaded.name} ({loaded.hash}), {loaded.status} from {base}")
 
 
 def _heading(console: Console, profile: Profile) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .errors import InputError
+
 if TYPE_CHECKING:
-    from .load import Point
+    from .study import Point
 
 Sets = Annotated[
     list[str] | None,
@@ -33,17 +35,28 @@ def seeds(
     All play the same requests with the same draws. Writes metrics.csv, a row a mode; a metric that
     a mode does not have is empty there and `-` in the table.
     """
+    from .cli_sweep import failures
     from .feasible import faults
+    from .result import read_summary
     from .seed_metrics import METRICS, metrics
-    from .seed_modes import points
+    from .seed_modes import MODES, STUDY, points
     from .seed_tables import print_modes, to_csv
-    from .sweep import point_id, run_points
+    from .stats.settings import Statistics
+    from .study import Study
+    from .sweeping import Local, point_id, run_study
     from .tables import provenance
     from .trace.write import replacing
 
     found = points(sets or (), faults)
     _warn(found)
-    summaries = run_points(found, out, jobs, quiet)
+    study = Study(
+        name=STUDY, question="", points=tuple(found), axes={"mode": [*MODES]},
+        groups=(("mode",),), statistics=Statistics(),
+    )  # fmt: skip
+    outcome = run_study(study, out, backend=Local(jobs) if jobs > 1 else None, quiet=quiet)
+    if outcome.failed:
+        raise InputError(failures(outcome.failed, len(found), out))
+    summaries = [read_summary(out / "points" / name) for name in outcome.done]
     values = {
         point.axes["mode"]: metrics(out / "points" / point_id(point.scenario)) for point in found
     }

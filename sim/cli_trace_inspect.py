@@ -109,7 +109,8 @@ def inspect_trace(
     Reads each file once as a stream, so it may be larger than memory; a file of sessions is held.
     Bad rows are left out, and counted by reason.
     """
-    from .trace.look.page import check_page, write_page
+    from .page import check_page
+    from .trace.look.page import write_page
     from .trace.look.picture import check_kind, draw
 
     if picture is not None:

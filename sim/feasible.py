@@ -52,6 +52,17 @@ def faults(scenario: Scenario) -> list[tuple[Place, str]]:
     return found + _memory(scenario, profile) + _tiers(scenario, profile)
 
 
+def warnings(scenario: Scenario) -> list[str]:
+    """What runs, but may not be meant: `Scenario.warnings`, and more HBM than the GPU has."""
+    lines, capacity = scenario.warnings(), scenario.hardware.hbm.capacity
+    profile = load_profile(scenario.hardware.profile)
+    if capacity is not None and capacity > profile.device["hbm_bytes"]:
+        has = bytes_text(profile.device["hbm_bytes"])
+        what = f"{bytes_text(capacity)} is more than the {has} of {profile.name}"
+        lines.append(f"hardware.hbm.capacity: {what}; null takes what the profile says")
+    return lines
+
+
 def _has(kernel: Callable[[str], object], name: str) -> bool:
     try:
         kernel(name)

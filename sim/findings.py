@@ -35,21 +35,29 @@ _EXPECTED = {
     "dict_type": "expected a map",
 }
 
+OF_STUDY = ("sweep", "statistics", "search", "prices", "power")
+"""Keys of a file that make it a study, and are no part of a scenario."""
+
 _EXAMPLES = {
     "trace": "trace: {source: azure-conv-like, requests: 2000}",
     "model": "model: llama-3.1-8b",
 }
 
 
-def findings_of(error: ValidationError, document: Document) -> list[Finding]:
-    """One finding for every error whose place is not known to be bad already."""
+def findings_of(
+    error: ValidationError, document: Document, root: type[Node] = Scenario, above: Place = ()
+) -> list[Finding]:
+    """One finding for every error whose place is not known to be bad already.
+
+    The error is about what *document* has at *above*, read as a *root*.
+    """
     findings = []
     for details in error.errors(include_url=False):
-        place = _place(details["loc"])
+        place = (*above, *_place(details["loc"]))
         if details["type"] == "faults":
             faults = [((*place, *at), what) for at, what in details["ctx"]["faults"]]
         else:
-            faults = [(place, _what(details, place))]
+            faults = [(place, _what(details, place, root, len(above)))]
         for at, what in faults:
             key = what.startswith("no such field") or "; remove " in what  # not its value's fault
             if key or not any(at[:i] in document.bad for i in range(len(at) + 1)):
@@ -58,9 +66,9 @@ def findings_of(error: ValidationError, document: Document) -> list[Finding]:
     return findings
 
 
-def fields_at(place: Place) -> list[str]:
-    """The keys that may stand in the map at *place* of a scenario file; none for no map."""
-    node: type[Node] = Scenario
+def fields_at(place: Place, root: type[Node] = Scenario) -> list[str]:
+    """The keys that may stand in the map at *place* of a *root*; none for no map."""
+    node = root
     for step in place:
         if isinstance(step, int):  # of a list of maps, whose node stands for all of them
             continue
@@ -71,7 +79,7 @@ def fields_at(place: Place) -> list[str]:
             return []
         node = nodes[0]
     if node is Scenario:
-        return [*Scenario.model_fields, "extends", "sweep"]
+        return [*Scenario.model_fields, "extends", *OF_STUDY]
     if node is Model:
         return Model.keys()
     return list(node.model_fields)
@@ -92,12 +100,13 @@ def _dotted(place: Place) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _what(details: ErrorDetails, place: Place) -> str:
-    """What is wrong and how to mend it, in our words."""
+def _what(details: ErrorDetails, place: Place, root: type[Node], depth: int) -> str:
+    """What is wrong and how to mend it, in our words; *place* is in a *root* from *depth* on."""
     kind, value = details["type"], details["input"]
     ctx: dict[str, Any] = details.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"no such field; {suggestion(str(place[-1]), fields_at(place[:-1]), 'fields here')}"
+        known = fields_at(place[depth:-1], root)
+        return f"no such field; {suggestion(str(place[-1]), known, 'fields here')}"
     if kind == "missing":
         example = _EXAMPLES.get(_dotted(place))
         return f"missing; add e.g. `{example}`" if example else "missing; it has no default"
@@ -113,7 +122,7 @@ def _what(details: ErrorDetails, place: Place) -> str:
     if kind == "string_pattern_mismatch":
         return f"{shown(value)} may hold a-z, 0-9, '.', '_' and '-' only, 64 at most"
     if kind in _EXPECTED:
-        keys = fields_at(place) if "map" in _EXPECTED[kind] else []
+        keys = fields_at(place[depth:], root) if "map" in _EXPECTED[kind] else []
         hint = f" of {', '.join(keys)}" if keys else ""
         return f"{_EXPECTED[kind]}{hint}, got {_shown(value)}"
     limits = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}

@@ -1,4 +1,4 @@
-"""From a YAML file to validated scenarios: `extends`, `--set`, `sweep`, and every error's place.
+"""From a YAML file to a validated scenario: `extends`, `--set`, and every error's place.
 
 The one rule: all findings of a scenario come at once, each as `file:line:column: path: what; how
 to mend`, and nothing is read that the file does not say: no interpolation, no environment.
@@ -7,16 +7,13 @@ to mend`, and nothing is read that the file does not say: no interpolation, no e
 What excludes each other replaces as a whole: a trace's file and source (with the keys that belong
 to them, and `requests`), a length's distribution, a model's preset and dimensions (`weights`
 stays, but a plain model name replaces all). `name` is not inherited. `--set` and the axes of a
-sweep merge in the same way.
+sweep merge in the same way; a parent's axis, filters or variant of that name are replaced.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +22,9 @@ from pydantic import ValidationError
 from .errors import InputError, shown
 from .findings import findings_of
 from .marks import Document, Finding, Mark
-from .merge import apply, merged, overlay
+from .merge import apply, merged
 from .scenario import Scenario
+from .study_sections import sections, unpriced
 from .yamlfile import parse_value, read_document
 
 if TYPE_CHECKING:
@@ -38,79 +36,52 @@ if TYPE_CHECKING:
     """Finds what else is wrong with a valid scenario: places and remedies."""
 
 MAX_PARENTS = 16
-MAX_POINTS = 10_000
 
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,9}")
-_NOT_SET = {"name", "extends", "sweep"}
-"""What belongs to the file and not to a point of a sweep."""
-
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,9}")
+OF_FILE = ("name", "extends", "sweep")
+"""Keys that belong to the file and not to a point of a sweep."""
 
 _FILES = ("file", "clients", "table")
 """Keys of a section that name a file, and those that hold such keys in turn."""
 _HOLDS_FILES = ("merge", "prompt_tokens", "output_tokens", "mixture", "acceptance")
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One run of a sweep: the value on each axis, by dotted path, and the scenario."""
-
-    axes: dict[str, Any]
-    scenario: Scenario
-
-
 def load(path: Path | str, overrides: Sequence[str] = (), faults: Faults | None = None) -> Scenario:
     """The scenario of a file, with *overrides* such as 'loop.max_batch=64' on top.
 
+    What a study says beside its scenario (prices, power, statistics) is checked and left out.
     Raises `InputError` with all findings at once, those of *faults* included, and for a file with
-    a sweep.
+    a sweep or a search.
     """
-    document = _read(Path(path), overrides)
-    if "sweep" in document.data:
-        what = f"sweep: this file is a study of several runs; use `residentsim sweep {path}`"
-        document.findings.append(Finding(document.mark(("sweep",), key=True), what))
-        document = document.without("sweep")
-    scenario, findings = _validated(document)
-    if scenario is not None and not document.findings:
-        findings += _late(faults, scenario, document)
-    if scenario is None or document.findings or findings:
-        raise _error([*document.findings, *findings], str(path))
-    return scenario
+    return load_run(path, overrides, faults)[0]
 
 
-def load_points(
+def load_run(
     path: Path | str, overrides: Sequence[str] = (), faults: Faults | None = None
-) -> list[Point]:
-    """All points of a file's sweep, the last axis running fastest; one point without a sweep.
-
-    Raises `InputError`, with those of *faults* too; a finding about an axis stands there, once.
-    """
-    document = _read(Path(path), overrides)
-    axes, unfit = _axes(document, overrides)
-    layers = [
-        [overlay(_place(axis), document, ("sweep", axis, i)) for i in range(len(values))]
-        for axis, values in axes.items()
-    ]
-    findings = [*document.findings, *unfit]
-    base = document.without("sweep")
-    points: list[Point] = []
-    for chosen in itertools.product(*(range(len(values)) for values in axes.values())):
-        at = base
-        for axis, layer, i in zip(axes, layers, chosen, strict=True):
-            at = apply(at, layer[i], _place(axis))
-        scenario, found = _validated(at)
-        findings += found
-        if scenario is not None:
-            values = {axis: axes[axis][i] for axis, i in zip(axes, chosen, strict=True)}
-            points.append(Point(values, scenario))
-            findings += _late(faults, scenario, at)
-    if not findings:
-        findings += _twins(points, document)
-    if findings:
-        raise _error(findings, str(path))
-    return points
+) -> tuple[Scenario, dict[str, Any]]:
+    """As `load`, with the sections that are no part of a scenario, by name, where given."""
+    return load_document(read(Path(path), overrides), str(path), faults)
 
 
-def _late(faults: Faults | None, scenario: Scenario, document: Document) -> list[Finding]:
+def load_document(
+    document: Document, path: str, faults: Faults | None = None
+) -> tuple[Scenario, dict[str, Any]]:
+    """As `load_run`, of what messages call *path*."""
+    for key in ("sweep", "search"):
+        if key in document.data:
+            what = f"{key}: this file is a study of several runs; use `residentsim sweep {path}`"
+            document.findings.append(Finding(document.mark((key,), key=True), what))
+            document = document.without(key)
+    whole, (found, document) = document, sections(document)
+    scenario, findings = validated(document)
+    if scenario is not None and not document.findings:
+        findings += late(faults, scenario, document) + unpriced(found, [scenario], whole)
+    if scenario is None or document.findings or findings:
+        raise input_error([*document.findings, *findings], path)
+    return scenario, found
+
+
+def late(faults: Faults | None, scenario: Scenario, document: Document) -> list[Finding]:
     """What *faults* finds, each at its place in the document."""
     if faults is None:
         return []
@@ -120,24 +91,25 @@ def _late(faults: Faults | None, scenario: Scenario, document: Document) -> list
     ]
 
 
-def _error(findings: Iterable[Finding], first: str) -> InputError:
+def input_error(findings: Iterable[Finding], first: str) -> InputError:
     """All *findings* once, those of the file *first* before its parents', each by line."""
     ordered = sorted(dict.fromkeys(findings), key=lambda f: (f.mark.file != first, f.mark))
     return InputError([str(finding) for finding in ordered])
 
 
-def _place(dotted: str) -> Place:
+def place_of(dotted: str) -> Place:
+    """The place that 'loop.max_batch' names."""
     return tuple(dotted.split("."))
 
 
-def _read(path: Path, overrides: Sequence[str]) -> Document:
+def read(path: Path, overrides: Sequence[str]) -> Document:
     """The file merged over its parents, with the overrides on top."""
     roots = (_real(path).parent, Path.cwd().resolve())
     document = _with_parents(path, str(path), roots, ())
     stem = re.sub(r"[^a-z0-9._-]", "-", path.stem.lower()).lstrip("._-")[:64]
     document.data.setdefault("name", stem or "scenario")
     for text in overrides:
-        document = _overridden(document, text)
+        document = overridden(document, text)
     return document
 
 
@@ -160,7 +132,7 @@ def _with_parents(
     fault = _parent_fault(parent, path, roots, chain)
     if fault is not None:
         finding = Finding(document.values[("extends",)], f"extends: {fault}")
-        raise _error([*document.findings, finding], name)
+        raise input_error([*document.findings, finding], name)
     try:
         base = _with_parents(path.parent / parent, _beside(name, parent), roots, chain)
     except InputError as error:
@@ -194,77 +166,22 @@ def _parent_fault(
     return None
 
 
-def _overridden(document: Document, text: str) -> Document:
+def overridden(document: Document, text: str) -> Document:
     """*document* with the override 'path=value' on top, or with a finding about it."""
     name = f"--set {text if text.isprintable() else ascii(text)}"
     dotted, equals, value = text.partition("=")
-    if not equals or not _DOTTED.fullmatch(dotted):
+    if not equals or not DOTTED.fullmatch(dotted):
         what = "write PATH=VALUE, e.g. --set loop.max_batch=64"
         document.findings.append(Finding(Mark(name), what))
         return document
-    if _place(dotted)[0] in _NOT_SET:
+    if place_of(dotted)[0] in OF_FILE:
         what = f"{dotted}: cannot be set here; write it in the file"
         document.findings.append(Finding(Mark(name), what))
         return document
-    return apply(document, parse_value(value, name, _place(dotted)), _place(dotted))
+    return apply(document, parse_value(value, name, place_of(dotted)), place_of(dotted))
 
 
-def _axes(
-    document: Document, overrides: Sequence[str]
-) -> tuple[dict[str, list[Any]], list[Finding]]:
-    """The axes of the sweep that can be walked, and what is wrong with the others."""
-    sweep = document.data.pop("sweep", {})
-    if not isinstance(sweep, dict):
-        what = "sweep: expected a map of dotted paths to lists, e.g. `loop.max_batch: [16, 64]`"
-        return {}, [Finding(document.values[("sweep",)], what)]
-    set_paths = [text.partition("=")[0] for text in overrides]
-    axes: dict[str, list[Any]] = {}
-    findings: list[Finding] = []
-    for axis, values in sweep.items():
-        fault = _axis_fault(axis, values, [*axes, *set_paths])
-        if fault is None:
-            axes[axis] = values
-        else:
-            place = ("sweep", axis)
-            findings.append(Finding(document.mark(place, key=True), f"sweep.{axis}: {fault}"))
-    document.data["sweep"] = axes  # marks are looked up in it
-    if math.prod(map(len, axes.values())) > MAX_POINTS:
-        what = f"sweep: more than {MAX_POINTS} points; shorten an axis"
-        return {}, [*findings, Finding(document.mark(("sweep",)), what)]
-    return axes, findings
-
-
-def _axis_fault(axis: str, values: Any, taken: Sequence[str]) -> str | None:
-    """What is wrong with an axis, beyond what validation of its values will find."""
-    if not _DOTTED.fullmatch(axis):
-        return "an axis is a dotted path, e.g. loop.max_batch"
-    if _place(axis)[0] in _NOT_SET:
-        return "cannot be swept"
-    if not isinstance(values, list):
-        hint = "; write the axis as a dotted path" if isinstance(values, dict) else ""
-        return f"expected a list of values, got {shown(values)}{hint}"
-    if not values:
-        return "an empty list; give at least one value"
-    if len({repr(value) for value in values}) < len(values):
-        return "the same value twice; remove one"
-    for other in taken:
-        if f"{axis}.".startswith(f"{other}.") or f"{other}.".startswith(f"{axis}."):
-            return f"{other} is set or swept as well; remove one of them"
-    return None
-
-
-def _twins(points: Sequence[Point], document: Document) -> list[Finding]:
-    """Two points that are the same scenario would be one run under two names."""
-    seen: dict[str, Point] = {}
-    for point in points:
-        twin = seen.setdefault(point.scenario.hash, point)
-        if twin is not point:
-            what = f"sweep: {point.axes} and {twin.axes} are the same scenario; remove one"
-            return [Finding(document.mark(("sweep",)), what)]
-    return []
-
-
-def _validated(document: Document) -> tuple[Scenario | None, list[Finding]]:
+def validated(document: Document) -> tuple[Scenario | None, list[Finding]]:
     """The scenario of a document, or all that pydantic has against it."""
     data = dict(document.data)
     node = data.get("hardware")

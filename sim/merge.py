@@ -24,6 +24,13 @@ _WHOLE: set[Place] = {("trace", "prompt_tokens"), ("trace", "output_tokens")}
 _DIMENSIONS = set(ModelShape.model_fields) - {"max_context"}
 
 
+def _whole(place: Place) -> bool:
+    """Whether a map at *place* is one value: a length, an axis of a sweep, a variant."""
+    if place[:1] != ("sweep",) or len(place) == 1 or place == ("sweep", "variants"):
+        return place in _WHOLE
+    return True
+
+
 def merged(base: Document, over: Document) -> Document:
     """*over* on *base*; every value keeps the mark of the document that it came from."""
     values = base.values | over.values
@@ -38,8 +45,11 @@ def merged(base: Document, over: Document) -> Document:
     )
 
 
-def overlay(place: Place, source: Document, origin: Place) -> Document:
-    """A document with nothing but what *source* has at *origin*, moved to *place*."""
+def overlay(place: Place, source: Document, origin: Place, around: Place) -> Document:
+    """A document with nothing but what *source* has at *origin*, moved to *place*.
+
+    The maps around it stand where the key *around* of *source* does.
+    """
     data: Any = source.data
     for step in origin:
         data = data[step]
@@ -47,10 +57,10 @@ def overlay(place: Place, source: Document, origin: Place) -> Document:
     values = {(*place, *rest): source.mark((*origin, *rest)) for rest in inner}
     keys = {(*place, *rest): source.mark((*origin, *rest), key=True) for rest in inner if rest}
     bad = {(*place, *rest) for rest in inner if (*origin, *rest) in source.bad}
-    around = source.mark(origin[:2], key=True)  # the axis of a sweep, or the --set itself
+    outside = source.mark(around, key=True)
     for i, step in reversed(list(enumerate(place))):
         data = {step: data}
-        keys[place[: i + 1]] = values[place[:i]] = around
+        keys[place[: i + 1]] = values[place[:i]] = outside
     return Document(data, values, keys, bad)
 
 
@@ -84,7 +94,7 @@ def _merged(base: Data, over: Data, place: Place) -> Data:
         old = result.get(key)
         if here == ("model",) and isinstance(old, str):
             old = {"preset": old}
-        if isinstance(old, dict) and isinstance(value, dict) and here not in _WHOLE:
+        if isinstance(old, dict) and isinstance(value, dict) and not _whole(here):
             result[key] = _merged(old, value, here)
         else:
             result[key] = value

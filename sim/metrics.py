@@ -105,6 +105,7 @@ class RequestStats:
             "total_output_tokens": self.output_tokens,
             "request_throughput": finished / seconds,
             "request_goodput": self.good / seconds if limits else None,
+            "goodput_share": self.good / total if limits and total else None,
             "output_throughput": self.output_tokens / seconds,
             "total_token_throughput": (self.input_tokens + self.output_tokens) / seconds,
             "max_concurrent_requests": self._concurrent(),
@@ -150,6 +151,7 @@ class LoopStats:
         seconds = columns["duration_s"]
         beside = columns["path"] == PATHS.index("partition")
         self._sum("busy", columns["gpu_busy_s"])
+        self._sum("busy_prefill", columns["gpu_busy_s"][columns["prefill_tokens"] > 0])
         self._sum("gap", columns["gap_s"][~beside])
         self._sum("time", seconds[~beside])
         for name in ("launches", "syncs", "tklqt_s", "output_tokens", "prefill_tokens"):
@@ -223,8 +225,9 @@ class LoopStats:
         """
         replicas = len(singles)
         total = dict.fromkeys(
-            ("busy", "gap", "time", "launches", "syncs", "tklqt_s", "decode_requests_s",
-             "padded_requests_s", "waiting_s", "kv_blocks_s", "prefill_tokens"), 0.0,
+            ("busy", "busy_prefill", "gap", "time", "launches", "syncs", "tklqt_s",
+             "decode_requests_s", "padded_requests_s", "waiting_s", "kv_blocks_s",
+             "prefill_tokens"), 0.0,
         ) | self.sums  # fmt: skip
         time = total["time"] or 1.0
         iterations = int(self.kinds.sum())
@@ -242,6 +245,7 @@ class LoopStats:
             **{f"loop_path_{p}": int(n) for p, n in zip(PATHS, self.paths, strict=True)},
             "loop_time_s": total["time"],
             "loop_gpu_busy_s": total["busy"],
+            "loop_gpu_busy_prefill_s": total["busy_prefill"],
             "loop_gap_s": total["gap"],
             "loop_idle_s": idle,
             "loop_gpu_busy_fraction": total["busy"] / duration / replicas if duration else 0.0,

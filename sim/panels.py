@@ -1,256 +1,262 @@
-"""What a figure shows on one pair of axes, from the runs it compares."""
+"""What a figure shows on one pair of axes: lines with intervals, shares, and what goes over time.
+
+One rule: a panel is given numbers and how they look, and decides nothing about a study. What has an
+interval is drawn with it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InputError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
+    from .runs import Run
+
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey.
 COLOURS = {"host": "#d55e00", "graph": "#0072b2", "resident": "#009e73", "control": "#cc79a7"}
 SPARE = ("#e69f00", "#56b4e9", "#000000", "#999999")
+PALETTE = ("#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#595959", "#999999")
 STYLES = ("-", "--", ":", "-.")
 BINS = 160
-MOST_INSIDE = 4
-"""Curves that a legend inside its panel names."""
+PAPER, INK, DIM = "#fffffe", "#1c1c1b", "#5c5c5b"
+"""What figures are drawn on and written with; each stands for nothing else in a figure."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run's folder, with the axes of its study."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Values over an axis: *low* and *high* are their intervals, `nan` where there are none."""
 
-    folder: Path
-    axes: dict[str, Any]
-    summary: dict[str, Any]
-    common: frozenset[tuple[str, str]] = frozenset()
-    """Keys and values in maps on its axes of which names say nothing."""
-
-    @property
-    def series(self) -> str:
-        """What its curve is called: every axis but the rate."""
-        rest = {key: v for key, v in self.axes.items() if key != "trace.rate_scale"}
-        return self.named(rest) or str(self.summary["loop_mode"])
-
-    def named(self, axes: dict[str, Any]) -> str:
-        """The values of *axes* in a few words.
-
-        A part that is missing comes with its key; of a map, what other points have differently.
-        """
-        said = []
-        for key, value in axes.items():
-            name = key.rpartition(".")[2]
-            if value is None:
-                said.append(f"no {name}")
-            elif isinstance(value, dict):
-                apart = [leaf for leaf in leaves(value) if leaf not in self.common]
-                if len(value) == 1 and apart and apart[0][1][-1:].isalpha():
-                    apart = [(name, apart[0][1])]  # a size alone is that of the part
-                said.append(" ".join(_worded(*leaf) for leaf in apart) or name)
-            else:
-                said.append(f"{value}")
-        return ", ".join(said)
-
-    @property
-    def rate(self) -> float:
-        """Requests a second that arrived."""
-        return float(self.summary["requests_in"] / self.summary["duration"])
-
-    @property
-    def replicas(self) -> int:
-        """GPUs that served them."""
-        return len(self.summary.get("replicas", (None,)))
-
-    def requests(self, *names: str) -> dict[str, np.ndarray]:
-        """Columns of the finished requests."""
-        table = columns_of(self.folder / "requests.parquet", (*names, "status"))
-        done = table["status"] == "finished"
-        return {name: table[name][done].astype(float) for name in names}
-
-    def iterations(self, *names: str) -> dict[str, np.ndarray]:
-        """Columns of the iterations."""
-        return columns_of(self.folder / "iterations.parquet", names)
+    label: str
+    look: dict[str, Any]
+    """matplotlib's words: color, linestyle."""
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
-def _worded(key: str, value: str) -> str:
-    """A name stands alone, a switch is its key, and a number comes with its key."""
-    if value in ("True", "False"):
-        return key if value == "True" else f"no {key}"
-    return value if value[:1].isalpha() else f"{key} {value}"
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A run as a curve over its own time or batch."""
+
+    label: str
+    look: dict[str, Any]
+    run: Run
 
 
-def leaves(value: dict[str, Any]) -> list[tuple[str, str]]:
-    """Last keys and values of a map and of those in it; a list counts as a value."""
-    found: list[tuple[str, str]] = []
-    for key, entry in value.items():
-        found += leaves(entry) if isinstance(entry, dict) else [(key, f"{entry}")]
-    return found
-
-
-def shared(points: Sequence[dict[str, Any]]) -> frozenset[tuple[str, str]]:
-    """What all maps on the axes of *points* have, of which there are at least two."""
-    maps = [frozenset(leaves(v)) for axes in points for v in axes.values() if isinstance(v, dict)]
-    if len(set(maps)) < 2:
-        return frozenset()
-    return frozenset.intersection(*maps)
-
-
-def columns_of(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Columns of a Parquet file; `InputError` if it lacks them."""
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; figures need it (record.iterations: true)")
-    try:
-        table = pq.read_table(path, columns=list(names))
-    except (OSError, ValueError, KeyError):
-        raise InputError(f"{path}: is not a table of a run; delete the run and repeat it") from None
-    return {name: table[name].to_numpy() for name in names}
-
-
-def cdf(axes: Axes, runs: list[Run], column: str, label: str) -> None:
-    """Share of finished requests at or below each value, over a log axis."""
-    for number, run in enumerate(runs):
-        values = np.sort(run.requests(column)[column])
-        values = values[np.isfinite(values) & (values > 0)]
-        if not len(values):
-            continue
-        at = np.unique(np.linspace(0, len(values) - 1, 600).astype(int))
-        axes.plot(values[at], (at + 1) / len(values), **look(run, number))
-    axes.set_xscale("log")
-    plain_ticks(axes.xaxis)
-    axes.set_xlabel(label)
-    axes.set_ylim(0, 1)
-
-
+# ---------------------------------------------------------------------------- axes
 _SUBS = ((1.7, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)), (2.6, (1.0, 2.0, 5.0)), (3.6, (1.0, 3.0)))
 """Digits with a tick on a log axis of at most so many decades."""
+FEW_DECADES = 0.7
+"""Below, a log axis has ticks at equal steps."""
 
 
 def plain_ticks(axis: Axis) -> None:
     """Plain numbers on a log axis with data instead of powers, so many as have room."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import (
+        FuncFormatter,
+        LogLocator,
+        MaxNLocator,
+        NullFormatter,
+        NullLocator,
+    )  # fmt: skip
 
     low, high = axis.get_view_interval()
     decades = np.log10(high / low) if 0 < low < high else 0.0
-    subs = next((subs for most, subs in _SUBS if decades <= most), (1.0,))
-    axis.set_major_locator(LogLocator(subs=subs))
-    axis.set_major_formatter("{x:,g}")
+    if 0 < decades < FEW_DECADES:
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_minor_locator(NullLocator())
+    else:
+        subs = next((subs for most, subs in _SUBS if decades <= most), (1.0,))
+        axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axis.set_minor_formatter(NullFormatter())
 
 
-def timeline(axes: Axes, runs: list[Run], column: str, label: str) -> None:
+def short(value: float) -> str:
+    """A tick's number in little room: k from ten thousand on."""
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:.3g}M"
+    return f"{value / 1000:.3g}k" if abs(value) >= 1e4 else f"{value:,.6g}"
+
+
+def named(label: str) -> str:
+    """*label* as a legend takes it: one that starts with a line would be left out."""
+    return f" {label}" if label.startswith("_") else label
+
+
+def legend_below(figure: Figure, axes: Axes, *, alone: bool = False) -> None:
+    """Names what *axes* shows below the figure, where no curve is.
+
+    With *alone* a single line stays without a name: there is nothing to tell it from.
+    """
+    handles, labels = axes.get_legend_handles_labels()
+    if not labels or (alone and len(labels) < 2):
+        return
+    ncols = columns(labels, figure.get_figwidth())
+    figure.legend(handles, labels, loc="outside lower center", ncols=ncols, fontsize=8,
+                  handlelength=1.8, columnspacing=1.2)  # fmt: skip
+
+
+def columns(labels: Sequence[str], width: float = 9.6) -> int:
+    """Columns of a legend of *labels* that fit across a figure of *width* inches."""
+    return max(1, min(6, len(labels), int(12.5 * width) // (max(map(len, labels)) + 6)))
+
+
+# ---------------------------------------------------------------------------- lines
+def levels(axes: Axes, lines: Sequence[Line], x_label: str, y_label: str, *, log: bool) -> None:
+    """Each of *lines* as points on a line, with a bar from low to high."""
+    for number, line in enumerate(lines):
+        known = np.isfinite(line.x) & np.isfinite(line.y)
+        if not known.any():
+            continue
+        x, y = line.x[known], line.y[known]
+        width = width_of(number, len(lines))
+        axes.plot(x, y, marker="o", markersize=2.6 + width, linewidth=width,
+                  label=named(line.label), **line.look)  # fmt: skip
+        bars = np.isfinite(line.low[known]) & np.isfinite(line.high[known])
+        if bars.any():
+            low, high = line.low[known][bars], line.high[known][bars]
+            axes.vlines(x[bars], low, high, colors=line.look["color"], linewidth=1.1, alpha=0.8)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    values = np.concatenate([line.y for line in lines] or [np.empty(0)])
+    if log and (values[np.isfinite(values)] > 0).all() and len(values):
+        axes.set_yscale("log")
+        plain_ticks(axes.yaxis)
+    else:
+        axes.set_ylim(0, max(1.04 * axes.get_ylim()[1], 1e-9))
+
+
+def places(axes: Axes, at: Sequence[float], names: Sequence[str]) -> None:
+    """Ticks *at* the values of an axis, on a log scale where they spread, as many as have room."""
+    from matplotlib.ticker import NullLocator
+
+    spread = at[0] > 0 and at[-1] > 8 * at[0]
+    if spread:
+        axes.set_xscale("log")
+    where = np.log(at) if spread else np.asarray(at, float)
+    span = float(where[-1] - where[0]) or 1.0
+    kept, last = [], -1.0
+    for place, name, tick in zip((where - where[0]) / span, names, at, strict=True):
+        if place - last >= 0.02 * (2 + len(name)) or last < 0:
+            kept.append((tick, name))
+            last = float(place)
+    axes.set_xticks([tick for tick, _ in kept], [name for _, name in kept])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def width_of(number: int, count: int) -> float:
+    """Points across line *number* of *count*: what is drawn below is wider, so that lines that lie
+    on each other all stay visible."""
+    return 1.4 + 0.5 * (count - 1 - number) if count < 5 else 1.5
+
+
+def cumulative(axes: Axes, lines: Sequence[Line], label: str) -> None:
+    """Shares of requests at or below each value, over a log axis, each in its band."""
+    for number, line in enumerate(lines):
+        width = width_of(number, len(lines))
+        axes.plot(line.x, line.y, linewidth=width, label=named(line.label), **line.look)
+        if np.isfinite(line.low).all():
+            axes.fill_between(line.x, line.low, line.high, color=line.look["color"], alpha=0.16,
+                              linewidth=0)  # fmt: skip
+    axes.set_xscale("log")
+    plain_ticks(axes.xaxis)
+    axes.set_xlabel(label)
+    axes.set_ylabel("share of requests")
+    axes.set_ylim(0, 1.005)
+
+
+# ---------------------------------------------------------------------------- one run's course
+def timeline(axes: Axes, shown: Sequence[Shown], column: str, label: str) -> None:
     """Mean of *column* over time bins, each iteration weighted by its length."""
-    for number, run in enumerate(runs):
-        rows = run.iterations("start_s", "duration_s", column)
+    for number, one in enumerate(shown):
+        rows = one.run.iterations("start_s", "duration_s", column)
+        if not len(rows["start_s"]):
+            continue
         edges = np.linspace(0.0, float((rows["start_s"] + rows["duration_s"]).max()), BINS + 1)
         middle = rows["start_s"] + rows["duration_s"] / 2
         time, _ = np.histogram(middle, edges, weights=rows["duration_s"])
         total, _ = np.histogram(middle, edges, weights=rows["duration_s"] * rows[column])
         mean = np.divide(total, time, out=np.zeros(BINS), where=time > 0)
-        axes.plot((edges[:-1] + edges[1:]) / 2, mean, **look(run, number, width=1.0))
+        axes.plot((edges[:-1] + edges[1:]) / 2, mean, label=named(one.label),
+                  linewidth=0.6 * width_of(number, len(shown)),
+                  **one.look)  # fmt: skip
     axes.set_xlabel("simulated time (s)")
     axes.set_ylabel(label)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
 
 
-def stacked(axes: Axes, runs: list[Run]) -> None:
-    """Share of the run in which the GPU works, waits for its loop, or has no request."""
-    names = [run.series for run in runs]
-    left = np.zeros(len(runs))
-    parts = (("loop_gpu_busy_s", "GPU busy", 1.0), ("loop_gap_s", "gaps of the loop", 0.55),
-             ("loop_idle_s", "no request", 0.12))  # fmt: skip
-    duration = np.array([run.summary["duration"] * run.replicas for run in runs])
-    colours = [_colour(run, number) for number, run in enumerate(runs)]
-    for key, label, alpha in parts:
-        seconds = np.array([run.summary[key] for run in runs])
-        if key == "loop_gap_s":
-            # Beside a prefill partition, the decode loop's gaps overlap the partition's work.
-            busy, idle = (
-                np.array([run.summary[k] for run in runs])
-                for k in ("loop_gpu_busy_s", "loop_idle_s")
-            )
-            seconds = np.maximum(0.0, duration - busy - idle)
-        share = 100 * seconds / duration
-        bars = axes.barh(names, share, left=left, color=colours, alpha=alpha, edgecolor="white")
-        axes.bar_label(bars, [f"{s:.1f}" if s >= 4 else "" for s in share], label_type="center",
-                       fontsize=8, color="white" if alpha == 1.0 else "black")  # fmt: skip
-        left += share
-        axes.barh([names[0]], [0], color="0.35", alpha=alpha, label=label)
-    axes.invert_yaxis()
-    axes.set_xlabel("share of the run (%)")
-    axes.set_xlim(0, max(100.0, float(left.max())))
-    axes.grid(visible=False)
-    # Below the labels, however tall the panel is.
-    low = -0.5 / (axes.get_position().height * cast("Figure", axes.figure).get_figheight())
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, low), ncols=3, fontsize=8)
-
-
-def legend(axes: Axes, loc: Literal["upper left", "lower right"]) -> None:
-    """Names what *axes* shows: at *loc* in it, or beside the figure where that would hide it."""
-    handles, _ = axes.get_legend_handles_labels()
-    if len(handles) <= MOST_INSIDE:
-        axes.legend(handles=handles, loc=loc)
-        return
-    figure = cast("Figure", axes.figure)
-    columns = ceil(len(handles) / (5.5 * figure.get_figheight()))
-    figure.set_figwidth(figure.get_figwidth() + 2.4 * columns)
-    figure.legend(handles=handles, loc="outside right center", ncols=columns, fontsize=8)
-
-
-def by_batch(axes: Axes, runs: list[Run]) -> None:
+def by_batch(axes: Axes, shown: Sequence[Shown]) -> None:
     """Median length of a decode iteration by batch."""
-    for number, run in enumerate(runs):
-        rows = run.iterations("decode_requests", "duration_s", "kind")
+    for number, one in enumerate(shown):
+        rows = one.run.iterations("decode_requests", "duration_s", "kind")
         decode = rows["kind"] == "decode"
         batch, seconds = rows["decode_requests"][decode], rows["duration_s"][decode]
         sizes, counts = np.unique(batch, return_counts=True)
         sizes = sizes[counts >= 5]
         median = [np.median(seconds[batch == size]) * 1e3 for size in sizes]
-        axes.plot(sizes, median, **look(run, number))
+        width = width_of(number, len(shown))
+        axes.plot(sizes, median, linewidth=width, label=named(one.label), **one.look)
     axes.set_xlabel("requests decoding")
     axes.set_ylabel("decode iteration, median (ms)")
     axes.set_ylim(bottom=0)
-    legend(axes, "lower right")
 
 
-def against_load(axes: Axes, runs: list[Run], key: str, label: str, log: bool = False) -> None:
-    """*key* over output throughput, a point a rate."""
-    for number, series in enumerate(dict.fromkeys(run.series for run in runs)):
-        members = [run for run in runs if run.series == series and run.summary[key] is not None]
-        members.sort(key=lambda run: run.rate)
-        x = [run.summary["output_throughput"] for run in members]
-        y = [run.summary[key] for run in members]
-        if members:
-            axes.plot(x, y, marker="o", markersize=3.5, **look(members[0], number))
-    axes.set_xlabel("output tokens/s")
-    axes.set_ylabel(label)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    if log:
-        axes.set_yscale("log")
-        plain_ticks(axes.yaxis)
-    else:
-        axes.set_ylim(bottom=0)
+_PARTS = (
+    ("GPU busy, decode alone", "#0072b2"), ("GPU busy, with prompts", "#56b4e9"),
+    ("gaps of the loop", "#e69f00"), ("no request", "#e0e0e0"),
+)  # fmt: skip
 
 
-def _colour(run: Run, number: int) -> str:
-    mode = run.summary["loop_mode"]
-    alone = run.series == mode
-    return COLOURS.get(mode, SPARE[0]) if alone else (*COLOURS.values(), *SPARE)[number % 8]
+_ON_PARTS = ("white", "#101010", "#101010", INK)
+"""What numbers are written in on each part, in light and dark."""
 
 
-def look(run: Run, number: int, width: float = 1.6) -> dict[str, Any]:
-    """How the curve of *run*, the one of that *number*, is drawn."""
-    return {"color": _colour(run, number), "label": run.series, "linewidth": width,
-            "linestyle": STYLES[number // 8 % 4]}  # fmt: skip
+def time_shares(run: Run) -> tuple[float, float, float, float]:
+    """Shares of the run in which the GPU works on iterations that decode alone, on those with
+    prompts, waits for its loop, and has no request.
+
+    Beside a prefill partition the decode loop's gaps overlap the partition's work, so gaps are what
+    is left of the time. Runs of old do not tell prompts apart: all their work is in the first.
+    """
+    seconds = float(run.summary["duration"]) * run.replicas or 1.0
+    busy, idle = run.summary["loop_gpu_busy_s"] / seconds, run.summary["loop_idle_s"] / seconds
+    prompts = run.summary.get("loop_gpu_busy_prefill_s", 0.0) / seconds
+    return busy - prompts, prompts, max(0.0, 1.0 - busy - idle), idle
+
+
+def bar_ticks(axes: Axes, names: Sequence[str]) -> None:
+    """Names of bars from the top down, which stay slim where they are few."""
+    axes.set_yticks(np.arange(len(names)), names)
+    room = 0.5 + 0.25 * max(0, 4 - len(names))
+    axes.set_ylim(len(names) - 1 + room, -room)
+
+
+def stacked(axes: Axes, bars: Sequence[tuple[str, Sequence[Run]]]) -> None:
+    """Mean over the runs of each bar of `time_shares`, in percent."""
+    shares = np.array([np.mean([time_shares(run) for run in runs], axis=0) for _, runs in bars])
+    at, left = np.arange(len(bars)), np.zeros(len(bars))
+    apart = bool(shares[:, 1].any())
+    for number, (label, colour) in enumerate(_PARTS):
+        if number == 1 and not apart:
+            continue
+        label = label if number or apart else "GPU busy"
+        share = 100 * shares[:, number]
+        drawn = axes.barh(at, share, left=left, color=colour, edgecolor=PAPER, label=label,
+                          linewidth=0.8, height=0.72)  # fmt: skip
+        axes.bar_label(drawn, [f"{s:.1f}" if s >= 6 else "" for s in share], fontsize=8,
+                       label_type="center", color=_ON_PARTS[number])  # fmt: skip
+        left += share
+    bar_ticks(axes, [name for name, _ in bars])
+    axes.set_xlabel("share of the run (%)")
+    axes.set_xlim(0, max(100.0, float(left.max())))
+    axes.grid(visible=False)

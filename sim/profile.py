@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError, shown
+from .errors import InputError
 from .forms import (
     CachedBytes,
     ChunkedPrefill,
@@ -27,12 +27,16 @@ from .forms import (
     StreamRows,
     Waves,
 )
-from .profile_check import SCORES, Finder
+from .profile_check import SCORES
+from .profile_files import profile_document, shipped
 from .profile_loops import Loop, loops
-from .step_profile import KIND, Steps, check, steps_of
+from .step_profile import KIND, Steps, steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["Constant", "Kernel", "Profile", "build_form", "load_profile", "shipped"]
 
 Prefill = RampedFlops | ChunkedPrefill
 Small = LinearBytes | CachedBytes
@@ -181,26 +185,27 @@ def decode_kernel(kv_dtype: str) -> str:
     return f"decode_attention.{kv_dtype}"
 
 
-def shipped() -> list[str]:
-    """Names of the profiles that come with the package."""
-    folder = resources.files(__package__) / "profiles"
-    names = (entry.name for entry in folder.iterdir())
-    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
-
-
 def load_profile(name_or_path: str | Path) -> Profile:
     """The shipped profile of that name, else the one in the file of that path.
 
     Raises `InputError`, one line for each finding, if there is no such file or its content is not
-    a profile of schema 1.
+    a profile of schema 1. A data sheet that names what it is derived from is scaled on the way.
+    Read once for all points of a study, as long as the file stays as it is.
     """
-    text, place = _read(name_or_path)
-    finder = Finder(place)
-    document = finder.document(text)
+    try:
+        facts = os.stat(name_or_path)
+        stamp = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    except (OSError, ValueError):
+        stamp = None  # a shipped one, or a fault that is found below
+    return _loaded(name_or_path, stamp)
+
+
+@lru_cache(maxsize=64)
+def _loaded(name_or_path: str | Path, stamp: tuple[int, ...] | None) -> Profile:
+    """The profile as the file of that *stamp* has it."""
+    document = profile_document(name_or_path)
     if document.get("kind") == KIND:
-        return _of_steps(finder, document)
-    finder.profile(document)
-    finder.raise_if_any()
+        return _of_steps(document)
     constants = {
         name: Constant(**_constant(entry)) for name, entry in document["constants"].items()
     }
@@ -226,38 +231,13 @@ def _hash(document: Mapping[str, Any]) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest()
 
 
-def _of_steps(finder: Finder, document: dict[str, Any]) -> Profile:
-    """The profile in *document*, which is of whole steps."""
-    check(finder, document)
-    finder.raise_if_any()
+def _of_steps(document: dict[str, Any]) -> Profile:
+    """The profile in the checked *document*, which is of whole steps."""
     return Profile(
         name=document["name"], status=document["status"], hash=_hash(document), date="",
         commit=None, device={"name": document["name"]}, sources={}, constants={}, kernels={},
         loops={}, in_step={}, checks=(), steps=steps_of(document),
     )  # fmt: skip
-
-
-def _read(name_or_path: str | Path) -> tuple[bytes, str]:
-    """Content and printable place of the profile; `InputError` if unreadable or too large."""
-    name = str(name_or_path)
-    if isinstance(name_or_path, str) and name in shipped():
-        path = resources.files(__package__) / "profiles" / f"{name}.json"
-        return path.read_bytes(), f"{name}.json"
-    try:
-        file_path = Path(name_or_path)
-        if file_path.exists() and not (file_path.is_file() or file_path.is_dir()):
-            raise OSError("not a regular file")  # a pipe would wait for ever
-        with file_path.open("rb") as file:
-            text = file.read(Finder.LIMIT + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        have = ", ".join(shipped())
-        raise InputError(
-            f"{shown(name, 300)}: {reason}; give a profile's path or one of: {have}"
-        ) from None
-    if len(text) > Finder.LIMIT:
-        raise InputError(f"{shown(name)}: larger than {Finder.LIMIT} bytes; this is no profile")
-    return text, name
 
 
 def _constant(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,28 +22,32 @@ if TYPE_CHECKING:
 
 OURS = {
     "scenario.json", "summary.json", "trace.json", "environment.json", "requests.parquet",
-    "iterations.parquet", "transfers.parquet", "figures",
+    "iterations.parquet", "transfers.parquet", "figures", "report.html",
 }  # fmt: skip
 """What a run's folder may hold; nothing else is ever deleted."""
 
 
 @contextmanager
-def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, replace: bool = False, owner: str = "") -> Iterator[Path]:
     """A folder to fill, which takes the place *path* when all went well and vanishes otherwise.
 
     Raises `InputError` if *path* exists, unless it is a run to *replace*, and if it cannot be
-    written. A run that is replaced is kept until the new one stands in its place.
+    written. A run that is replaced is kept until the new one stands in its place. The temporary
+    folder is `.NAME.xxxx` beside it, or `.NAME.OWNER-xxxx`; its files are on the disk before it
+    takes its place, so that not even a power cut leaves a folder of empty files.
     """
+    prefix = f".{owner}-" if owner else "."
     place = Path(os.path.realpath(path))  # so that a link or `..` is not what gets replaced
     try:
         _check_free(path, replace)
         place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}{prefix}", dir=place.parent))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         yield temporary
         temporary.chmod(0o755)
+        _flush(temporary)
         if not _take_place(temporary, place, replace):
             raise InputError(f"{path}: exists already, since just now; choose another --out")
     except OSError as error:
@@ -51,6 +56,14 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written: no space left on device") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Waits until the files of *folder* are on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def _check_free(path: Path, replace: bool) -> None:
@@ -84,6 +97,16 @@ def _take_place(temporary: Path, path: Path, replace: bool) -> bool:
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """*data* as indented JSON; `nan` and infinities are defects of ours."""
     path.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def replace_json(path: Path, data: dict[str, Any]) -> None:
+    """*data* as in `write_json` at *path*, where another may be read meanwhile."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        write_json(temporary, data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .panels import columns_of
 from .result import read_json, read_summary
+from .runs import columns_of
 from .scenario import Scenario
 from .widening import hbm_bytes
 

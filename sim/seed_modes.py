@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .load import Point, load
+from .load import load
+from .study import Point
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,9 +1,10 @@
-"""What a run or a study says on the console."""
+"""What a run says on the console."""
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +12,7 @@ from rich.table import Table
 from . import kv_words, wide_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
     from .quantiles import Summary
 
@@ -24,14 +25,14 @@ def print_summary(
 ) -> None:
     """One run: what it played (in the lines of *trace*), latencies, throughput, what the GPU did,
     and what the numbers rest on."""
-    console = console or _console()
+    console = console or console_of()
     table = Table(title=f"{summary['scenario']} (simulated)", title_justify="left")
     table.add_column("ms")
     for statistic in STATISTICS:
         table.add_column(statistic, justify="right")
     for name in LATENCIES:
         values = (summary[f"{statistic}_{name}_ms"] for statistic in STATISTICS)
-        table.add_row(name.upper() if name != "queue" else "queue", *map(_number, values))
+        table.add_row(name.upper() if name != "queue" else "queue", *map(number_text, values))
     console.print(table)
     for line in [*trace, *facts(summary)]:
         console.print(line, highlight=False, soft_wrap=True)
@@ -94,77 +95,40 @@ def provenance(*summaries: Summary) -> list[str]:
     lines = [f"costs: profile {'; '.join(profiles)}"]
     if estimated := distinct("cost_estimated"):
         lines.append(f"estimated, not measured: {', '.join(estimated)}")
-    if extrapolated := distinct("cost_extrapolated"):
+    if extrapolated := _together(distinct("cost_extrapolated")):
         lines.append(f"extrapolated: {'; '.join(extrapolated)}")
     return lines
 
 
-COLUMNS = (
-    ("req/s", "request_throughput", 1.0),
-    ("tok/s", "output_throughput", 1.0),
-    ("TTFT p50 ms", "median_ttft_ms", 1.0),
-    ("TTFT p99 ms", "p99_ttft_ms", 1.0),
-    ("TPOT mean ms", "mean_tpot_ms", 1.0),
-    ("ITL p99 ms", "p99_itl_ms", 1.0),
-    ("batch", "loop_mean_decode_requests", 1.0),
-    ("GPU busy %", "loop_gpu_busy_fraction", 100.0),
-    ("gap %", "loop_gap_fraction", 100.0),
-)
+_OUTSIDE = re.compile(r"(.*) (\d+) (outside .*)")
 
 
-OF_MEMORY = (("found %", "kv_prefix_hit_rate", 100.0),)
-"""Columns of a study with a cache of prefixes: the share of prompt tokens that it had."""
-OF_SESSIONS = (("session p50 s", "trace_session_median_s", 1.0),)
-"""Columns of a study of sessions."""
-ESSENTIAL = (
-    "output_throughput", "p99_ttft_ms", "mean_tpot_ms", "loop_gap_fraction",
-    "trace_session_median_s", "kv_prefix_hit_rate",
-)  # fmt: skip
-"""What a study's table shows on a narrow terminal."""
+def _together(phrases: Iterable[str]) -> list[str]:
+    """*phrases* that differ in the number that is outside as one, with all that it was."""
+    numbers: dict[tuple[str, str], list[int]] = {}
+    others = []
+    for phrase in phrases:
+        found = _OUTSIDE.fullmatch(phrase)
+        if found is None:
+            others.append(phrase)
+        else:
+            numbers.setdefault((found[1], found[3]), []).append(int(found[2]))
+    said = []
+    for (what, domain), values in numbers.items():
+        low, high = min(values), max(values)
+        said.append(
+            f"{what} {low:g} {domain}" if low == high else f"{what} {low} to {high} {domain}"
+        )
+    return said + others
 
 
-def print_study(
-    axes: Sequence[Mapping[str, Any]],
-    summaries: Sequence[Summary],
-    console: Console | None = None,
-) -> None:
-    """A study: a row a point, its axes first."""
-    console = console or _console()
-    table = Table(title=f"{summaries[0]['scenario']} (simulated)", title_justify="left")
-    for name in axes[0]:
-        table.add_column(name.rpartition(".")[2])
-    # Results of old know nothing of sessions.
-    sessions = OF_SESSIONS if any(summary.get("trace_sessions") for summary in summaries) else ()
-    cached = (
-        OF_MEMORY if any(summary.get("kv_prefix_lookup_units") for summary in summaries) else ()
-    )
-    columns = [
-        column
-        for column in (*COLUMNS, *cached, *sessions)
-        if console.width >= 110 or column[1] in ESSENTIAL
-    ]
-    for title, _, _ in columns:
-        table.add_column(title, justify="right")
-    for values, summary in zip(axes, summaries, strict=True):
-        cells = [_number(summary.get(key), factor) for _, key, factor in columns]
-        table.add_row(*map(_value, values.values()), *cells)
-    console.print(table)
-    for line in provenance(*summaries):
-        console.print(line, highlight=False, soft_wrap=True)
-
-
-def _value(value: Any) -> str:
-    """A value of an axis; of a map, what it holds."""
-    return " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)
-
-
-def _number(value: float | None, factor: float = 1.0) -> str:
+def number_text(value: float | None, factor: float = 1.0) -> str:
     if value is None:
         return "-"
     value *= factor
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _console() -> Console:
+def console_of() -> Console:
     """As wide as the terminal; wide enough for a study's table in a pipe."""
     return Console(width=None if sys.stdout.isatty() else 132)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .panels import BINS, SPARE, columns_of
+from .errors import InputError
+from .panels import BINS, SPARE
 from .result import read_json
+from .runs import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from .panels import Run
+    from .runs import Run
 
 TIERS = ("hbm", "dram", "ssd", "remote")
 COLOURS = dict(zip(TIERS, ("#0072b2", "#009e73", "#e69f00", "#cc79a7"), strict=True))
@@ -29,7 +31,7 @@ REASONS = {
     "load": "#0072b2", "prefetch": "#e69f00", "write_back": "#009e73", "evict": "#cc79a7",
     "swap_out": "#d55e00", "swap_in": "#56b4e9",
 }  # fmt: skip
-FATES = {"issued": "0.55", "used": "#009e73", "late": "#e69f00", "wasted": "#d55e00"}
+FATES = {"issued": "#8c8c8c", "used": "#009e73", "late": "#e69f00", "wasted": "#d55e00"}
 GIB = 2.0**30
 
 
@@ -52,21 +54,27 @@ def keeps(run: Run) -> bool:
 def _names(path: Path) -> list[str]:
     import pyarrow.parquet as pq
 
-    return list(pq.read_schema(path).names) if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, ValueError):
+        raise InputError(f"{path}: is not a table of a run; delete the run and repeat it") from None
 
 
-def panels(run: Run) -> list[Callable[[Axes, Run], None]]:
-    """What there is to be seen of *run*, in order."""
-    found: list[Callable[[Axes, Run], None]] = [occupancy]
+def panels(run: Run) -> dict[str, tuple[str, Callable[[Axes, Run], None]]]:
+    """What there is to be seen of *run*, in order: a title and a panel by name."""
+    found: dict[str, tuple[str, Callable[[Axes, Run], None]]] = {}
     moves = "kv_stalled_s" in _names(run.folder / "iterations.parquet")
-    if moves:
-        found.append(links)
+    found["occupancy"] = "How full each tier is", occupancy
     if run.summary.get("kv_prefix_lookup_units"):
-        found.append(hits_over_time)
+        found["hits"] = "Where prompt tokens were found", hits_over_time
     if moves:
-        found += [waits, moved]
+        found["links"] = "How busy the links are", links
+        found["moved"] = "What is moved, and why", moved
+        found["waits"] = "Who waits for KV", waits
         if run.summary.get("kv_prefetched_units"):
-            found.append(prefetched)
+            found["prefetch"] = "What prefetching brought", prefetched
     return found
 
 
@@ -135,7 +143,7 @@ def waits(axes: Axes, run: Run) -> None:
     share = _busy(starts[still > 0], ends[still > 0], edges)
     axes.plot(_middles(edges), 100 * share, color="#d55e00", linewidth=1.0,
               label="of time: the loop stands still for KV")  # fmt: skip
-    _over_time(axes, "share (%)", columns=1)
+    _over_time(axes, "share (%)")
 
 
 def prefetched(axes: Axes, run: Run) -> None:
@@ -170,20 +178,10 @@ def hits_over_time(axes: Axes, run: Run) -> None:
     _over_time(axes, "prompt tokens found (%)")
 
 
-def _over_time(axes: Axes, label: str, top: float | None = 103, columns: int = 2) -> None:
+def _over_time(axes: Axes, label: str, top: float | None = 103) -> None:
     axes.set_xlabel("simulated time (s)")
     axes.set_ylabel(label)
     axes.set_ylim(0, top)
-    if axes.get_legend_handles_labels()[0]:
-        legend_above(axes, columns)
-
-
-def legend_above(axes: Axes, columns: int) -> None:
-    """Names the curves above the panel, where they are in nobody's way."""
-    axes.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, fontsize=8,
-        handlelength=1.2, handletextpad=0.5, columnspacing=0.8,
-    )  # fmt: skip
 
 
 def _middles(edges: np.ndarray) -> np.ndarray:

@@ -94,12 +94,22 @@ RATE = Unit(
         "req/h": 1.0 / 3600.0,
     },
 )
-_DIMENSIONS = (BYTES, BYTES_PER_SECOND, SECONDS, RATE)
+WATTS = Unit("a power", "700 W", {"W": 1.0, "kW": 1e3, "MW": 1e6})
+_DIMENSIONS = (BYTES, BYTES_PER_SECOND, SECONDS, RATE, WATTS)
+
+
+def quantity(text: str) -> tuple[str, str, Unit] | None:
+    """The number, the unit and the dimension of a text such as '80 GiB'; None if it is none."""
+    match = _NUMBER.fullmatch(text)
+    dimension = match and next((d for d in _DIMENSIONS if match[2] in d.factors), None)
+    return (match[1].replace("_", ""), match[2], dimension) if match and dimension else None
+
 
 Bytes = Annotated[float, BeforeValidator(BYTES.validate)]
 BytesPerSecond = Annotated[float, BeforeValidator(BYTES_PER_SECOND.validate)]
 Seconds = Annotated[float, BeforeValidator(SECONDS.validate)]
 Rate = Annotated[float, BeforeValidator(RATE.validate)]
+Watts = Annotated[float, BeforeValidator(WATTS.validate)]
 
 
 def seconds_text(seconds: float) -> str:

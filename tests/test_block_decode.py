@@ -127,7 +127,7 @@ def sections(draw: Any) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(sections(), st.integers(2, 60), st.integers(0, 5), st.integers(0, 40))
 def test_a_course_is_its_steps(section: dict[str, Any], output: int, number: int, cut: int) -> None:
     """From any step of it on, and after a token that comes from elsewhere."""
@@ -324,7 +324,7 @@ EXAMPLES: dict[str, Any] = {
 }  # fmt: skip
 
 
-@settings(max_examples=80, **EXAMPLES)
+@settings(max_examples=45, **EXAMPLES)
 @given(settings_of_a_run(), sections(), refreshes())
 def test_any_small_run(data: dict[str, Any], section: dict[str, Any], refresh: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -334,7 +334,7 @@ def test_any_small_run(data: dict[str, Any], section: dict[str, Any], refresh: A
     check_times(leap)
 
 
-@settings(max_examples=30, **EXAMPLES)
+@settings(max_examples=18, **EXAMPLES)
 @given(kv_runs.runs(), sections(), refreshes())
 def test_any_run_with_tiers(
     run: tuple[list[Chunk], int, dict[str, Any]], section: dict[str, Any], refresh: Any

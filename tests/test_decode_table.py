@@ -93,6 +93,7 @@ def test_held_out_steps_of_a_known_world_come_back(made):
         assert held["p90"] < 0.05
 
 
+@pytest.mark.slow
 def test_the_same_steps_give_the_same_bytes(made, tmp_path):
     steps, _, out = made
     again = tmp_path / "again.json"

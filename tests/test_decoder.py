@@ -53,7 +53,17 @@ def step_of(
     return LibraryStep(CPU, weights, state, **options)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+LONG = ("stages-tiny-3-3-16-16-4-16", "steps-tiny-3-1-16-16-0-16-8")
+
+
+def named(case: dict[str, Any]) -> str:
+    return "-".join(map(str, case.values()))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, id=named(c), marks=[pytest.mark.slow] * (named(c) in LONG)) for c in CASES],
+)
 def test_cases(case: dict[str, Any]) -> None:
     check(CPU, case, np.random.default_rng(1))
 

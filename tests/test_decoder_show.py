@@ -376,6 +376,7 @@ def test_predictions_are_judged_on_what_was_held_out(
     assert [g.verdict for g in goals(fitted) if "simulated" in g.what] == ["not measured"] * 2
 
 
+@pytest.mark.slow
 def test_the_report_is_the_same_bytes_again(
     records: list[dict[str, Any]], profile: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],

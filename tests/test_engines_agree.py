@@ -213,7 +213,7 @@ def check_iterations(ran: Ran, scenario: Scenario) -> None:
 
 
 @settings(
-    max_examples=70,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
@@ -252,7 +252,7 @@ def check_sending(ran: Ran, chunks: Sequence[Chunk], scenario: Scenario) -> None
 
 
 @settings(
-    max_examples=45,
+    max_examples=30,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
@@ -297,7 +297,7 @@ def test_closed_loop_with_many_preemptions(tmp_path: Path, mode: str, prefill: s
     check_sending(leap, chunks, scenario)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=45, deadline=None, suppress_health_check=list(HealthCheck))
 @given(run=kv_runs.runs())
 def test_any_run_with_tiers(run: tuple[list[Chunk], int, dict[str, Any]]) -> None:
     chunks, block_tokens, sections = run

@@ -36,7 +36,13 @@ RESIDENT_SPILLS = {0: 64, 1: 1500}
 selected pages, whose scoring holds 64 registers of pages on their way. Measured: 0 and 1052."""
 
 
-@pytest.mark.parametrize("index", PAIRS.values(), ids=PAIRS)
+@pytest.mark.parametrize(
+    "index",
+    [
+        pytest.param(i, id=name, marks=[pytest.mark.slow] * (name != "stages"))
+        for name, i in PAIRS.items()
+    ],
+)
 def test_cases(index: int) -> None:
     case = list(check.cases(True))[index]
     assert check.check(CPU, case, np.random.default_rng([1, index])) <= check.decoder_check.CHAIN
@@ -204,7 +210,7 @@ def test_the_watchdog_ends_a_hang() -> None:
 
 
 # ------------------------------------------------------------------------------- budgets
-@pytest.mark.parametrize("sparse", RESIDENT_SPILLS)
+@pytest.mark.parametrize("sparse", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_persistent_kernel_fits(sparse: int) -> None:
     state: Any = SimpleNamespace(batch=1, tokens=1, page_tokens=16)
     macros = (*defines(LLAMA_1B, state), f"SPARSE={sparse}")

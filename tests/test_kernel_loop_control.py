@@ -141,7 +141,7 @@ def test_wrong_arguments_are_named() -> None:
         run.box.cancel(0)
 
 
-@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("sparse", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_every_mode_emits_and_commits_the_same(sparse: bool) -> None:
     case = {"slots": 3, "steps": 8, "sparse": sparse, "spare": 4, **check.SMALL}
     assert check.check(Cpu(3), case, np.random.default_rng(11)) <= check.TOLERANCE

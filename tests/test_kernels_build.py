@@ -161,11 +161,14 @@ class Recording(Cpu):
         return call
 
 
+TESTED_ALONE = ("fused_step", "decoder", "topk_select", "small_ops", "w4a16_gemv")
+
+
 @pytest.mark.parametrize(
     "folder",
     [
-        # The tests of these two folders run all their kernels, too.
-        pytest.param(folder, marks=[pytest.mark.slow] * (folder in ("fused_step", "decoder")))
+        # The tests of these folders run all their kernels, too.
+        pytest.param(folder, marks=[pytest.mark.slow] * (folder in TESTED_ALONE))
         for folder in sorted({*FOLDERS} - {*CHECKED_ELSEWHERE})
     ],
 )

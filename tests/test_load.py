@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from sim.errors import InputError
 from sim.feasible import faults
-from sim.load import load, load_points
+from sim.load import load
 from sim.simulate import chunks
+from sim.study import load_study
 from sim.trace.chunk import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sim.load import Point
     from sim.scenario import Scenario
+    from sim.study import Study
 
 LEAST = "trace: {source: azure-conv-like, requests: 10}\nmodel: llama-3.2-1b\n"
 KV_KEYS = (
@@ -46,7 +47,7 @@ def write(text: str | bytes, name: str = "a.yaml") -> Path:
 
 
 def lines_of(
-    text: str | bytes, *overrides: str, reader: Callable[..., Scenario | list[Point]] = load
+    text: str | bytes, *overrides: str, reader: Callable[..., Scenario | Study] = load
 ) -> list[str]:
     """The error lines of a file."""
     with pytest.raises(InputError) as caught:
@@ -563,7 +564,7 @@ def test_errors_of_overrides() -> None:
 
 def test_a_sweep_is_the_product_in_file_order() -> None:
     text = LEAST + "sweep:\n  loop.mode: [host, resident]\n  trace.rate_scale: [1, 2.5]\n"
-    points = load_points(write(text))
+    points = load_study(write(text)).points
     assert [tuple(point.axes.values()) for point in points] == [
         ("host", 1),
         ("host", 2.5),
@@ -578,14 +579,14 @@ def test_a_sweep_is_the_product_in_file_order() -> None:
 
 
 def test_no_sweep_is_one_point() -> None:
-    (point,) = load_points(write(LEAST), ["seed=3"])
+    (point,) = load_study(write(LEAST), ["seed=3"]).points
     assert point.axes == {}
     assert point.scenario == load(Path("a.yaml"), ["seed=3"])
 
 
 def test_axes_of_maps_and_models() -> None:
     text = LEAST + "sweep: {trace: [{file: x.csv}, {rate_scale: 2}], model.weights: [bf16, fp8]}\n"
-    points = load_points(write(text, "sub/a.yaml"))
+    points = load_study(write(text, "sub/a.yaml")).points
     assert [p.scenario.trace.source for p in points] == [None, None] + ["azure-conv-like"] * 2
     assert points[0].scenario.trace.file == str(Path.cwd() / "sub/x.csv")
     assert [p.scenario.model.weights for p in points] == ["bf16", "fp8"] * 2
@@ -604,7 +605,7 @@ sweep:
   loop.mode.x: [1]
   a-b: [1]
 """
-    assert lines_of(LEAST + text, reader=load_points) == [
+    assert lines_of(LEAST + text, reader=load_study) == [
         "a.yaml:4:21: loop.mode: expected one of host, graph, control, resident, engine, got 'resdent'; "
         "did you mean 'resident'?",
         "a.yaml:5:3: loop.max_bach: no such field; did you mean 'max_batch'?",
@@ -639,7 +640,7 @@ sweep:
     ],
 )
 def test_errors_of_sweeps(sweep: str, overrides: Sequence[str], line: str) -> None:
-    (found,) = lines_of(f"{LEAST}sweep: {sweep}\n", *overrides, reader=load_points)
+    (found,) = lines_of(f"{LEAST}sweep: {sweep}\n", *overrides, reader=load_study)
     assert found.startswith(line)
 
 
@@ -648,7 +649,7 @@ def test_errors_of_sweeps(sweep: str, overrides: Sequence[str], line: str) -> No
 
 @pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_scenarios(path: Path) -> None:
-    points = load_points(path)
+    points = load_study(path).points
     assert points
     assert path.read_text().startswith("# ")  # the question it answers
     for point in points:
@@ -668,7 +669,7 @@ TREES = st.recursive(
     max_leaves=12,
 )
 SETTINGS = settings(
-    max_examples=150,
+    max_examples=90,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -677,7 +678,7 @@ SETTINGS = settings(
 def only_input_errors(text: str | bytes, *overrides: str) -> None:
     """Reads *text* in both ways; anything but `InputError` goes through."""
     path = write(text)
-    for reader in (load, load_points):
+    for reader in (load, load_study):
         try:
             reader(path, overrides)
             lines = []

@@ -8,23 +8,25 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from sim import kv_words, reuse_panels, tier_panels
+from sim import kv_words, tier_panels
 from sim.clock import Clock
 from sim.iteration_log import IterationLog
-from sim.load import load, load_points
+from sim.load import load
 from sim.memory.link import LinkSpec, Row
 from sim.memory.links import Leg, Links
 from sim.memory.transfer_log import SLICE, TransferLog
-from sim.panels import Run
 from sim.parquet import ITERATIONS, REQUESTS
-from sim.plots import draw_run, draw_study
+from sim.plots import draw
 from sim.records import Records
 from sim.request import Request, Status
 from sim.request_log import RequestLog
 from sim.result import read_summary
+from sim.runs import read_study
 from sim.simulate import run
-from sim.sweep import run_points
-from sim.tables import facts, print_study
+from sim.study import load_study
+from sim.study_table import print_study
+from sim.sweeping import run_study
+from sim.tables import facts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -298,9 +300,11 @@ def test_nothing_is_said_of_a_memory_that_is_not_there() -> None:
 
 
 def test_figures_of_a_run_with_tiers(agents: Path, tmp_path: Path) -> None:
-    names = {path.name for path in draw_run(agents, tmp_path / "one")}
-    assert {"tiers.svg", "tiers.png"} <= names
-    svg = (tmp_path / "one" / "tiers.svg").read_text()
+    files = draw(agents, tmp_path / "one")
+    tiers = [path for path in files if path.name.startswith("tiers-") and path.suffix == ".svg"]
+    names = [path.stem.removeprefix("tiers-") for path in tiers]
+    assert names == ["occupancy", "hits", "links", "moved", "waits", "prefetch"]
+    svg = "".join(path.read_text() for path in tiers)
     for said in ("DRAM of 8 GiB", "SSD of 64 GiB", "HBM, in use", "ssd read", "from HBM",
                  "a request waits for KV", "the loop stands still for KV", "write back",
                  "moved over all links", "prefetched units of 64 tokens", "wasted"):  # fmt: skip
@@ -309,20 +313,23 @@ def test_figures_of_a_run_with_tiers(agents: Path, tmp_path: Path) -> None:
 
 def test_a_study_of_sizes_draws_reuse_and_ttft(tmp_path: Path, capsys: Any) -> None:
     text = AGENTS.replace("requests: 60", "requests: 25")
-    text += "sweep: {hardware.dram.capacity: [2 GiB, 16 GiB], "
+    text += "sweep: {hardware.dram.capacity: [2 GiB, 4 GiB, 16 GiB], "
     text += "hardware.ssd: [null, {capacity: 64 GiB}]}\n"
     (tmp_path / "s.yaml").write_text(text)
-    points = load_points(tmp_path / "s.yaml")
-    summaries = run_points(points, tmp_path / "out", quiet=True)
-    names = {path.name for path in draw_study(tmp_path / "out", tmp_path / "figures")}
-    assert {"reuse.svg", "reuse.png"} <= names
-    svg = (tmp_path / "figures" / "reuse.svg").read_text()
-    for said in ("DRAM for KV (GiB)", "prompt tokens not computed", "TTFT, median", "computed",
-                 "no ssd", "ssd 64 GiB", ">16<"):  # fmt: skip
-        assert said in svg
-    runs = [Run(path, {}, read_summary(path)) for path in (tmp_path / "out" / "points").iterdir()]
-    assert reuse_panels.swept_tier(runs) == "dram"
-    print_study([point.axes for point in points], summaries)
+    study = load_study(tmp_path / "s.yaml")
+    run_study(study, tmp_path / "out", quiet=True)
+    out = tmp_path / "figures"
+    names = {path.name for path in draw(tmp_path / "out", out)}
+    assert {"reuse.svg", "reuse.png", "along-p99_ttft_ms.svg", "tiers-hits-1.svg"} <= names
+    for name, words in (
+        ("reuse", ("prompt tokens (%)", "computed", "no ssd", "ssd 64 GiB")),
+        ("along-kv_prefix_hit_rate", ("hardware.dram.capacity", "found (%)", "2 GiB", "no ssd")),
+    ):
+        svg = (out / f"{name}.svg").read_text()
+        for said in words:
+            assert said in svg
+    results = read_study(tmp_path / "out")
+    print_study([run.axes for run in results.runs], [run.summary for run in results.runs])
     assert "found %" in capsys.readouterr().out
 
 
@@ -337,7 +344,8 @@ def test_without_ids_and_tiers_nothing_is_added(tmp_path: Path) -> None:
     assert list(table(tmp_path / "run", "iterations")) == ITERATIONS.names
     assert list(table(tmp_path / "run", "requests")) == REQUESTS.names
     assert "kv_prefix_lookups" not in summary
-    assert "tiers.svg" not in {p.name for p in draw_run(tmp_path / "run", tmp_path / "figures")}
+    names = {path.name for path in draw(tmp_path / "run", tmp_path / "figures")}
+    assert not any(name.startswith("tiers") for name in names)
 
 
 def test_both_engines_write_the_same_records(agents: Path, tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from sim.errors import InputError
 from sim.feasible import faults
-from sim.load import load, load_points
+from sim.load import load
 from sim.memory.eviction import POLICIES
 from sim.memory.movers import MOVERS, Given
 from sim.memory.options import MemoryOptions
 from sim.scenario import Hardware, Scenario
+from sim.study import load_study
 from sim.tiers import Kv, memory_options
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
@@ -268,13 +269,13 @@ def test_blocks_of_trace_and_engine_must_fit() -> None:
 def test_a_sweep_may_take_a_tier_away() -> None:
     text = "sweep: {hardware.dram: [null, {capacity: 64 GiB}, {capacity: 1 TiB, share: 0.5}]}\n"
     Path("a.yaml").write_text(LEAST + text)
-    points = load_points("a.yaml", (), faults)
+    points = load_study("a.yaml", (), faults).points
     sizes = [memory_options(p.scenario.hardware, p.scenario.kv).dram_bytes for p in points]
     assert sizes == [0.0, 64 * GIB, 512 * GIB]
 
 
 @pytest.mark.parametrize("name", ["agent-dram-ssd", "swap-or-recompute", "prefetch-under-bursts"])
 def test_the_shipped_studies_are_valid_and_warn_of_nothing(name: str) -> None:
-    points = load_points(SCENARIOS / f"{name}.yaml", (), faults)
+    points = load_study(SCENARIOS / f"{name}.yaml", (), faults).points
     assert len(points) >= 4
     assert [line for point in points for line in point.scenario.warnings()] == []

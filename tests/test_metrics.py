@@ -197,7 +197,7 @@ def test_keys_of_vllm(tmp_path: Path) -> None:
     summary = play(toy_scenario(tmp_path, [(0, 8, 3)])).summary
     assert [key for key in VLLM if key not in summary] == []
     ours = ("scenario", "kind", "model_id", "trace_", "seed", "requests_", "tokens_", "loop_")
-    ours += ("kv_", "cost_", "mean_queue", "median_queue", "std_queue", "p")
+    ours += ("kv_", "cost_", "goodput_share", "mean_queue", "median_queue", "std_queue", "p")
     assert [key for key in summary if key not in VLLM and not key.startswith(ours)] == []
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from toy import hbm, read_run, toy_scenario, write_profile
+from toy import hbm, read_run, toy_scenario
 
 from sim.errors import InputError
-from sim.load import Point
 from sim.result import new_folder, read_json, write_json
 from sim.simulate import run
-from sim.sweep import point_id, run_points
 
 FILES = ["environment.json", "iterations.parquet", "requests.parquet", "scenario.json"]
 FILES += ["summary.json", "trace.json"]
@@ -160,51 +158,7 @@ def test_json_holds_no_undefined_number(tmp_path: Path) -> None:
         write_json(tmp_path / "x.json", {"x": float("nan")})
 
 
-# ---------------------------------------------------------------- studies
-def points(folder: Path, budgets: list[int]) -> list[Point]:
-    return [
-        Point({"loop.token_budget": n}, busy(folder, loop={"token_budget": n})) for n in budgets
-    ]
-
-
-def test_sweep_runs_what_is_missing_and_nothing_else(tmp_path: Path) -> None:
-    study = tmp_path / "study"
-    first = run_points(points(tmp_path, [64, 32]), study, quiet=True)
-    before = {path: path.stat().st_mtime_ns for path in study.glob("points/*/*")}
-    assert len(before) == 2 * len(FILES)
-    more = run_points(points(tmp_path, [64, 16, 32]), study, quiet=True)
-    after = {path: path.stat().st_mtime_ns for path in study.glob("points/*/*")}
-    assert len(after) == 3 * len(FILES)
-    assert after | before == after
-    assert [more[0], more[2]] == first
-    listed = read_json(study / "study.json")["points"]
-    assert [point["axes"]["loop.token_budget"] for point in listed] == [64, 16, 32]
-    assert all((study / "points" / point["id"] / "summary.json").is_file() for point in listed)
-
-
-def test_sweep_takes_up_where_a_bad_point_ended_it(tmp_path: Path) -> None:
-    good, bad = points(tmp_path, [64])[0], Point({}, busy(tmp_path, hardware={"hbm": hbm(0)}))
-    with pytest.raises(InputError, match="no KV block beside"):
-        run_points([good, bad], tmp_path / "study", quiet=True)
-    assert [path.name for path in (tmp_path / "study" / "points").iterdir()] == [
-        point_id(good.scenario)
-    ]
-    assert len(run_points([good], tmp_path / "study", quiet=True)) == 1
-
-
-def test_sweep_with_two_jobs_writes_the_same(tmp_path: Path) -> None:
-    one = run_points(points(tmp_path, [64, 32, 16]), tmp_path / "one", quiet=True)
-    two = run_points(points(tmp_path, [64, 32, 16]), tmp_path / "two", jobs=2, quiet=True)
-    assert one == two
-
-
-def test_point_of_another_profile_is_another_point(tmp_path: Path) -> None:
-    scenario = busy(tmp_path)
-    before = point_id(scenario)
-    write_profile(tmp_path / "toy.json", {"graph_launch_s": 1.0})
-    assert point_id(scenario) != before
-
-
+# ---------------------------------------------------------------- replacing
 def a_run(path: Path, text: str) -> None:
     path.mkdir(exist_ok=True)
     (path / "summary.json").write_text(text)

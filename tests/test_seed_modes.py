@@ -12,7 +12,7 @@ import pytest
 from sim.cli import main
 from sim.seed_metrics import METRICS, metrics
 from sim.seed_modes import FOLDER, MODES, points
-from sim.sweep import point_id, run_points
+from sim.sweeping import point_id, run_points
 
 if TYPE_CHECKING:
     from pathlib import Path

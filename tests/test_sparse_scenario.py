@@ -11,10 +11,11 @@ import pytest
 
 from sim.cli import main
 from sim.errors import InputError
-from sim.load import load, load_points
+from sim.load import load
 from sim.scenario import Scenario
 from sim.sparse.selection import Layers, Selection
 from sim.sparse.summary import Sums, summary
+from sim.study import load_study
 
 LEAST = "trace: {source: azure-conv-like, requests: 10}\nmodel: llama-3.1-8b\n"
 DRAM = {"dram": {"capacity": "64 GiB"}}
@@ -278,7 +279,7 @@ def test_resolved_comes_back_from_json(sparse: dict[str, Any] | None) -> None:
 def test_a_sweep_may_take_the_section_away() -> None:
     text = "sweep: {sparse: [null, {select: window}, {select: topk, top_k_tokens: 512}]}\n"
     Path("a.yaml").write_text(LEAST + text)
-    points = load_points("a.yaml")
+    points = load_study("a.yaml").points
     found = [point.scenario.sparse for point in points]
     assert [one and one.select for one in found] == [None, "window", "topk"]
 

@@ -13,10 +13,11 @@ from speculating import of, request, section, stepped
 from sim.cli import main
 from sim.errors import InputError
 from sim.feasible import faults
-from sim.load import load, load_points
+from sim.load import load
 from sim.scenario import Scenario
 from sim.speculation.acceptance import RULES
 from sim.speculation.build import speculator
+from sim.study import load_study
 
 LEAST = """\
 trace: {source: synthetic, requests: 10, rate: 1 /s, prompt_tokens: 10, output_tokens: 9}
@@ -64,12 +65,15 @@ def test_without_the_section_a_scenario_is_what_it_was() -> None:
 
 def test_a_sweep_may_set_it_off_and_its_width() -> None:
     Path("a.yaml").write_text(LEAST + PLAIN + "sweep: {speculation.width: [1, 2, 4]}\n")
-    points = load_points("a.yaml", (), faults)
+    points = load_study("a.yaml", (), faults).points
     assert [one.scenario.speculation.most for one in points] == [1, 2, 4]  # type: ignore[union-attr]
     plain = LEAST.replace("speculation:\n", "")
     axis = "sweep: {speculation: [null, {draft: mtp, acceptance: 0.7}]}\n"
     Path("b.yaml").write_text(plain + axis)
-    assert [one.scenario.speculation is None for one in load_points("b.yaml")] == [True, False]
+    assert [one.scenario.speculation is None for one in load_study("b.yaml").points] == [
+        True,
+        False,
+    ]
 
 
 def test_what_was_resolved_is_read_again() -> None:

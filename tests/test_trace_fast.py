@@ -116,7 +116,7 @@ def _lines(draw: st.DrawFn) -> bytes:
     return ((end if draw(st.integers(0, 3)) == 0 else "\n").join(lines) + last).encode()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(_lines())
 def test_fast_rows_are_the_careful_rows(data: bytes) -> None:
     agree(data)
@@ -135,7 +135,7 @@ _BASE = b"".join(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(_EDIT, min_size=1, max_size=3), st.booleans())
 def test_mutated_lines_are_never_read_more_leniently(
     edits: list[tuple[int, str, bytes]], compact: bool
@@ -337,7 +337,7 @@ _TOKENS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.booleans(),
     st.lists(

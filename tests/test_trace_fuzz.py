@@ -264,7 +264,7 @@ def test_damaged_files(format: str) -> None:
     samples = [parquet()] if format == "parquet" else SAMPLES[format]
 
     @settings(
-        max_examples=EXAMPLES or 200,
+        max_examples=EXAMPLES or 100,
         deadline=None,
         derandomize=not EXAMPLES,
         database=None,

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from sim.load import load_points
 from sim.simulate import Simulation
+from sim.study import load_study
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 
 
 @cache
 def points_of(study: str, *overrides: str):
-    return load_points(SCENARIOS / f"{study}.yaml", overrides)
+    return load_study(SCENARIOS / f"{study}.yaml", overrides).points
 
 
 def played(study: str, *overrides: str, **axes: Any) -> dict[str, Any]:

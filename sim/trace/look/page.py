@@ -9,9 +9,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from sim.errors import InputError
-from sim.trace.naming import said
-from sim.trace.write import replacing
+from sim.page import document, write
 
 from .panels import panels
 from .sections import Section, bad_rows, comparison, sections
@@ -23,49 +21,19 @@ if TYPE_CHECKING:
 
     from .panels import Named
 
-ENDINGS = (".html", ".htm")
-_LIGHT = "--ink:#1c1c1c;--dim:#5c5c5c;--paper:#fff;--rule:#d9d9d9;--grid:#e6e6e6;" \
-    "--a:#1f5fa8;--b:#c65a10;--grey:#7a7a7a;--good:#1a7f37;--bad:#b42318"  # fmt: skip
-_DARK = "--ink:#e8e8e8;--dim:#a6a6a6;--paper:#15171a;--rule:#3a3d42;--grid:#2b2e33;" \
-    "--a:#6cabf0;--b:#f09a55;--grey:#9a9a9a;--good:#57c26e;--bad:#ff8477"  # fmt: skip
-_STYLE = f"""
-:root{{color-scheme:light dark;{_LIGHT}}}
-@media (prefers-color-scheme:dark){{:root{{{_DARK}}}}}
-@media print{{:root{{color-scheme:light;{_LIGHT}}}figure,section{{break-inside:avoid}}}}
-*{{box-sizing:border-box}}
-body{{margin:0 auto;padding:1.2rem;max-width:70rem;background:var(--paper);color:var(--ink);
-font:15px/1.45 system-ui,sans-serif}}
-h1{{font-size:1.35rem;margin:0 0 .2rem;overflow-wrap:anywhere}}
-h2{{font-size:1rem;margin:0 0 .4rem}}
-p{{margin:.2rem 0}}.dim{{color:var(--dim)}}
-.grid2{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27rem),1fr));
-gap:1.4rem 2rem;margin:1.2rem 0}}
-section.wide{{margin:1.2rem 0}}section{{min-width:0;overflow-x:auto}}
-table{{border-collapse:collapse;width:100%;font-size:.9rem}}
-td,th{{text-align:right;padding:.16rem .5rem;border-bottom:1px solid var(--rule);
-font-variant-numeric:tabular-nums;font-weight:400;vertical-align:top;overflow-wrap:anywhere}}
-th{{color:var(--dim)}}td:first-child,th:first-child,.words{{text-align:left}}
-td:first-child{{color:var(--dim);white-space:nowrap}}td:first-child,th:first-child{{padding-left:0}}
-.within{{color:var(--good)}}.beyond{{color:var(--bad);font-weight:600}}
-figure{{margin:0;min-width:0}}figcaption{{font-weight:600;margin-bottom:.1rem}}
-svg{{width:100%;height:auto;display:block}}
-svg text{{font:11px system-ui,sans-serif;fill:var(--dim)}}
-.grid{{stroke:var(--grid);fill:none}}.line{{fill:none;stroke-width:1.6}}
-.line.dashed{{stroke-dasharray:5 4}}.fill{{opacity:.25;stroke:none}}
-.line.a{{stroke:var(--a)}}.line.b{{stroke:var(--b)}}.line.grey{{stroke:var(--grey)}}
-.fill.a,.dot.a{{fill:var(--a)}}.fill.b,.dot.b{{fill:var(--b)}}
-.key{{font-size:.8rem;color:var(--dim);margin-right:1rem;white-space:nowrap}}
-.key::before{{content:"";display:inline-block;width:1.4em;vertical-align:.25em;margin-right:.35em;
-border-top:2px solid var(--grey)}}
-.key.a::before{{border-color:var(--a)}}.key.b::before{{border-color:var(--b)}}
-.key.dashed::before{{border-top-style:dashed}}
+_STYLE = """
+.within{color:var(--good)}.beyond{color:var(--bad);font-weight:600}
+svg text{font:11px system-ui,sans-serif;fill:var(--dim)}
+.grid{stroke:var(--grid);fill:none}.line{fill:none;stroke-width:1.6}
+.line.dashed{stroke-dasharray:5 4}.fill{opacity:.25;stroke:none}
+.line.a{stroke:var(--a)}.line.b{stroke:var(--b)}.line.grey{stroke:var(--grey)}
+.fill.a,.dot.a{fill:var(--a)}.fill.b,.dot.b{fill:var(--b)}
+.key{font-size:.8rem;color:var(--dim);margin-right:1rem;white-space:nowrap}
+.key::before{content:"";display:inline-block;width:1.4em;vertical-align:.25em;margin-right:.35em;
+border-top:2px solid var(--grey)}
+.key.a::before{border-color:var(--a)}.key.b::before{border-color:var(--b)}
+.key.dashed::before{border-top-style:dashed}
 """
-
-
-def check_page(path: Path) -> None:
-    """Raise `InputError` unless *path* ends as a page."""
-    if path.suffix.lower() not in ENDINGS:
-        raise InputError(f"{said(path)}: not a page's name; end it with {' or '.join(ENDINGS)}")
 
 
 def write_page(
@@ -81,16 +49,10 @@ def write_page(
         "</figure>"
         for panel in panels(traces)
     )
-    title = " and ".join(escape(summary["file"]) for summary in summaries)
+    title = " and ".join(summary["file"] for summary in summaries)
     head, tables, notes = body
-    text = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head><body>{head}\n"
-        f'<div class="grid2">{pictures}</div>\n{tables}\n{notes}</body></html>\n'
-    )
-    with replacing(path) as file:
-        file.write(text.encode())
+    text = f'{head}\n<div class="grid2">{pictures}</div>\n{tables}\n{notes}'
+    write(path, document(title, text, _STYLE))
 
 
 def _one(summary: dict[str, Any]) -> tuple[str, str, str]:
