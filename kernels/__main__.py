@@ -17,6 +17,7 @@ from .decoder.command import add_decode, run_decode
 from .fit.samples import SamplesError
 from .report.command import add_report, run_report
 from .report.decoder_command import add_report_decoder, run_report_decoder
+from .serve.command import add_serve, run_serve
 
 
 def main() -> int:
@@ -33,6 +34,7 @@ def main() -> int:
     add_report(commands)
     add_decode(commands)
     add_report_decoder(commands)
+    add_serve(commands)
     arguments = parser.parse_args()
     try:
         if arguments.command == "list":
@@ -45,6 +47,8 @@ def main() -> int:
             return run_decode(arguments)
         if arguments.command == "report-decoder":
             return run_report_decoder(arguments)
+        if arguments.command == "serve":
+            return run_serve(arguments)
         return check_kernels(arguments.folders, arguments.cpu, arguments.seed)
     except (BuildError, SamplesError) as error:
         print(error, file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from .prefill import take
 from .request import Reason
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Admission:
         if not self.waiting or running >= self.max_batch:
             return None
         # Model: blocks for the whole prompt are reserved at admission, so that a prefill, once
-        # begun, never waits for memory (vLLM V1 allocates chunk by chunk).
+        # begun, never waits for memory (vLLM V1 allocates chunk by chunk: `try_begin`).
         request = self.waiting[0]
         if self.memory is not None:
             if not self.memory.try_take(request, reserved):
@@ -62,6 +63,18 @@ class Admission:
             return None
         self.pool.take(blocks)
         return self.waiting.popleft()
+
+    def try_begin(self, running: int, reserved: int, budget: int) -> tuple[Request, int] | None:
+        """The next request and the tokens of its first chunk, whose blocks alone are taken.
+
+        The rest as in `try_admit`; at most *budget* tokens.
+        """
+        if not self.waiting or running >= self.max_batch:
+            return None
+        tokens = min(budget, self.waiting[0].prefill_tokens)
+        if not take(self.pool, 0, tokens, reserved):
+            return None
+        return self.waiting.popleft(), tokens
 
     def return_to_head(self, request: Request) -> None:
         """Queues a preempted request before all others: it arrived before them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import isnan
 from typing import TYPE_CHECKING
 
+from .cost import Chunk
 from .prefill import Chunks, Prefilling
 from .request import Request, Status
 
@@ -48,29 +49,60 @@ class Batch:
         self.departures = 0  # from the queue, less those that came back
         self.preemptions = 0
         self.answered: list[Request] | None = None  # since the last look, if anybody looks
+        self.by_chunk = False  # whether prompts take their blocks chunk by chunk
+        self.freed = (0, 0)  # slots and blocks of those that have finished since the last look
 
-    def admit(self, now: float, budget: int, reserved: int) -> None:
+    def admit(
+        self, now: float, budget: int, reserved: int, held: int = 0, floor: float = 0.0
+    ) -> None:
         """Takes in requests while *budget* tokens of prefill, a slot and memory are left.
 
-        *reserved* free blocks are kept for those that decode.
+        *reserved* free blocks are kept for those that decode, *held* slots are not free yet, and
+        with fewer than *floor* blocks nobody is taken in beside others.
         """
         admission, running, memory = self.admission, self.running, self.memory
         while budget > 0 and admission.waiting:
+            if running and self.room < floor:
+                return
             if memory is not None and memory.is_swapped(admission.waiting[0]):
                 # It would not prefill but compete for blocks at once.
                 reserved = max(reserved, self.decoding.blocks_needed())
-            request = admission.try_admit(len(running), reserved)
+            request = admission.try_admit(len(running) + held, reserved)
             if request is None:
                 return
-            self.departures += 1
-            if isnan(request.admitted):
-                request.admitted = now
-            running[request] = None
+            self._admitted(request, now)
             if memory is None or request not in memory.loading:
                 self.prefilling.join(request)
             elif memory.resumes(request):
                 continue
             budget -= request.prefill_tokens - request.prefilled
+
+    def admit_chunks(
+        self, now: float, budget: int, reserved: int, held: int, floor: float
+    ) -> Chunks:
+        """As `admit`, where blocks are taken for the first chunks alone; returns these."""
+        chunks: Chunks = {}
+        while budget > 0 and not (self.running and self.pool.free < floor):
+            found = self.admission.try_begin(len(self.running) + held, reserved, budget)
+            if found is None:
+                break
+            request, tokens = found
+            self._admitted(request, now)
+            self.prefilling.join(request)
+            chunks[request] = Chunk(tokens, 0)
+            budget -= tokens
+        return chunks
+
+    def _admitted(self, request: Request, now: float) -> None:
+        self.departures += 1
+        if isnan(request.admitted):
+            request.admitted = now
+        self.running[request] = None
+
+    def take_freed(self) -> tuple[int, int]:
+        """Slots and blocks of those that have finished since this was asked last."""
+        freed, self.freed = self.freed, (0, 0)
+        return freed
 
     @property
     def memory(self) -> Memory | None:
@@ -91,7 +123,7 @@ class Batch:
         preempted = False
         decoding, pool = self.decoding, self.pool
         while decoding.blocks_needed() > pool.free or decoding.overfull:
-            self._preempt(next(reversed(self.running)))
+            self.preempt_youngest()
             preempted = True
         return preempted
 
@@ -126,6 +158,10 @@ class Batch:
             else:
                 self.prefilling.join(request)
 
+    def preempt_youngest(self) -> None:
+        """Preempts the request that was admitted last."""
+        self._preempt(next(reversed(self.running)))
+
     def _preempt(self, request: Request) -> None:
         """Frees the blocks of *request*; all its tokens are computed again when it comes back."""
         del self.running[request]
@@ -141,7 +177,7 @@ class Batch:
         else:
             decoded = False
             tokens = request.prefill_tokens
-            blocks = self.pool.blocks(tokens)
+            blocks = self.pool.blocks(request.prefilled if self.by_chunk else tokens)
             if request in self.prefilling.requests:
                 self.prefilling.leave(request)
             else:  # still waits for KV
@@ -217,6 +253,7 @@ class Batch:
     def _finish(self, request: Request, blocks: int) -> None:
         """Releases the request's *blocks* and writes its row."""
         del self.running[request]
+        self.freed = (self.freed[0] + 1, self.freed[1] + blocks)
         self.last_change = max(self.last_change, request.last_token)
         if self.memory is None:
             self.pool.give_back(blocks)

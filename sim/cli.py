@@ -22,6 +22,7 @@ from .cli_seeds import seeds
 from .cli_sweep import sweep, warnings
 from .cli_timeline import timeline
 from .cli_trace import app as trace_app
+from .cli_validate import validate
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ app.command()(report)
 app.command()(plot)
 app.command()(timeline)
 app.command()(compare)
-app.add_typer(profile_app, name="profile", help="What a GPU profile holds.")
+app.command()(validate)
+app.add_typer(profile_app, name="profile", help="What a profile holds; fit or derive one.")
 
 ScenarioFile = Annotated[Path, typer.Argument(metavar="SCENARIO.yaml", help="A scenario file.")]
 Sets = Annotated[

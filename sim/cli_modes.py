@@ -56,6 +56,9 @@ def modes(
 
     chosen = load(scenario, sets or (), faults)
     profile = load_profile(chosen.hardware.profile)
+    if profile.steps is not None:
+        what = f"{profile.name} is of whole steps; modes are compared on a profile of kernels"
+        raise InputError(f"hardware.profile: {what}")
     rows = _numbers("--batches", batches) or [b for b in BATCHES if b <= chosen.loop.max_batch]
     most = chosen.model.shape.max_context
     columns = _numbers("--contexts", contexts) or [c for c in CONTEXTS if c <= most]

@@ -1,6 +1,6 @@
-"""`residentsim profile`: show a profile in tables, or derive one from a data sheet.
+"""`residentsim profile`: show a profile, fit one to an engine's steps (`cli_fit`), or derive one.
 
-`python -m kernels bench` writes a measured one.
+`python -m kernels bench` writes a measured one of kernels.
 
 Typer application, mounted by the main command line. Raises `InputError`, which that prints.
 """
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_fit import fit
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -21,12 +23,15 @@ if TYPE_CHECKING:
     from .profile import Kernel, Profile
     from .profile_loops import Loop
 
-app = typer.Typer(help="Show or derive a hardware profile.", no_args_is_help=True)
+app = typer.Typer(help="Show, fit or derive a profile.", no_args_is_help=True)
 
 
 @app.callback()
 def profile() -> None:
-    """Show or derive a hardware profile."""
+    """Show, fit or derive a profile."""
+
+
+app.command()(fit)
 
 
 @app.command()
@@ -43,6 +48,11 @@ def show(
     loaded, console = load_profile(profile), Console()
     if not console.is_terminal:
         console = Console(width=140)
+    if loaded.steps is not None:
+        from .step_show import show as show_steps
+
+        show_steps(console, loaded)
+        return
     _heading(console, loaded)
     tables = [_constants(loaded), _kernels("Kernels", loaded.kernels)]
     if loaded.loops:

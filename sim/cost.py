@@ -56,7 +56,7 @@ class Cost:
         self.shape = model.shape
         self.loop = loop
         self.profile = profile
-        self.modes = Modes(profile, loop.host)
+        self.modes = Modes(profile, loop.host, scenario.schedule.asynchronous)
         self.wide = Widening(scenario, profile)
         self.model = ModelCost(self.wide.setup, self.modes)
         self.model.measured.leave_as_measured()
@@ -198,8 +198,13 @@ class Cost:
             const, slope = lines[0]
             const += (slow - 1.0) * self._busy(queue)
             lines = ((const, slope * slow), *lines[1:])
-        launched = max(const + slope * x for const, slope in lines)
-        seconds = launched + self.modes.host_overhead(batch + len(chunks) + again.requests)
+        requests = batch + len(chunks) + again.requests
+        if self.modes.asynchronous:
+            launched = self.modes.launched(lines, requests)
+            seconds = max(const + slope * x for const, slope in launched)
+        else:
+            seconds = max(const + slope * x for const, slope in lines)
+            seconds += self.modes.host_overhead(requests)
         if self.wide.offloads:
             seconds += self._awaited(work, queue, x)
         extra = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import speculative_checks
+from . import speculative_checks, step_cost
 from .dtypes import BITS
 from .errors import InputError
 from .fleet import hbm_blocks
@@ -38,6 +38,9 @@ def faults(scenario: Scenario) -> list[tuple[Place, str]]:
         profile = load_profile(scenario.hardware.profile)
     except InputError as error:
         return [*found, *((("hardware", "profile"), line) for line in error.lines)]
+    found += step_cost.faults(scenario, profile)
+    if profile.steps is not None:
+        return found
     for place, what, kernel in (
         (("model", "weights"), scenario.model.weights, profile.gemm),
         (("kv", "dtype"), scenario.kv.dtype, profile.decode_attention),

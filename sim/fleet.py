@@ -24,6 +24,7 @@ from .memory.summary import summary as memory_summary
 from .metrics import LoopStats
 from .replica import Replica
 from .router import Router
+from .step_cost import jitter_of
 from .tiers import memory_options
 from .units import bytes_text
 from .widening import hbm_bytes
@@ -106,8 +107,10 @@ class Fleet:
         decoding = self.wide.decoding(number, admission, iterations)
         batch = Batch(admission, decoding, self.requests, iterations)
         replica = Replica(
-            self.clock, loop, self.cost, batch, scenario.stop.at or inf, number, self._turns
-        )
+            self.clock, loop, scenario.schedule, self.cost, batch, scenario.stop.at or inf, number,
+            self._turns,
+        )  # fmt: skip
+        replica.jitter = jitter_of(self.cost, scenario.seed, number)
         replica.plans, measures = self.wide.plans, self.wide.measures[number]
         if measures is not None and measures.refresh is not None:
             replica.refreshed = measures.refreshed
@@ -158,7 +161,11 @@ class Fleet:
     # ---------------------------------------------------------------- what became of it
     def unfinished(self) -> list[Request]:
         """What still runs or waits."""
-        return [request for member in self.members for request in member.batch.unfinished()]
+        return [
+            request
+            for member in self.members
+            for request in (*member.batch.unfinished(), *member.replica.planner.unseen)
+        ]
 
     def close(self) -> None:
         """Hands on the iterations that are left, replica by replica."""
@@ -212,8 +219,15 @@ class Fleet:
 
 
 def hbm_blocks(scenario: Scenario, profile: Profile) -> int:
-    """KV blocks that fit beside the weights; `InputError` if none does."""
+    """KV blocks that the scenario gives, else those that fit beside the weights.
+
+    `InputError` if none does, or if the profile does not say how much memory there is.
+    """
+    if scenario.kv.hbm_blocks is not None:
+        return scenario.kv.hbm_blocks
     hbm = scenario.hardware.hbm
+    if hbm.capacity is None and "hbm_bytes" not in profile.device:
+        raise InputError(f"kv.hbm_blocks: missing; {profile.name} says nothing of memory")
     capacity = hbm.capacity or float(profile.device["hbm_bytes"])
     weights, token = hbm_bytes(scenario)
     block = token * scenario.kv.block_tokens

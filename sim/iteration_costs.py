@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .step_cost import StepCost
 from .steps import Load
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     Columns = dict[str, np.ndarray]
 
-PATHS = ("host", "graph", "control", "resident", "partition")
+PATHS = ("host", "graph", "control", "resident", "partition", "engine")
 
 
 def charged(
@@ -68,6 +69,8 @@ def charged(
         path[rows] = [PATHS.index(charge.path) for _, charge in singles]
         accounts = cost.account([charge for _, charge in singles])
         busy[rows], tklqt[rows], launches[rows], syncs[rows] = accounts
+    if isinstance(cost, StepCost):
+        cost.saw(columns, busy)
     return {
         "padded_requests": padded,
         "path": path,

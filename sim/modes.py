@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
     from .profile import Profile
     from .stages import Body, Pass, Stage
+    from .timing import Line
 
 
 class Modes:
     """Turns passes into timings with the constants of *profile*; *host* is `python` or `c`."""
 
-    def __init__(self, profile: Profile, host: str) -> None:
+    def __init__(self, profile: Profile, host: str, asynchronous: bool = False) -> None:
         self.language = host
+        self.asynchronous = asynchronous
+        """Whether the host plans a step, and reads the last one's tokens, while the GPU works."""
         self.submit = profile.constant(f"host_{host}_submit_s")
         self.schedule_base = profile.constant(f"host_{host}_schedule_s")
         self.schedule_each = profile.constant(f"host_{host}_schedule_per_request_s")
@@ -83,6 +86,7 @@ class Modes:
         other.sync = other.copy_back = other.schedule_base = other.schedule_each = 0.0
         other.graph_launch = min(self.graph_launch, self.submit + self.latency)
         other.device_base = other.device_each = other.control_around = 0.0
+        other.asynchronous = False
         return other
 
     def _name(self, profile: Profile, what: str) -> str:
@@ -138,6 +142,17 @@ class Modes:
         """Seconds of a launched iteration before its first and after its last launch."""
         return self.sync + self.copy_back + self._schedule(requests)
 
+    def launched(self, lines: tuple[Line, ...], requests: int) -> tuple[Line, ...]:
+        """*lines* of launches with what the host of *requests* requests does around them."""
+        if not self.asynchronous:
+            around = self.host_overhead(requests)
+            return tuple((const + around, slope) for const, slope in lines)
+        around = self.copy_back + self._schedule(requests)
+        # Model: planned ahead, an iteration follows the one before without a gap as long as the GPU
+        # is the limit (the first line); a host that is slower still does all its work in turn, but
+        # waits for nobody.
+        return (lines[0], *((const + around, slope) for const, slope in lines[1:]))
+
     def run(self, mode: str, work: Pass, requests: int) -> Timing:
         """A decode iteration of *requests* requests with the stages of *work* in *mode*."""
         match mode:
@@ -153,8 +168,7 @@ class Modes:
     def host(self, work: Pass, requests: int) -> Timing:
         """Decode with one launch a stage, sync and copy-back at the end, CPU scheduling before."""
         queue = self.queue(work, True, None)
-        overhead = self.host_overhead(requests)
-        lines = tuple((const + overhead, slope) for const, slope in queue.lines())
+        lines = self.launched(queue.lines(), requests)
         busy = queue.kernel_seconds() - queue.launches * self.node
         return Timing("host", lines, (busy, float(work.body.layers)), queue.launches, 1, queue)
 
@@ -163,10 +177,15 @@ class Modes:
         queue = self.queue(work, True, None)
         seconds, slope = queue.kernel_seconds(), float(work.body.layers)
         overhead = self.graph_launch + self.copy_back + self._schedule(requests)
+        lines: tuple[Line, ...] = ((seconds + overhead, slope),)
+        if self.asynchronous:
+            # Model: planned ahead, a graph follows the one before like a kernel in a stream, unless
+            # the host takes longer for its part of a step.
+            lines = ((seconds + self.node, slope), (overhead, 0.0))
         busy_line = (seconds - queue.launches * self.node, slope)
         # Model: the launch call of a graph takes as long as that of a kernel.
         queued = self.submit + self.latency
-        return Timing("graph", ((seconds + overhead, slope),), busy_line, 1, 1, None, queued)
+        return Timing("graph", lines, busy_line, 1, 1, None, queued)
 
     def control(self, work: Pass, requests: int) -> Timing:
         """No launch by the host: the device schedules and launches the graph again."""

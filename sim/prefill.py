@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING
 from .cost import Chunk
 
 if TYPE_CHECKING:
+    from .kv import BlockPool
     from .request import Request
 
 Chunks = dict["Request", Chunk]
+
+
+def take(pool: BlockPool, offset: int, tokens: int, kept: int) -> bool:
+    """Whether *pool* had blocks for *tokens* more after *offset* of a prompt; they are taken, and
+    *kept* stay free."""
+    blocks = pool.blocks(offset + tokens) - pool.blocks(offset)
+    if blocks > pool.free - kept:
+        return False
+    pool.take(blocks)
+    return True
 
 
 class Prefilling:
@@ -35,13 +46,21 @@ class Prefilling:
         """Tokens still to prefill, over all requests."""
         return sum(r.prefill_tokens - r.prefilled for r in self.requests)
 
-    def chunks(self, budget: int) -> Chunks:
-        """The next chunks of at most *budget* tokens in all."""
+    def chunks(
+        self, budget: int, pool: BlockPool | None = None, kept: int = 0, most: int | None = None
+    ) -> Chunks:
+        """The next chunks of at most *budget* tokens in all, of *most* prompts.
+
+        With a *pool*, each chunk takes its blocks there, and *kept* free ones stay.
+        """
+        # Model: a prompt that finds no blocks for its chunk is not overtaken.
         chunks: Chunks = {}
         for request in self.requests:
-            if budget <= 0:
+            if budget <= 0 or len(chunks) == most:
                 break
             tokens = min(budget, request.prefill_tokens - request.prefilled)
+            if pool is not None and not take(pool, request.prefilled, tokens, kept):
+                break
             chunks[request] = Chunk(tokens, request.prefilled)
             budget -= tokens
         return chunks

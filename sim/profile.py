@@ -30,6 +30,7 @@ from .forms import (
 from .profile_check import SCORES
 from .profile_files import profile_document, shipped
 from .profile_loops import Loop, loops
+from .step_profile import KIND, Steps, steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,6 +101,8 @@ class Profile:
     in_step: Mapping[str, Kernel]
     """Kernels as they run inside a decode step, which is not quite as they run alone."""
     checks: tuple[Mapping[str, Any], ...]
+    steps: Steps | None = None
+    """Of whole steps of an engine, where the profile is of these and not of kernels."""
 
     def constant(self, name: str) -> float:
         """Value of the constant *name* in SI units; `InputError` if the profile has none."""
@@ -201,15 +204,16 @@ def load_profile(name_or_path: str | Path) -> Profile:
 def _loaded(name_or_path: str | Path, stamp: tuple[int, ...] | None) -> Profile:
     """The profile as the file of that *stamp* has it."""
     document = profile_document(name_or_path)
+    if document.get("kind") == KIND:
+        return _of_steps(document)
     constants = {
         name: Constant(**_constant(entry)) for name, entry in document["constants"].items()
     }
     kernels = {name: _kernel(name, entry) for name, entry in document["kernels"].items()}
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return Profile(
         name=document["name"],
         status=document["status"],
-        hash=hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest(),
+        hash=_hash(document),
         date=document["date"],
         commit=document["commit"],
         device=document["device"],
@@ -220,6 +224,20 @@ def _loaded(name_or_path: str | Path, stamp: tuple[int, ...] | None) -> Profile:
         in_step={n: _kernel(n, entry) for n, entry in document.get("in_step", {}).items()},
         checks=tuple(document["checks"]),
     )
+
+
+def _hash(document: Mapping[str, Any]) -> str:
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest()
+
+
+def _of_steps(document: dict[str, Any]) -> Profile:
+    """The profile in the checked *document*, which is of whole steps."""
+    return Profile(
+        name=document["name"], status=document["status"], hash=_hash(document), date="",
+        commit=None, device={"name": document["name"]}, sources={}, constants={}, kernels={},
+        loops={}, in_step={}, checks=(), steps=steps_of(document),
+    )  # fmt: skip
 
 
 def _constant(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from .errors import InputError, shown
 from .profile_check import Finder
 from .profile_derive import base_name, derived
 from .sheets import sheet_text, shipped_sheets
+from .step_profile import KIND, check
 
 
 def shipped() -> list[str]:
@@ -32,6 +33,11 @@ def profile_document(name_or_path: str | Path) -> dict[str, Any]:
     """The checked JSON document that `load_profile` builds from, a derived one in full."""
     text, place = _read(name_or_path)
     document = Finder(place).document(text)
+    if document.get("kind") == KIND:
+        finder = Finder(place)
+        check(finder, document)
+        finder.raise_if_any()
+        return document
     base = base_name(document, place)
     if base is not None:
         if base not in _measured():

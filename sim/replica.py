@@ -14,6 +14,7 @@ import numpy as np
 from .clock import AFTER_ARRIVALS, Alarm, Clock, Turns
 from .iteration_log import Iteration
 from .partition import Partition
+from .planner import Planner
 from .request import Request, Status
 from .steps import NOTHING
 from .stretch import Stretch, Trips
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from .batch import Batch
     from .cost import Cost
     from .memory.manager import Memory
-    from .prefill import Chunks
+    from .planner import Plan
     from .scenario import Loop
+    from .schedule import Schedule
+    from .step_cost import Jitter
 
 
 class Replica:
@@ -37,8 +40,8 @@ class Replica:
     """
 
     def __init__(
-        self, clock: Clock, loop: Loop, cost: Cost, batch: Batch, stop_at: float = inf,
-        number: int = 0, turns: Turns | None = None,
+        self, clock: Clock, loop: Loop, schedule: Schedule, cost: Cost, batch: Batch,
+        stop_at: float = inf, number: int = 0, turns: Turns | None = None,
     ) -> None:  # fmt: skip
         self.clock = clock
         self.loop = loop
@@ -50,6 +53,10 @@ class Replica:
         self.batch = batch
         self.stop_at = stop_at
         self.exits = loop.leaves
+        self.planner = Planner(loop, schedule, batch)
+        self.begun = 0.0  # when the latest iteration began
+        self.done = 0  # iterations
+        self.jitter: Jitter | None = None  # how they vary
         self.number = number
         self.turns = turns
         self.alarm = Alarm(clock, AFTER_ARRIVALS + number)
@@ -77,13 +84,17 @@ class Replica:
             batch.requests.add(request)
             return
         batch.iterations.queued(request.arrival)
-        first = not admission.waiting
-        admission.waiting.append(request)
+        first = not admission.waiting and not self.planner.unseen
+        if self.planner.ahead and not self.asleep:
+            self.planner.unseen.append(request)
+        else:
+            admission.waiting.append(request)
         memory = batch.memory
         if first and len(batch.running) < admission.max_batch:
-            if memory is not None:
+            ahead = self.planner.ahead and not self.asleep  # the next plan is made already
+            if memory is not None and not ahead:
                 memory.stirred = True
-            self.wake()
+            self.wake(int(ahead))
         if memory is not None and memory.queued(request):
             self.wake()
 
@@ -103,16 +114,16 @@ class Replica:
             answered, self.batch.answered = self.batch.answered, []
             self.heard(answered)
 
-    def wake(self) -> None:
-        """Brings the next boundary at or after now, or now itself if the loop is idle."""
+    def wake(self, later: int = 0) -> None:
+        """Brings the boundary *later* than the next at or after now, or now if the loop is idle."""
         now = self.clock.now
         if self.asleep or self.stalled:
             self.alarm.bring_forward(now)
         elif self.stretch is not None:
-            ended = self.ended(self.stretch)
-            if ended + 1 < self.stretch.count:
-                self.stretch.count = ended + 1
-                self.alarm.bring_forward(float(self.stretch.ends[ended]))
+            last = self.ended(self.stretch) + later
+            if last + 1 < self.stretch.count:
+                self.stretch.count = last + 1
+                self.alarm.bring_forward(float(self.stretch.ends[last]))
 
     def ended(self, stretch: Stretch) -> int:
         """How many iterations of *stretch* have had their end before what happens now."""
@@ -156,23 +167,24 @@ class Replica:
                 self.tell_answers()
             if self.clock.now >= self.stop_at:
                 return
-            chunks, preempted = self.exit_plan() if self.exits else self.mixed_plan()
+            self.planner.see(self.begun)
+            plan = self.planner.plan(self.clock.now)
             memory = batch.memory
             if memory is not None:
-                decodes = not (self.exits and chunks)
-                if decodes and batch.stalled:
+                if plan.decodes and batch.stalled:
                     yield from self.stall(memory)
                     continue
-                self.tend(memory, preempted)
-                if decodes and batch.short:
+                self.tend(memory, plan.preempted)
+                if plan.decodes and batch.short:
                     continue  # what was written down made other copies the only ones
             if partition is not None:
                 partition.start()
-            elif chunks:
-                yield from self.prefill_iteration(chunks)
+            elif plan.chunks:
+                yield from self.prefill_iteration(plan)
                 continue
             if len(batch.decoding):
-                yield from self.decode_iterations(1 if preempted else batch.decoding.max_leap)
+                alone = plan.preempted or self.planner.late
+                yield from self.decode_iterations(1 if alone else batch.decoding.max_leap)
             else:
                 self.mark_idle()
                 self.asleep = True
@@ -217,28 +229,10 @@ class Replica:
         memory = self.batch.memory
         return 1.0 if memory is None else memory.slowdown
 
-    def mixed_plan(self) -> tuple[Chunks, bool]:
-        """Decoding first, which may preempt; then chunks of prompts with what is left."""
-        batch = self.batch
-        preempted = batch.make_room()
-        budget = self.loop.token_budget - batch.decoding.rows
-        if not preempted and batch.admission.waiting:
-            reserved = batch.decoding.blocks_needed()
-            batch.admit(self.clock.now, budget - batch.prefilling.tokens_left, reserved)
-        return batch.prefilling.chunks(budget), preempted
-
-    def exit_plan(self) -> tuple[Chunks, bool]:
-        """Prompts first: the loop has left for them, and makes room when it comes back."""
-        batch = self.batch
-        budget = self.loop.token_budget
-        batch.admit(self.clock.now, budget - batch.prefilling.tokens_left, 0)
-        chunks = batch.prefilling.chunks(budget)
-        return chunks, not chunks and batch.make_room()
-
-    def prefill_iteration(self, chunks: Chunks) -> Generator[Event, None, None]:
-        """Prefill chunks, with every decoding request in the same iteration unless it exits."""
-        batch = self.batch
-        decoding = 0 if self.exits else len(batch.decoding)
+    def prefill_iteration(self, plan: Plan) -> Generator[Event, None, None]:
+        """Prefill chunks, with every decoding request in the same iteration if planned so."""
+        batch, chunks = self.batch, plan.chunks
+        decoding = len(batch.decoding) if plan.decodes else 0
         complete = batch.prefilling.completing(chunks)
         load = batch.decoding.load if decoding else NOTHING
         sums = batch.decoding.sums(1) if decoding else None
@@ -247,11 +241,13 @@ class Replica:
             load.rows, *load[2:],
         )  # fmt: skip
         seconds = charge.seconds
+        if self.jitter is not None:
+            seconds *= float(self.jitter.factors(self.done, 1)[0])
         leaves = self.exits and not self.outside
         if leaves:
             seconds += self.cost.modes.exit
             self.outside = True
-        start = self.clock.now
+        self.begun = start = self.clock.now
         end = start + seconds
         if end > self.stop_at:
             yield self.alarm.set(self.stop_at)
@@ -263,6 +259,7 @@ class Replica:
             batch.take_joined() if decoding else (), batch.last_commit, complete, charge, sums,
         )  # fmt: skip
         yield self.alarm.set(end)
+        self.done += 1
         blocks = batch.commit(np.array([end])) if decoding else [0]
         batch.iterations.add_one(iteration, end, seconds, blocks)
         batch.advance_prefill(chunks, end)
@@ -286,6 +283,8 @@ class Replica:
         if count > 1 and self.kept_out:
             count = decoding.steady(count, self.loop.token_budget)
         seconds = decoding.durations(self.plans, count, beside, slow)
+        if self.jitter is not None:
+            seconds = seconds * self.jitter.factors(self.done, count)
         sums = decoding.sums(count)
         leaves = None
         if self.exits and self.refreshed is not None and sums is not None:
@@ -311,6 +310,8 @@ class Replica:
         self.stretch = stretch = Stretch(iteration, ends, seconds, count)
         yield self.alarm.set(float(ends[count - 1]))
         self.stretch, count = None, stretch.count
+        self.done += count
+        self.begun = float(ends[count - 2]) if count > 1 else now
         if trips is not None:
             self.outside = bool(trips.away[count])
             self.entered += int(np.count_nonzero(trips.back[:count]))

@@ -72,7 +72,8 @@ class Router:
 
 def load(replica: Replica) -> int:
     """Requests that wait or run there."""
-    return len(replica.batch.admission.waiting) + len(replica.batch.running)
+    batch = replica.batch
+    return len(batch.admission.waiting) + len(replica.planner.unseen) + len(batch.running)
 
 
 def cached(replica: Replica, request: Request) -> int:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from . import block_decode, replicas, sparsity, speculative_checks, tiers
+from . import block_decode, replicas, schedule, sparsity, speculative_checks, tiers
 from .block_decode import BlockDecode  # noqa: TC001 (pydantic evaluates the annotation)
 from .dtypes import BITS
 from .errors import shown
@@ -22,6 +22,7 @@ from .models import PRESETS, ModelShape
 from .moe import Moe, moe_faults
 from .node import Flag, Node, Place, refuse, suggestion
 from .replicas import Replicas
+from .schedule import Schedule
 from .sparsity import Sparse  # noqa: TC001 (pydantic evaluates the annotation)
 from .speculative import Speculation  # noqa: TC001 (pydantic evaluates the annotation)
 from .tiers import Format, Kv, Links, Remote, Tier
@@ -98,6 +99,8 @@ class Hardware(Node):
     dram: Tier | None = None
     ssd: Tier | None = None
     remote: Remote | None = None
+    step_noise: Literal["measured", "none"] = "measured"
+    """With a profile of steps: whether iterations vary as those of its log do, or not at all."""
     mover: Literal["copy_engine", "batched", "gather"] = "copy_engine"
     """What copies between HBM and DRAM: a call for each piece, one for many, or a kernel."""
     links: Links = Links()
@@ -111,9 +114,9 @@ class Hardware(Node):
 class Loop(Node):
     """How iterations are launched and what one may hold."""
 
-    mode: Literal["host", "graph", "control", "resident"] = "graph"
+    mode: Literal["host", "graph", "control", "resident", "engine"] = "graph"
     """Launched kernel by kernel, replayed as a CUDA graph, a graph that the GPU launches again by
-    itself, or resident on the GPU."""
+    itself, or resident on the GPU; engine: as the engine did whose steps the profile is of."""
     host: Literal["python", "c"] = "python"
     """Language of the host loop: the cost of a launch differs."""
     kernels: Literal["fused", "library"] = "fused"
@@ -206,6 +209,7 @@ class Scenario(Node):
     hardware: Hardware = Hardware()
     replicas: Replicas = Replicas()
     loop: Loop = Loop()
+    schedule: Schedule = Schedule()
     kv: Kv = Kv()
     sparse: Sparse | None = None
     speculation: Speculation | None = None
@@ -224,6 +228,7 @@ class Scenario(Node):
         refuse(moe_faults(self.moe, self.model.shape))
         refuse(block_decode.faults(self))
         refuse(replicas.faults(self))
+        refuse(schedule.faults(self))
         return self
 
     def resolved(self) -> dict[str, Any]:
@@ -236,6 +241,7 @@ class Scenario(Node):
         data["trace"] = self.trace.resolved(data["trace"])
         for key, always in (
             ("hardware", ("profile", "hbm")), ("kv", ("block_tokens", "dtype")), ("replicas", ()),
+            ("schedule", ()),
         ):  # fmt: skip
             data[key] = tiers.without_defaults(getattr(self, key), data[key], always)
         for key in ("sparse", "moe", "block_decode", "speculation"):
@@ -244,8 +250,9 @@ class Scenario(Node):
                 del data[key]
             else:
                 data[key] = section.resolved(data[key])
-        if not data["replicas"]:
-            del data["replicas"]
+        for key in ("replicas", "schedule"):
+            if not data[key]:
+                del data[key]
         if "/" in self.hardware.profile:
             data["hardware"]["profile"] = file_identity(self.hardware.profile)
         return {"units": "SI: seconds, bytes, requests/second, tokens"} | data
@@ -270,8 +277,8 @@ class Scenario(Node):
         partition = loop.mode == "resident" and loop.prefill == "partition"
         idle = {
             "captured_batches": (
-                loop.mode not in ("graph", "control"),
-                "only with loop.mode: graph or control",
+                loop.mode not in ("graph", "control", "engine"),
+                "only with loop.mode: graph, control or engine",
             ),
             "prefill": (loop.mode != "resident", "only with loop.mode: resident"),
             "prefill_share": (not partition, "only with loop.mode: resident, prefill: partition"),
@@ -289,7 +296,7 @@ class Scenario(Node):
             what = "has no effect here; only with trace.session_arrivals.arrivals: gamma"
             lines.append(f"trace.session_arrivals.burstiness: {what}")
         offloads = self.sparse is not None and self.sparse.offload is not None
-        lines += replicas.warnings(self)
+        lines += schedule.warnings(self) + replicas.warnings(self)
         experts = self.moe is not None and self.moe.offload is not None
         lines += tiers.warnings(self.hardware, self.kv, offloads, experts)
         lines += speculative_checks.warnings(self.speculation)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from .arrival import Arrivals
 from .clock import Clock
-from .cost import Cost
 from .fleet import Fleet
 from .memory.transfer_log import TransferLog
 from .metrics import RequestStats
 from .profile import load_profile
 from .request_log import RequestLog
 from .session_stats import SessionStats
+from .step_cost import cost_of
 from .tiers import memory_options
 from .trace.chunk import Tally
 from .wide import Wide
@@ -46,7 +46,7 @@ class Simulation:
     ) -> None:
         self.scenario = scenario
         self.profile = load_profile(scenario.hardware.profile)
-        self.cost = Cost(scenario, self.profile)
+        self.cost = cost_of(scenario, self.profile)
         self.clock = Clock()
         self.tally = Tally()
         self.request_stats = RequestStats(scenario.slo)

@@ -130,6 +130,8 @@ def _reads(layer: Layer, load: Load) -> dict[str, float]:
 
 def _orchestrate(mode: str, modes: Modes, batch: int, found: dict[str, float]) -> None:
     """Adds what a mode's constants say."""
+    if modes.asynchronous:
+        return  # hidden, or the GPU waits for a launch
     if mode in ("host", "graph"):
         found["schedule"] += modes.schedule_base + modes.schedule_each * batch
         found["sync"] += modes.copy_back + (modes.sync if mode == "host" else 0.0)

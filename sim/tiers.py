@@ -100,6 +100,9 @@ class Kv(Node):
     """Tokens of a block."""
     dtype: Format = "bf16"
     """Format of a key or value in HBM."""
+    hbm_blocks: Annotated[int, Field(strict=True, ge=1, le=10**9)] | None = None
+    """Blocks that HBM has room for, as an engine says at its start; not given: what the memory
+    holds beside the weights."""
     prefix_cache: Flag = True
     """Whether prompts share what they have in common by the trace's block ids, and what they leave
     behind is kept for later ones; without ids nothing is shared."""

@@ -33,10 +33,9 @@ class Widening:
         self.speculation = scenario.speculation
         self.blocks = scenario.block_decode
         self.drafter = drafter_of(scenario)
-        link = h2d_of(scenario, profile)
         experts = experts_of(scenario.moe, model.shape)
         if experts is not None and experts.offloaded:
-            experts = replace(experts, link=link)
+            experts = replace(experts, link=h2d_of(scenario, profile))
         self.setup = Setup(
             profile, scenario.loop, model.shape, model.weights, scenario.kv.dtype,
             scenario.kv.block_tokens, selecting_of(scenario.sparse, model.shape.layers),
@@ -48,7 +47,7 @@ class Widening:
         if scenario.sparse is not None and scenario.sparse.offload is not None:
             bits = BITS[scenario.kv.tier_dtypes.dram or scenario.kv.dtype]
             block = model.shape.kv_bytes_per_token(bits) * scenario.kv.block_tokens
-            latency, bandwidth = link
+            latency, bandwidth = h2d_of(scenario, profile)
             self.fetch = latency, block / bandwidth
 
     @property

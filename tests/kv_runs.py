@@ -65,6 +65,18 @@ def turns(draw: Any, trace_block: int, closed: bool) -> list[Turn]:
 
 
 @st.composite
+def schedules(draw: Any, mode: str) -> dict[str, Any]:
+    """Keys of `schedule` that go with a loop *mode* and with tiers; often none."""
+    if draw(st.integers(0, 2)):
+        return {}
+    return {
+        "order": draw(st.sampled_from(["decode_first", "prefill_first", "prefill_alone"])),
+        "free_margin": draw(st.sampled_from([0.0, 0.2, 0.5])),
+        "asynchronous": mode in ("host", "graph") and draw(st.booleans()),
+    }
+
+
+@st.composite
 def sections(draw: Any, block: int, unit: int) -> dict[str, Any]:
     """All sections of a scenario but the trace, with little memory in every tier."""
     unit_bytes = unit * KV_BYTES
@@ -102,10 +114,12 @@ def sections(draw: Any, block: int, unit: int) -> dict[str, Any]:
             )
     most = draw(st.integers(1, 5))
     stop = draw(st.one_of(st.none(), st.none(), st.sampled_from([20, 36, 100.25, 700])))
+    mode = draw(st.sampled_from(["host", "graph", "control", "resident"]))
     return {
+        "schedule": draw(schedules(mode)),
         "hardware": hardware,
         "loop": {
-            "mode": draw(st.sampled_from(["host", "graph", "control", "resident"])),
+            "mode": mode,
             "prefill": draw(st.sampled_from(["exit", "partition"])),
             "max_batch": most,
             "token_budget": most + draw(st.integers(0, 30)),

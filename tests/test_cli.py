@@ -281,7 +281,7 @@ def test_what_the_world_lacks_is_said_with_its_place_before_anything_runs(call, 
 def test_a_warning_says_how_many_points_it_is_about(call, here) -> None:
     code, _, err = call("check", "study.yaml", "--set", "loop.captured_batches=[1,4]")
     assert code == 0
-    why = "only with loop.mode: graph or control (2 of 4 points)"
+    why = "only with loop.mode: graph, control or engine (2 of 4 points)"
     assert err == [f"warning: loop.captured_batches: has no effect here; {why}"]
 
 

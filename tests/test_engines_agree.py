@@ -48,6 +48,20 @@ def loops(draw: Any, max_batch: int) -> dict[str, Any]:
 
 
 @st.composite
+def schedules(draw: Any, loop: dict[str, Any]) -> dict[str, Any]:
+    """Keys of `schedule` that go with *loop*; often none."""
+    if draw(st.booleans()):
+        return {}
+    beside = loop["mode"] == "resident" and loop["prefill"] == "partition"
+    return {
+        "order": draw(st.sampled_from(["decode_first", "prefill_first", "prefill_alone"])),
+        "free_margin": draw(st.sampled_from([0.0, 0.2, 0.5])),
+        "reserve": "prompt" if beside else draw(st.sampled_from(["prompt", "chunk"])),
+        "asynchronous": loop["mode"] in ("host", "graph") and draw(st.booleans()),
+    }
+
+
+@st.composite
 def settings_of_a_run(draw: Any) -> dict[str, Any]:
     """A trace and all sections of a scenario, with memory for few requests at a time."""
     rows = draw(st.lists(st.tuples(GAPS, LENGTHS, LENGTHS), min_size=1, max_size=12))
@@ -66,11 +80,15 @@ def sections_of_a_run(draw: Any, profile: str, scale: float) -> dict[str, Any]:
     dtype = draw(st.sampled_from(["bf16", "fp8", "int8"]))
     blocks = draw(st.integers(1, 90)) // size + 1
     stop = draw(st.one_of(st.none(), st.sampled_from([0.5, 16, 20, 36, 100.25, 700])))
+    loop = draw(loops(draw(st.integers(1, 5))))
+    schedule = draw(schedules(loop))
+    whole = {"prefix_cache": False} if schedule.get("reserve") == "chunk" else {}
     return {
+        "schedule": schedule,
         "hardware": {"hbm": hbm(blocks, size, 16 if dtype == "bf16" else 8)}
         | ({} if profile == "toy" else {"profile": profile}),
-        "loop": draw(loops(draw(st.integers(1, 5)))),
-        "kv": {"block_tokens": size, "dtype": dtype},
+        "loop": loop,
+        "kv": {"block_tokens": size, "dtype": dtype} | whole,
         "stop": {"at": None if stop is None else f"{stop / scale * TICK} s"},
         "slo": {"ttft": "30 ms", "tpot": "20 ms"},
     }

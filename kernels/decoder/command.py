@@ -156,18 +156,18 @@ def ceiling_of(profile: Path) -> Ceiling:
         raise SamplesError(f"{profile}: {str(error)[:160]}") from None
 
 
-def a_gpu() -> Gpu:
-    """The current device; raises `SamplesError` where there is none."""
+def a_gpu(command: str = "decode") -> Gpu:
+    """The current device for *command*; raises `SamplesError` where there is none."""
     try:
         from ..backend import Gpu
 
         return Gpu()
     except ImportError as error:
-        raise SamplesError(f"decode needs an NVIDIA GPU and CuPy: {error}") from None
+        raise SamplesError(f"{command} needs an NVIDIA GPU and CuPy: {error}") from None
     except Exception as error:
         if "CUDA" not in type(error).__name__:
             raise
-        raise SamplesError(f"decode needs an NVIDIA GPU: {str(error)[:160]}") from None
+        raise SamplesError(f"{command} needs an NVIDIA GPU: {str(error)[:160]}") from None
 
 
 # ------------------------------------------------------------------------------ measuring

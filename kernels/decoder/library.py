@@ -50,8 +50,9 @@ class LibraryStep:
 
     Products go to cuBLAS (`torch.mm`) or, with 4 *weight_bits*, to `w4a16_gemv`, which takes at
     most 16 rows. The residual is added in the norm that follows, so that `out` and `down` are
-    products alone. *budget_pages* above zero attends to that many selected pages. On the CPU NumPy
-    multiplies. Raises `ValueError` at more rows than the products take.
+    products alone. *budget_pages* above zero attends to that many selected pages; *script* tells
+    how many tokens are emitted (`verify_commit`). On the CPU NumPy multiplies. Raises `ValueError`
+    at more rows than the products take.
 
     Buffers, rows = B * T: `h` [rows, hidden] the residual stream, `x` its normalised rows, `qkv`,
     `q`, `k`, `v`, `attended` [B, T, Hq, D], `product` [rows, hidden], `gate_up`, `activated`,
@@ -69,10 +70,11 @@ class LibraryStep:
         *,
         weight_bits: int = 16,
         budget_pages: int = 0,
+        script: Array | None = None,
     ) -> None:
         shape = state.shape
         self.backend, self.weights, self.state, self.shape = backend, weights, state, shape
-        self.weight_bits, self.budget_pages = weight_bits, budget_pages
+        self.weight_bits, self.budget_pages, self.script = weight_bits, budget_pages, script
         rows = state.batch * state.tokens
         if weight_bits == 4:
             if rows > MOST_PACKED_ROWS:
@@ -208,7 +210,7 @@ class LibraryStep:
         space = workspace(self.backend, state.batch, state.tokens, self.shape.vocabulary)
         verify_commit(
             self._recorder, logits, self.draft, slots.tokens[0], slots.emitted[0], held, space,
-            page_tokens=state.page_tokens,
+            page_tokens=state.page_tokens, script=self.script,
         )  # fmt: skip
         self._add("commit", -1, "verify")
         own.record(self._recorder, slots.tokens[0], slots.emitted[0], self.positions, state.text)

@@ -75,7 +75,8 @@ class FusedStep:
     """One decode step of *model* over *state* as a list of launches, one a stage and layer.
 
     Up to 16 token rows. *budget_pages* above 0 attends to so many pages of each KV head, selected
-    by their scores. With *keep_logits*, `logits` float32 [rows, vocabulary] receives the head's.
+    by their scores; *script* tells how many tokens are emitted. With *keep_logits*, `logits`
+    float32 [rows, vocabulary] receives the head's.
     """
 
     name = "fused"
@@ -88,6 +89,7 @@ class FusedStep:
         *,
         budget_pages: int = 0,
         keep_logits: bool = False,
+        script: Array | None = None,
     ) -> None:
         shape, rows = model.shape, state.batch * state.tokens
         if rows > 8 and shape.hidden > 2048:
@@ -103,7 +105,7 @@ class FusedStep:
             )
         xp: Any = backend.xp
         self.backend, self.model, self.state, self.rows = backend, model, state, rows
-        self.budget_pages = budget_pages
+        self.budget_pages, self.script = budget_pages, script
         self.hidden: Array = xp.zeros((MOST_ROWS, shape.hidden), np.uint16)
         self.q: Array = xp.zeros((MOST_ROWS, shape.q_heads, shape.head_dim), np.uint16)
         self.attended: Array = xp.zeros_like(self.q)
@@ -120,6 +122,8 @@ class FusedStep:
         self.selected: Array = xp.zeros((*items, max(1, budget_pages)), np.int32)
         self.counts: Array = xp.zeros(items, np.int32)
         self.defines = (*defines(shape, state), f"SPARSE={int(budget_pages > 0)}")
+        if script is not None:
+            self.defines += ("SCRIPTED=1",)
         sizes: Array = xp.zeros(3, np.int32)
         backend.function("fused_step", "shared_sizes", self.defines)(1, 32, (sizes,))
         self.shared, self.commit_shared, scene = (int(size) for size in on_host(backend, sizes))
@@ -229,6 +233,7 @@ class FusedStep:
         commit["vocabulary"], commit["max_pages"] = shape.vocabulary, slots.max_pages
         commit["ring_capacity"], commit["mode"] = len(slots.ring), MODES["greedy"]
         commit["scale"] = 1.0
+        commit["uniforms"] = 0 if self.script is None else at(self.script)
         value["logits"] = 0 if self.logits is None else at(self.logits)
         return value
 

@@ -99,13 +99,15 @@ def verify_commit(
     page_tokens: int = 16,
     threads: int = 512,
     grid: int | None = None,
+    script: Array | None = None,
 ) -> None:
     """Verifies *draft* [B, T - 1] against *target* [B, T, V] and commits what it accepts.
 
     *target* is uint16 (bf16) or float32: logits, or probabilities in that *mode*. The sampling
     modes need *uniforms* [B, T] in [0, 1); without *draft_probs* [B, T - 1, V] the drafter counts
-    as certain. *tokens* [B, T] and *emitted* [B] are written. Raises `ValueError` if a shape, a
-    dtype or a size is off.
+    as certain. *tokens* [B, T] and *emitted* [B] are written. With *script* uint8 [B, tokens of a
+    table row] a greedy request of length n emits script[b, n] tokens, whatever its drafts are.
+    Raises `ValueError` if a shape, a dtype or a size is off.
     """
     batch, new_tokens, vocabulary = target.shape
     sampling = mode != "greedy"
@@ -125,6 +127,12 @@ def verify_commit(
             f"verify_commit: {new_tokens} tokens (1 to 32), vocabulary {vocabulary} (a multiple "
             f"of 8), temperature {temperature} (above 0)"
         )
+    macros = defines(element, page_tokens)
+    if script is not None:
+        _check("script", script, (batch, slots.table.shape[1] * page_tokens), np.uint8)
+        if sampling:
+            raise ValueError("verify_commit: a script replaces greedy verification only")
+        uniforms, macros = script, (*macros, "SCRIPTED=1")
     tiles = -(-vocabulary * target.dtype.itemsize // TILE_BYTES)
     if (
         space.best.size < batch * new_tokens
@@ -142,7 +150,7 @@ def verify_commit(
     }
     params = _params(backend, tokens, emitted, slots, values)
     name = "verify_commit" if sampling else "verify_greedy"
-    kernel = backend.function("verify_commit", name, defines(element, page_tokens))
+    kernel = backend.function("verify_commit", name, macros)
     # All blocks must run at once: a residual pass waits for other blocks' decisions.
     blocks = min(grid or backend.sms, backend.sms)
     size = shared_bytes(batch, new_tokens, vocabulary, target.dtype.itemsize)

@@ -194,10 +194,15 @@ struct Greedy {  // from the rows' arg-max, in shared memory
   const VerifyCommitParams& p;
   const int* best;
   __device__ int emitted(int b) const {
+#ifdef SCRIPTED  // how many is told: bytes [batch][max_pages * PAGE_TOKENS], by length
+    const unsigned char* script = reinterpret_cast<const unsigned char*>(p.uniforms);
+    return script[static_cast<long long>(b) * p.max_pages * PAGE_TOKENS + p.lengths[b]];
+#else
     const int* row = best + b * p.new_tokens;
     int t = 0;
     while (t < p.new_tokens - 1 && row[t] < 0) ++t;
     return t + 1;
+#endif
   }
   __device__ int token(int i) const { return best[i] & 0x7fffffff; }
 };

@@ -1,0 +1,1 @@
+"""A small real engine around the decoder: a trace's requests served on one GPU, in real time."""

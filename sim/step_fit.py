@@ -1,0 +1,320 @@
+"""Fits seconds of steps over what they compute, and says how well that holds on unseen steps.
+
+Forms are chosen from nested ones by leaving out blocks of time, and the heaviest steps, in turn:
+rows side by side are alike, so single rows left out would prove nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import step_domain
+from .step_form import Form, Load, Regime, Term, line, pad, rows_of
+from .step_pace import noise_floor, warm_up
+from .step_plan import (
+    FAMILIES,
+    Openings,
+    Plan,
+    error,
+    fit,
+    folds_of,
+    knots_of,
+    menu,
+    scaled,
+    seconds_of,
+)  # fmt: skip
+from .step_ready import LEAST, load_of, prepared
+from .step_residuals import held_out, remarks, residuals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .step_domain import Domain
+    from .step_log import StepLog
+    from .step_pace import Pace
+
+_SELECT = 1500
+_GAIN = 0.03
+"""Share by which a richer form must be better on unseen steps."""
+_TRIED = 3
+"""Richer forms that are judged on unseen steps, of those that fit best."""
+_APART = 60
+"""Steps of a kind from which on it gets a form of its own."""
+_FEW = 8
+_GRAINS = (8, 32, 64, 128, 256)
+"""Multiples to which engines pad the tokens of a step with prefill, tried."""
+
+
+@dataclass
+class Fit:
+    """What a log has taught: the form, how well it holds, and where."""
+
+    form: Form
+    gpu: Form | None
+    domain: Domain
+    rows: int
+    """Steps used."""
+    warm_up: int
+    pace: Pace
+    residuals: dict[str, Any]
+    """By region: n, median, p90, max, bias of predicted / measured - 1 on steps held out."""
+    noise: float | None
+    outliers: float
+    """Share of steps that took more than half longer than such steps do."""
+    lost: float
+    """Time that those took beyond that, as a share of all."""
+    ratios: np.ndarray
+    """measured / predicted of steps, but for first ones of their kind that were slow."""
+    notes: list[str] = field(default_factory=list)
+    predicted: np.ndarray = field(default_factory=lambda: np.empty(0))
+    measured: np.ndarray = field(default_factory=lambda: np.empty(0))
+    log: StepLog | None = None
+
+
+def fit_steps(
+    log: StepLog, captured: Sequence[int] | None = None, basis: str = "auto"
+) -> Fit:  # fmt: skip
+    """The form of *log*; *captured* are the sizes decode batches are padded to, found if None.
+
+    *basis* as in `step_pace.pace`. Raises `InputError` for a log too small to say anything.
+    """
+    chosen, seconds, found, meaning = prepared(log, basis)
+    notes: list[str] = []
+    if meaning != "decode":
+        notes.append("the context column counts prefilling requests, too; so does the fit")
+    sizes = _captured(chosen, captured)
+    form = _form(chosen, seconds, sizes, meaning, notes)
+    ratio = seconds / form.seconds(load_of(chosen))
+    head = warm_up(ratio)
+    if head:
+        chosen, seconds = chosen.take(np.arange(head, len(seconds))), seconds[head:]
+        form = _form(chosen, seconds, sizes, meaning, notes[:0])
+    load = load_of(chosen)
+    form = _unbiased(form, load, seconds)
+    predicted = form.seconds(load)
+    held = held_out(form, load, seconds)
+    ratio = seconds / predicted
+    slow = ratio > 1.5
+    first = _first_of_kind(load)
+    own = slow & ~first
+    gpu = _gpu(chosen, form, meaning)
+    floor, pairs = noise_floor(chosen, seconds)
+    if floor is None:
+        notes.append(f"no noise floor: only {pairs} pairs of alike steps")
+    notes += remarks(chosen, found, form, gpu)
+    return Fit(
+        form, gpu, step_domain.domain_of(load), len(seconds), head, found,
+        residuals(load, held, seconds), floor, float(own.mean()),
+        float((seconds - predicted)[own].sum() / predicted.sum()),
+        ratio[~(slow & first)],
+        notes, predicted, seconds, chosen,
+    )  # fmt: skip
+
+
+def _captured(log: StepLog, captured: Sequence[int] | None) -> tuple[tuple[int, ...], ...]:
+    """The only sizes that may be, or several to choose from; () among them: no padding."""
+    if captured is not None:
+        return (tuple(sorted(set(captured))),)
+    padded, batch = log.columns.get("padded_requests"), log.get("decode_requests")
+    alone = (log.get("prefill_tokens") == 0) & (batch > 0)
+    if padded is not None and alone.any():
+        own = alone & (padded >= batch)
+        sizes = np.unique(padded[own]).astype(int)
+        if (padded[own] > batch[own]).any() and len(sizes) <= 512:
+            return (tuple(sizes.tolist()),)
+        return ((),)
+    most = batch.max(initial=0.0)
+    found = dict.fromkeys(_up_to(sizes, most) for sizes in FAMILIES.values())
+    return ((), *(sizes for sizes in found if len(sizes) > 1))
+
+
+def _up_to(sizes: Sequence[int], most: float) -> tuple[int, ...]:
+    """*sizes* up to the first that holds *most*."""
+    return tuple(size for at, size in enumerate(sizes) if not at or sizes[at - 1] < most)
+
+
+# ---------------------------------------------------------------- choosing a form
+def _form(
+    log: StepLog, seconds: np.ndarray, sizes: tuple[tuple[int, ...], ...], meaning: str,
+    notes: list[str],
+) -> Form:  # fmt: skip
+    load = load_of(log)
+    if meaning != "decode":
+        load = load.counted(meaning)
+    plain = load.prefill_tokens == 0
+    many = int(plain.sum()), int((~plain).sum())
+    decode_terms = ["step", "decode_request", *(["context"] if _varies(log) else [])]
+    mixed_terms = [*decode_terms, *(["prefill_request"] if _has(log, "prefill_requests") else [])]
+    pairs = ("all_pair",) if "context" in decode_terms else ()
+    squares = ("prefill_pair", *pairs)
+    if meaning != "decode" or _has(log, "prefill_context_tokens"):
+        squares = ("prefill_context", *squares)
+    captured = sizes[0]
+    decode = mixed = None
+    host = ("step", "decode_request")
+    if many[0] >= min(_APART, LEAST):
+        plan = Plan(tuple(decode_terms), captured=captured)
+        plan = _search(plan, rows_of(load, plain), seconds[plain], Openings(pairs, host, sizes[1:]))
+        decode, captured = fit(plan, rows_of(load, plain), seconds[plain]), plan.captured
+    if many[1] >= _APART:
+        mixed_load = rows_of(load, ~plain)
+        opening = Openings(squares, (*host, "prefill_request"), grains=_GRAINS)
+        plan = _search(Plan(tuple(mixed_terms)), mixed_load, seconds[~plain], opening)
+        mixed = fit(plan, mixed_load, seconds[~plain])
+    elif many[1] >= _FEW and decode is not None:
+        mixed = _beside(decode, rows_of(load, ~plain), seconds[~plain])
+        notes.append(f"only {many[1]} steps with prefill: reading of KV as in the others")
+    if decode is None or mixed is None:
+        extra = ("prefill_step",) if many[0] and many[1] else ()
+        plan = Plan((*mixed_terms, *extra), captured=captured, joint=bool(extra))
+        joint = fit(_search(plan, load, seconds, Openings()), load, seconds)
+        if mixed is None:
+            notes.append(f"{many[1] or 'no'} steps with prefill in the log: theirs is a guess")
+        if decode is None:
+            notes.append(f"{many[0] or 'no'} steps that only decode in the log: a guess")
+        decode, mixed = decode or joint, mixed or joint
+    elif many[0]:
+        decode = _beyond(decode, mixed, pad(rows_of(load, plain), captured))
+    return Form(decode, mixed, captured, meaning)
+
+
+def _beyond(decode: Regime, mixed: Regime, load: Load) -> Regime:
+    """*decode*, which beyond the most tokens seen takes at least what computing them takes.
+
+    # Model: decode steps of a log may all be limited by memory; what computing a token takes, once
+    that is the limit, is known from steps with prefill. Where it would already be the limit
+    within the log, it begins where the log ends.
+    """
+    most = float(load.decode_tokens.max())
+    edge = Load(float(load.decode_requests.max()), most, 0.0, 0.0, 0.0, 0.0)
+    main = decode.branches[-1]
+    kept = {t.name: t.seconds for t in mixed.branches[-1] if t.name in ("step", "decode_request")}
+    tokens = tuple(t for t in mixed.branches[-1] if t.name == "tokens")
+    read = tuple(t for t in main if t.name in ("context", "all_pair"))
+    each = tuple(Term(name, value) for name, value in kept.items() if name == "decode_request")
+    reached = max(const for const, _ in decode.lines(edge))
+    computing = float(line((*tokens, *each), edge)[0])
+    if computing <= reached:
+        step = Term("step", min(kept.get("step", 0.0), reached - computing))
+        branch = (step, *each, *tokens, *read)
+        return replace(decode, branches=(*decode.branches[:-1], branch, main))
+    last = sum(t.seconds for t in tokens if t.high is None)
+    last -= sum(t.seconds for t in main if t.name == "tokens" and t.high is None)
+    if last > 0.0:
+        main = (*main, Term("tokens", last, most, None))
+    return replace(decode, branches=(*decode.branches[:-1], main))
+
+
+def _beside(decode: Regime, load: Load, seconds: np.ndarray) -> Regime:
+    """The form of few steps with prefill, which read KV as *decode* does."""
+    read = tuple(term for term in decode.branches[-1] if term.name == "context")
+    rest = seconds - sum(term.seconds for term in read) * load.context
+    rest = np.maximum(rest, 0.2 * seconds)
+    plan = _search(Plan(("step", "decode_request")), load, rest, Openings())
+    found = fit(plan, load, rest)
+    return Regime(tuple((*branch, *read) for branch in found.branches))
+
+
+def _has(log: StepLog, name: str) -> bool:
+    return name in log.columns
+
+
+def _varies(log: StepLog) -> bool:
+    context = log.get("context_tokens")
+    return bool(context.max(initial=0.0) > 1.05 * max(1.0, float(context.min(initial=0.0))))
+
+
+def _search(plan: Plan, load: Load, seconds: np.ndarray, open_: Openings) -> Plan:
+    """*plan*, or a richer one that is better on steps left out."""
+    if len(seconds) > _SELECT:
+        rows = np.arange(0, len(seconds), -(-len(seconds) // _SELECT))
+        load, seconds = rows_of(load, rows), seconds[rows]
+    folds = folds_of(load)
+    knots = knots_of(load.decode_tokens + load.prefill_tokens)
+    best, own = _score(plan, load, seconds, folds), _inside(plan, load, seconds)
+    for _ in range(5):
+        if best < 1e-3:
+            break
+        others = [one for one in menu(plan, knots, open_) if one.size * 3 < len(seconds)]
+        # What does not fit better where it may see all does not hold better where it may not.
+        ranked = sorted(((_inside(one, load, seconds), one) for one in others), key=_first)
+        found = [
+            (_score(one, load, seconds, folds), error_, one)
+            for error_, one in ranked[:_TRIED] if error_ < (1.0 - _GAIN) * own
+        ]  # fmt: skip
+        if not found:
+            break
+        score, error_, other = min(found, key=_first)
+        if score > (1.0 - _GAIN) * best:
+            break
+        plan, best, own = other, score, error_
+    return plan
+
+
+def _first(pair: tuple[Any, ...]) -> float:
+    return float(pair[0])
+
+
+def _inside(plan: Plan, load: Load, seconds: np.ndarray) -> float:
+    """The error of *plan* on the steps that it is fitted to."""
+    return error(seconds_of(fit(plan, load, seconds), plan.captured, load), seconds)
+
+
+def _score(plan: Plan, load: Load, seconds: np.ndarray, folds: list[np.ndarray]) -> float:
+    scores = []
+    for out in folds:
+        regime = fit(plan, rows_of(load, ~out), seconds[~out])
+        scores.append(error(seconds_of(regime, plan.captured, rows_of(load, out)), seconds[out]))
+    return float(np.mean(scores))
+
+
+def _unbiased(form: Form, load: Load, seconds: np.ndarray) -> Form:
+    """*form* with the same total time as the log has, outliers left out, for each kind of step."""
+    predicted, plain = form.seconds(load), load.prefill_tokens == 0
+    ratio = seconds / predicted
+    scale = max(0.03, 6.0 * float(np.median(np.abs(ratio - 1.0))))
+    usual = np.abs(ratio - 1.0) < scale
+    regimes = []
+    for rows, regime in ((plain & usual, form.decode), (~plain & usual, form.mixed)):
+        factor = seconds[rows].sum() / predicted[rows].sum() if rows.sum() >= LEAST else 1.0
+        regimes.append(scaled(regime, float(factor)))
+    return replace(form, decode=regimes[0], mixed=regimes[1])
+
+
+def _first_of_kind(load: Load) -> np.ndarray:
+    """Steps that are the first with so many decoding requests, or with so many tokens."""
+    found = np.zeros(len(load.context), bool)
+    keys = np.stack([load.decode_requests, load.prefill_tokens], axis=1)
+    _, first = np.unique(keys, axis=0, return_index=True)
+    found[first] = True
+    alone = load.prefill_tokens == 0
+    kept: np.ndarray = found & (alone | (np.arange(len(found)) < len(found) // 10))
+    return kept
+
+
+def _gpu(log: StepLog, form: Form, meaning: str) -> Form | None:
+    """The form of GPU seconds, one branch a kind of step; None where the log has none."""
+    gpu = log.columns.get("gpu_s")
+    if gpu is None:
+        return None
+    rows = np.flatnonzero(gpu > 0)
+    if len(rows) < LEAST:
+        return None
+    chosen, seconds = log.take(rows), gpu[rows]
+    load = load_of(chosen).counted(meaning)
+    regimes = []
+    for own, base in (
+        (load.prefill_tokens == 0, form.decode), (load.prefill_tokens > 0, form.mixed)
+    ):  # fmt: skip
+        rows = own if own.sum() >= LEAST else np.ones(len(seconds), bool)
+        terms = {t.name for b in base.branches for t in b} | {"step", "context"}
+        knots = tuple(
+            sorted({t.low for b in base.branches for t in b if t.name == "tokens" and t.low > 0})
+        )
+        terms -= {"tokens"} | (set() if _varies(chosen) else {"context"})
+        plan = Plan(tuple(sorted(terms)), knots, captured=form.captured)
+        regimes.append(fit(plan, rows_of(load, rows), seconds[rows]))
+    return Form(regimes[0], regimes[1], form.captured, meaning)

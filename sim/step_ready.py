@@ -1,0 +1,72 @@
+"""Steps of a log made ready for a fit: which are usable, how long they lasted, whose context."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import InputError
+from .step_form import Load
+from .step_pace import Pace, pace
+
+if TYPE_CHECKING:
+    from .step_log import StepLog
+
+LEAST = 30
+_MOST = 100_000
+
+
+def load_of(log: StepLog) -> Load:
+    """What the steps of *log* compute."""
+    requests = log.get("prefill_requests")
+    if "prefill_requests" not in log.columns:
+        requests = (log.get("prefill_tokens") > 0).astype(np.float64)
+    return Load(
+        log.get("decode_requests"), log.get("decode_tokens"), log.get("context_tokens"), requests,
+        log.get("prefill_tokens"), log.get("prefill_context_tokens"),
+    )  # fmt: skip
+
+
+def context_meaning(log: StepLog) -> str:
+    """Whether the context column counts prefilling requests, too, by steps that only prefill."""
+    alone = (log.get("prefill_tokens") > 0) & (log.get("decode_requests") == 0)
+    context = log.get("context_tokens")[alone]
+    if not len(context) or np.mean(context > 0) < 0.05:
+        return "decode"
+    return "all" if np.mean(context >= log.get("prefill_tokens")[alone]) > 0.9 else "prefix"
+
+
+def prepared(log: StepLog, basis: str, least: int = LEAST) -> tuple[StepLog, np.ndarray, Pace, str]:
+    """The usable steps of *log*, how long each lasted, how that is known, and whose context the
+    log counts; decode's own stands in the log that is returned."""
+    found = pace(log, basis)
+    usable = np.isfinite(found.seconds) & (found.seconds > 0)
+    busy = (log.get("decode_tokens") + log.get("prefill_tokens")) > 0
+    rows = np.flatnonzero(usable & busy)
+    if len(rows) < least:
+        what = f"{len(rows)} usable steps of {len(log)}; a fit needs {LEAST}, better some hundred"
+        raise InputError(f"steps: {what}")
+    if len(rows) > _MOST:
+        rows = rows[:: -(-len(rows) // _MOST)]
+    chosen, seconds = log.take(rows), found.seconds[rows]
+    meaning = context_meaning(chosen)
+    if meaning != "decode":
+        chosen = _own_context(chosen, meaning)
+    return chosen, seconds, found, meaning
+
+
+def _own_context(log: StepLog, meaning: str) -> StepLog:
+    """*log* with decode's own context where the column counts that of prefill, too."""
+    prefix = log.get("prefill_context_tokens")
+    context = log.get("context_tokens").copy()
+    computed = log.get("prefill_tokens") if meaning == "all" else 0.0
+    alone = log.get("decode_requests") == 0
+    if "prefill_context_tokens" not in log.columns:
+        prefix = np.where(alone, np.maximum(context - computed, 0.0), 0.0)
+    columns = log.columns | {
+        "prefill_context_tokens": prefix,
+        "context_tokens": np.maximum(context - prefix - computed, 0.0),
+    }
+    return replace(log, columns=columns)

@@ -1,0 +1,1 @@
+"""A measured run beside the simulated one of the same requests: errors, intervals, verdict."""

@@ -1,0 +1,180 @@
+"""The scheduler's keys, each by a story that can be followed on paper: 1 ms a toy iteration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import ValidationError
+from toy import Ran, hbm, play, toy_scenario
+
+from sim.cost import Chunk, Cost
+from sim.profile import load_profile
+from sim.scenario import Scenario
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BLOCK = 4
+
+
+def served(
+    folder: Path, requests: list[tuple[float, int, int]], blocks: int = 64, **sections: Any
+) -> Ran:
+    """Both engines' run of *requests* (arrival in ticks, prompt, output), which are the same."""
+    scenario = toy_scenario(
+        folder,
+        requests,
+        hardware={"hbm": hbm(blocks, BLOCK)},
+        kv={"block_tokens": BLOCK, "prefix_cache": False},
+        loop={"mode": "graph", "max_batch": 4, "token_budget": 8} | sections.pop("loop", {}),
+        **sections,
+    )
+    step, leap = play(scenario, "step"), play(scenario, "leap")
+    assert step.requests.equals(leap.requests)
+    assert step.iterations.equals(leap.iterations)
+    return leap
+
+
+def shape(ran: Ran) -> list[tuple[int, int]]:
+    """(requests that decode, prompt tokens) of each iteration."""
+    rows = ran.iterations
+    return list(zip(rows.decode_requests.tolist(), rows.prefill_tokens.tolist(), strict=True))
+
+
+TWO = [(0, 4, 6), (1, 20, 2)]
+"""A short prompt that decodes, and a long one that arrives while the first is computed."""
+
+
+def test_decode_first_gives_prompts_what_is_left(tmp_path: Path) -> None:
+    assert shape(served(tmp_path, TWO)) == [
+        (0, 4), (1, 7), (1, 7), (1, 6), (2, 0), (1, 0),
+    ]  # fmt: skip
+
+
+def test_prefill_alone_decodes_nothing_beside_prompts(tmp_path: Path) -> None:
+    ran = served(tmp_path, TWO, schedule={"order": "prefill_alone"})
+    assert shape(ran) == [(0, 4), (0, 8), (0, 8), (0, 4), (2, 0), (1, 0), (1, 0), (1, 0), (1, 0)]
+
+
+def test_prefill_first_goes_on_with_prompts_before_it_decodes(tmp_path: Path) -> None:
+    ran = served(tmp_path, TWO, schedule={"order": "prefill_first"})
+    # The new prompt begins with what decoding leaves; then its rest has the budget, until enough
+    # is left for decoding.
+    assert shape(ran) == [(0, 4), (1, 7), (0, 8), (1, 5), (2, 0), (1, 0), (1, 0)]
+
+
+def test_a_margin_keeps_prompts_out_while_others_run(tmp_path: Path) -> None:
+    requests = [(0, 8, 6), (0, 8, 2)]
+    loop = {"token_budget": 16}
+    without = served(tmp_path, requests, 6, loop=loop)
+    assert shape(without)[0] == (0, 16)
+    # 2 of 6 blocks are taken: 67 % are free.
+    kept = served(tmp_path, requests, 6, loop=loop, schedule={"free_margin": 0.7})
+    assert shape(kept)[:2] == [(0, 8), (1, 0)]
+    assert kept.summary["requests_finished"] == 2
+    admitted = served(tmp_path, requests, 6, loop=loop, schedule={"free_margin": 0.6})
+    assert shape(admitted) == shape(without)
+
+
+def test_blocks_by_chunk_let_a_long_prompt_begin(tmp_path: Path) -> None:
+    requests = [(0, 8, 8), (1, 16, 1)]
+    whole = served(tmp_path, requests, 6)
+    chunk = served(tmp_path, requests, 6, schedule={"reserve": "chunk"})
+    # 4 of 6 blocks are free, and decoding takes one: the prompt's 4 do not fit, its first 2 do.
+    assert shape(whole)[1] == (1, 0)
+    assert shape(chunk)[1] == (1, 7)
+    for ran in (whole, chunk):
+        assert ran.summary["requests_finished"] == 2
+        assert ran.summary["kv_blocks_allocated"] == ran.summary["kv_blocks_freed"]
+
+
+def test_prompts_that_hold_all_blocks_give_way_to_the_oldest(tmp_path: Path) -> None:
+    requests = [(0, 20, 1), (0, 20, 1), (0, 20, 1)]
+    ran = served(tmp_path, requests, 6, schedule={"reserve": "chunk"}, loop={"token_budget": 60})
+    assert ran.summary["requests_finished"] == 3
+    assert ran.summary["kv_blocks_peak"] <= 6
+    assert ran.requests.finished_s.is_monotonic_increasing
+
+
+def test_a_plan_made_ahead_sees_arrivals_an_iteration_later(tmp_path: Path) -> None:
+    now = served(tmp_path, TWO)
+    ahead = served(tmp_path, TWO, schedule={"asynchronous": True})
+    assert shape(now)[:2] == [(0, 4), (1, 7)]
+    assert shape(ahead)[:3] == [(0, 4), (1, 0), (1, 7)]
+
+
+def test_a_plan_made_ahead_knows_of_no_slot_that_has_just_come_free(tmp_path: Path) -> None:
+    requests = [(0, 4, 2), (0, 4, 8), (0, 4, 1)]
+    loop = {"max_batch": 2}
+    now = served(tmp_path, requests, loop=loop)
+    ahead = served(tmp_path, requests, loop=loop, schedule={"asynchronous": True})
+    assert shape(now)[:3] == [(0, 8), (2, 0), (1, 4)]
+    assert shape(ahead)[:4] == [(0, 8), (2, 0), (1, 0), (1, 4)]
+
+
+@pytest.mark.parametrize("mode", ["host", "graph"])
+def test_planning_ahead_hides_the_host(mode: str) -> None:
+    """Real costs: the host's part of a step goes, the GPU's stays."""
+    costs = [cost(mode, asynchronous=flag) for flag in (False, True)]
+    apart, ahead = (one.decode(8).seconds(8 * 1024.0) for one in costs)
+    busy = costs[1].decode(8).timing.busy(0.0)
+    schedule = costs[0].modes.schedule_base + 8 * costs[0].modes.schedule_each
+    assert busy < ahead < apart - 0.5 * schedule
+    mixed = [one.mixed(8, 8192, [Chunk(512, 0)], 9).seconds for one in costs]
+    assert mixed[1] < mixed[0]
+
+
+def cost(mode: str, asynchronous: bool) -> Cost:
+    scenario = Scenario.model_validate(
+        {
+            "trace": {"source": "azure-conv-like", "requests": 1}, "model": "llama-3.1-8b",
+            "loop": {"mode": mode, "host": "c"}, "schedule": {"asynchronous": asynchronous},
+        }
+    )  # fmt: skip
+    return Cost(scenario, load_profile("nvidia-h200"))
+
+
+def test_what_is_not_given_leaves_no_mark() -> None:
+    data: dict[str, Any] = {
+        "trace": {"source": "azure-conv-like", "requests": 1}, "model": "llama-3.1-8b",
+    }  # fmt: skip
+    bare = Scenario.model_validate(data)
+    same = Scenario.model_validate(data | {"schedule": {"order": "decode_first"}})
+    other = Scenario.model_validate(data | {"schedule": {"free_margin": 0.1}})
+    assert bare.hash == same.hash != other.hash
+    assert "schedule" not in bare.resolved()
+    assert Scenario.from_resolved(other.resolved()) == other
+
+
+@pytest.mark.parametrize(
+    ("sections", "what"),
+    [
+        ({"schedule": {"asynchronous": True}, "loop": {"mode": "resident"}}, "plans by itself"),
+        ({"schedule": {"reserve": "chunk"}}, "chunk needs kv.prefix_cache: false"),
+        (
+            {
+                "schedule": {"reserve": "chunk"}, "kv": {"prefix_cache": False},
+                "loop": {"mode": "resident", "prefill": "partition"},
+            },
+            "does not go with loop.prefill: partition",
+        ),
+        ({"schedule": {"free_margin": 1.0}}, "less than 1"),
+        ({"schedule": {"free_margin": float("nan")}}, "finite"),
+        ({"schedule": {"order": "sjf"}}, "decode_first"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together(sections: dict[str, Any], what: str) -> None:
+    data: dict[str, Any] = {
+        "trace": {"source": "azure-conv-like", "requests": 1}, "model": "llama-3.1-8b",
+    }  # fmt: skip
+    with pytest.raises(ValidationError, match=what):
+        Scenario.model_validate(data | sections)
+
+
+def test_an_order_that_has_no_effect_is_a_warning() -> None:
+    data: dict[str, Any] = {
+        "trace": {"source": "azure-conv-like", "requests": 1}, "model": "llama-3.1-8b",
+        "loop": {"mode": "resident"}, "schedule": {"order": "prefill_first"},
+    }  # fmt: skip
+    assert any("schedule.order" in line for line in Scenario.model_validate(data).warnings())
