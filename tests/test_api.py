@@ -189,6 +189,8 @@ def test_other_arguments_are_checked(file: Path) -> None:
         run(load(file), {"loop.mode": "host"})
     with pytest.raises(InputError, match="jobs 0: expected"):
         sweep(file, jobs=0)
+    with pytest.raises(InputError, match="expected the file of a study"):
+        sweep({"sweep": {}})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="warm_up: 60 is no share below 1"):
         run(file).estimate("mean_ttft_ms", warm_up=60)
 

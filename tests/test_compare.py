@@ -14,13 +14,16 @@ from test_timeline import RUNS, folder_of, folders, shipped, simulated
 from sim.cli import main
 from sim.compare import compare
 from sim.compare.clock import Clock
+from sim.compare.console import _difference
 from sim.compare.figures import draw, pictures
 from sim.compare.keys import different, said
 from sim.compare.loop import Change, Kind
+from sim.compare.moved import Moved
 from sim.compare.parts import MEANS
 from sim.compare.words import times
 from sim.errors import InputError
 from sim.plots import svg_of
+from sim.stats import METRICS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -392,3 +395,9 @@ def test_figures_are_drawn_with_the_same_bytes(folders, tmp_path) -> None:
     assert (tmp_path / "1" / "time.png").read_bytes() == again[1]
     with pytest.raises(InputError, match="cannot be written"):
         draw(found, tmp_path / "1" / "time.svg")
+
+
+def test_a_factor_has_its_interval_in_the_same_measure() -> None:
+    metric = METRICS["mean_ttft_ms"]
+    assert _difference(Moved(metric, 1.0, 13.3, 8.9, 15.7)) == "x 13.3 ± 3.4"
+    assert _difference(Moved(metric, 1.0, 1.2, 0.1, 0.3)) == "+20 % ± 10"

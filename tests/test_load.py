@@ -435,7 +435,8 @@ def test_errors_stand_in_the_file_that_they_came_from() -> None:
     assert lines_of("extends: base.yaml\nloop: {max_batch: y}\nseed: z\n") == [
         "a.yaml:2:19: loop.max_batch: expected a whole number, got 'y'",
         "a.yaml:3:7: seed: expected a whole number, got 'z'",
-        "base.yaml:3:14: loop.mode: expected one of host, graph, control, resident, engine, got 'graf'; "
+        "base.yaml:3:14: loop.mode: expected one of host, graph, control, resident, engine, "
+        "got 'graf'; "
         "did you mean 'graph'?",
         "base.yaml:4:1: lop: no such field; did you mean 'loop'?",
     ]
@@ -606,7 +607,8 @@ sweep:
   a-b: [1]
 """
     assert lines_of(LEAST + text, reader=load_study) == [
-        "a.yaml:4:21: loop.mode: expected one of host, graph, control, resident, engine, got 'resdent'; "
+        "a.yaml:4:21: loop.mode: expected one of host, graph, control, resident, engine, "
+        "got 'resdent'; "
         "did you mean 'resident'?",
         "a.yaml:5:3: loop.max_bach: no such field; did you mean 'max_batch'?",
         "a.yaml:6:16: slo.ttft: 3 has no unit; write e.g. '100 ms'",

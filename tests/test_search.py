@@ -381,6 +381,7 @@ def test_halving_where_nothing_keeps_the_limits_or_runs(search: Any) -> None:
         (HALVING.replace("20, 40", "20, 20"), "20 after 20; rungs must grow"),
         (HALVING.replace("0.5", "1.0"), "search.halving.keep: must be < 1"),
         ("search: [1]", "search: expected a map"),
+        (CAPACITY.replace("p99_ttft", "p99_tft"), "p99_tft: '100 ms' is a time, and only laten"),
     ],
 )
 def test_bad_sections_give_one_line(tmp_path: Path, text: str, what: str) -> None:
@@ -400,6 +401,10 @@ def test_bad_sections_give_one_line(tmp_path: Path, text: str, what: str) -> Non
         ),
         (CAPACITY.replace("p99_ttft: 100 ms", "cost_per_mtok: 1"), "needs a price table"),
         (CAPACITY.replace("p99_ttft: 100 ms", "mean_w: 300"), "needs a power model"),
+        (
+            CAPACITY + "  goal: {maximize: mean_ttft}\n",
+            "goal: maximize: mean_ttft is better lower, so this seeks the worst",
+        ),
         (CAPACITY.replace("rate_scale", "rat_scale"), "search.over: --set trace.rat_scale=1"),
         (
             CAPACITY.replace("trace.rate_scale", "loop.max_batch").replace("64", "1e9"),

@@ -19,8 +19,8 @@ from sim.cli import main
 from sim.cli_sweep import failures
 from sim.errors import InputError
 from sim.result import read_json
-from sim.study import Point
-from sim.sweeping import Failure, Here, Outcome, driver, point_id, run_points
+from sim.study import Point, load_study
+from sim.sweeping import Failure, Here, Outcome, driver, point_id, run_points, run_study
 from sim.sweeping.backend import handed_out
 from sim.sweeping.lease import DEAD_S, Lease
 from sim.sweeping.task import Reply, lost
@@ -372,6 +372,13 @@ def test_a_sweep_of_another_machine_lives_as_long_as_it_touches_its_lease(tmp_pa
         os.utime(other.path, (long_ago, long_ago))
         assert not own.clear_dead()
         assert not at_work.exists()
+
+
+def test_a_runs_folder_takes_no_study(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a run; give the study another folder"):
+        run_study(load_study(study_file(tmp_path)), tmp_path)
+    assert not (tmp_path / "study.json").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

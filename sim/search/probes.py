@@ -227,3 +227,8 @@ def check(
         else:
             continue
         raise InputError(f"search: {name}: {what}")
+    if search.goal is not None and (found := METRICS.get(known_as(search.goal.metric))):
+        way, worst = ("maximize", "lower") if search.goal.sign > 0 else ("minimize", "higher")
+        if found.better == worst:
+            what = f"{search.goal.metric} is better {worst}, so this seeks the worst"
+            raise InputError(f"search: goal: {way}: {what}; turn it round")

@@ -19,6 +19,7 @@ PathName = Annotated[
     str, Field(strict=True, max_length=200, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,9}$")
 ]
 LATENCIES = ("ttft", "tpot", "itl", "e2el", "queue")
+"""Ends of the names of metrics whose limits are times."""
 MOST_REQUESTS = 10_000_000
 
 
@@ -58,7 +59,7 @@ def _rate(text: str) -> float:
     except ValueError:
         return RATE.parse(text)
     ends = ", ".join(LATENCIES)
-    raise ValueError(f"{shown(text)} is a time, and only latencies have such limits: *_{{{ends}}}")
+    raise ValueError(f"{shown(text)} is a time, and only latencies have such limits, *_{{{ends}}}")
 
 
 def is_time(metric: str) -> bool:
