@@ -166,5 +166,7 @@ def _economics(summaries: Sequence[Summary]) -> list[tuple[str, str, float]]:
 
 
 def _value(value: Any) -> str:
-    """A value of an axis; of a map, what it holds."""
+    """A value of an axis; of a map, what it holds; of a part that is missing, that."""
+    if value is None:
+        return "none"
     return " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)

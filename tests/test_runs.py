@@ -169,7 +169,7 @@ def test_damaged_records_are_named_when_they_are_read(study: Path) -> None:
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"study\.json: cannot be read"):
+    with pytest.raises(InputError, match="neither a study's folder nor a run's"):
         read_study(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"summary\.json: cannot be read"):
         read_run(tmp_path)

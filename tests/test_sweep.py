@@ -377,7 +377,7 @@ def test_a_sweep_of_another_machine_lives_as_long_as_it_touches_its_lease(tmp_pa
 def test_a_runs_folder_takes_no_study(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(InputError, match="holds a run; give the study another folder"):
-        run_study(load_study(study_file(tmp_path)), tmp_path)
+        run_study(load_study(study_file(tmp_path, [1, 2])), tmp_path)
     assert not (tmp_path / "study.json").exists()
 
 

@@ -28,6 +28,8 @@ def within(value: float, reach: float) -> str:
     if reach == 0:
         return f"{three_digits(value)} ± 0"
     places = _places(reach)
+    if value:
+        places = min(places, max(0, 4 - floor(log10(abs(value)))))  # five digits are enough
     return f"{value:,.{places}f} ± {reach:,.{places}f}"
 
 
