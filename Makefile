@@ -8,7 +8,8 @@ TEST := .venv-test
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/residentsim sweep scenarios/chat-three-loops.yaml --out runs/demo --jobs 2
-	@echo "look at runs/demo/figures/overview.png"
+	$(DEMO)/bin/residentsim report runs/demo
+	@echo "open runs/demo/report.html in a browser, or look at runs/demo/figures/overview.png"
 
 test: lint
 	$(TEST)/bin/python -m pytest --numprocesses 2 --dist loadfile
