@@ -41,12 +41,15 @@ def faults(scenario: Scenario) -> list[tuple[Place, str]]:
     if keys.asynchronous and loop.mode not in ("host", "graph", "engine"):
         what = f"a loop on the device plans by itself; remove it, or loop.mode: {loop.mode}"
         found.append((("schedule", "asynchronous"), what))
+    options = memory_options(scenario.hardware, scenario.kv)
+    alone = "needs kv.prefix_cache: false and no tiers below HBM"
+    shares = bool(options.sizes) or scenario.kv.prefix_cache
+    if keys.asynchronous and shares:
+        found.append((("schedule", "asynchronous"), f"{alone}; give these, or remove it"))
     if keys.reserve == "chunk":
         place: Place = ("schedule", "reserve")
-        options = memory_options(scenario.hardware, scenario.kv)
-        if options.sizes or scenario.kv.prefix_cache:
-            what = "chunk needs kv.prefix_cache: false and no tiers below HBM; give prompt"
-            found.append((place, what))
+        if shares:
+            found.append((place, f"chunk {alone}; give prompt"))
         if loop.mode == "resident" and loop.prefill == "partition":
             found.append((place, "chunk does not go with loop.prefill: partition; give prompt"))
     return found

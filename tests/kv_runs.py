@@ -65,14 +65,13 @@ def turns(draw: Any, trace_block: int, closed: bool) -> list[Turn]:
 
 
 @st.composite
-def schedules(draw: Any, mode: str) -> dict[str, Any]:
-    """Keys of `schedule` that go with a loop *mode* and with tiers; often none."""
+def schedules(draw: Any) -> dict[str, Any]:
+    """Keys of `schedule` that go with tiers; often none."""
     if draw(st.integers(0, 2)):
         return {}
     return {
         "order": draw(st.sampled_from(["decode_first", "prefill_first", "prefill_alone"])),
         "free_margin": draw(st.sampled_from([0.0, 0.2, 0.5])),
-        "asynchronous": mode in ("host", "graph") and draw(st.booleans()),
     }
 
 
@@ -116,7 +115,7 @@ def sections(draw: Any, block: int, unit: int) -> dict[str, Any]:
     stop = draw(st.one_of(st.none(), st.none(), st.sampled_from([20, 36, 100.25, 700])))
     mode = draw(st.sampled_from(["host", "graph", "control", "resident"]))
     return {
-        "schedule": draw(schedules(mode)),
+        "schedule": draw(schedules()),
         "hardware": hardware,
         "loop": {
             "mode": mode,

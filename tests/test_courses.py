@@ -77,6 +77,7 @@ def test_any_run_with_a_part_in_hbm(
     data: dict[str, Any], speculator: Any, selection: Any, dram: int
 ) -> None:
     data["kv"] = {"block_tokens": selection.page}
+    data["schedule"] = {}  # chunks and plans made ahead do not go with tiers
     data["hardware"] |= {"hbm": hbm(dram, selection.page)}
     data["hardware"]["dram"] = {"capacity": f"{dram * selection.page * KV_BYTES} B"}
     with tempfile.TemporaryDirectory() as folder, stepping(speculator, selection):
@@ -160,6 +161,7 @@ def test_any_run_as_scenarios_say(
     if sparse is not None and "offload" in sparse:
         dram = rest.draw(st.integers(1, 60))
         data["hardware"]["dram"] = {"capacity": f"{dram * block * KV_BYTES} B"}
+        data["schedule"] = {}
     count = rest.draw(st.integers(1, 3))
     if count > 1:
         router = rest.draw(st.sampled_from(["round_robin", "least_loaded"]))

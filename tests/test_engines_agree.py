@@ -82,7 +82,8 @@ def sections_of_a_run(draw: Any, profile: str, scale: float) -> dict[str, Any]:
     stop = draw(st.one_of(st.none(), st.sampled_from([0.5, 16, 20, 36, 100.25, 700])))
     loop = draw(loops(draw(st.integers(1, 5))))
     schedule = draw(schedules(loop))
-    whole = {"prefix_cache": False} if schedule.get("reserve") == "chunk" else {}
+    alone = schedule.get("reserve") == "chunk" or schedule.get("asynchronous")
+    whole = {"prefix_cache": False} if alone else {}
     return {
         "schedule": schedule,
         "hardware": {"hbm": hbm(blocks, size, 16 if dtype == "bf16" else 8)}

@@ -130,6 +130,7 @@ def cost(mode: str, asynchronous: bool) -> Cost:
         {
             "trace": {"source": "azure-conv-like", "requests": 1}, "model": "llama-3.1-8b",
             "loop": {"mode": mode, "host": "c"}, "schedule": {"asynchronous": asynchronous},
+            "kv": {"prefix_cache": False},
         }
     )  # fmt: skip
     return Cost(scenario, load_profile("nvidia-h200"))
@@ -152,6 +153,7 @@ def test_what_is_not_given_leaves_no_mark() -> None:
     [
         ({"schedule": {"asynchronous": True}, "loop": {"mode": "resident"}}, "plans by itself"),
         ({"schedule": {"reserve": "chunk"}}, "chunk needs kv.prefix_cache: false"),
+        ({"schedule": {"asynchronous": True}}, "asynchronous: needs kv.prefix_cache: false"),
         (
             {
                 "schedule": {"reserve": "chunk"}, "kv": {"prefix_cache": False},

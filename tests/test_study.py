@@ -425,8 +425,8 @@ sweep:
   variants: {a: {loop.mode: graph}, b: {}}
   except: [{loop.mode: graph}, {variant: c}, {lop: 1}]""") == [
         "a.yaml:3:26: statistics.confidence: must be <= 0.9999, got 2",
-        "a.yaml:5:21: loop.mode: expected one of host, graph, control, resident, got 'grph'; "
-        "did you mean 'graph'?",
+        "a.yaml:5:21: loop.mode: expected one of host, graph, control, resident, engine, "
+        "got 'grph'; did you mean 'graph'?",
         "a.yaml:6:21: sweep.zip.0.loop.max_batch: 2 in the list, and 1 in that of seed; what moves "
         "together has as many",
         "a.yaml:7:18: sweep.variants.a.loop.mode: loop.mode is set or swept as well; remove one "
