@@ -1,4 +1,4 @@
-"""An engine over a device whose steps take as long as a formula says, for the tests of the engine."""
+"""An engine over a device whose steps take as long as a formula says: for the engine's tests."""
 
 from __future__ import annotations
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from serving import engine
 
 from kernels.__main__ import main
 from kernels.serve.measured import line, summary, typical_gaps
 from kernels.serve.script import counts, uniforms
 from kernels.serve.steps import most_requests
 from kernels.serve.swap import Arena, SwapError
-from serving import engine
 
 if TYPE_CHECKING:
     from pathlib import Path

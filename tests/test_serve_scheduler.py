@@ -8,23 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from serving import PAGE, engine
 
 from kernels.fit.samples import SamplesError
-from kernels.serve.blocks import Account, Pages, slack
+from kernels.serve.blocks import Pages
 from kernels.serve.calibrate import Calibration, points
-from kernels.serve.clock import FakeClock
-from kernels.serve.engine import Engine, ResidentEngine
-from kernels.serve.fake import FakeDevice, FakeResident
 from kernels.serve.records import request_rows, token_rows, write_steps
 from kernels.serve.request import Request
-from kernels.serve.scheduler import Scheduler
 from kernels.serve.slots import HEADER, Slots
 from kernels.serve.trace_file import Cut, read_trace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kernels.serve.scheduler import Plan
+    from kernels.serve.engine import Engine
+
 
 def check(engine: Engine) -> None:
     """What holds after every run."""
@@ -344,3 +342,26 @@ def test_the_calibration_grid_runs_and_leaves_nothing(resident: bool) -> None:
     assert {len(step.decode) for step in found.steps if not step.chunks} >= {1, 2, 3, 4, 6, 8}
     if not resident:
         assert any(len(step.decode) == 7 and step.chunks for step in found.steps)
+
+
+def test_a_horizon_never_runs_out_of_blocks() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(300):
+        count, new = int(rng.integers(1, 9)), int(rng.integers(1, 4))
+        found = engine([], blocks=int(rng.integers(60, 200)), batch=8, new_tokens=new)
+        scheduler = found.scheduler
+        for i in range(count):
+            request = Request(i, 0.0, int(rng.integers(1, 100)), 10_000, generated=1)
+            scheduler.decoding.append(request)
+            scheduler.account.take(scheduler.account.blocks(request.context_tokens))
+        steps = scheduler.horizon(1000)
+
+        def wanted(steps: int, scheduler: Any = scheduler, new: int = new) -> int:
+            blocks, held = scheduler.account.blocks, scheduler.decoding
+            return sum(
+                blocks(r.context_tokens + steps * new) - blocks(r.context_tokens) for r in held
+            )
+
+        assert wanted(steps) <= scheduler.account.free
+        if steps < 64:
+            assert wanted(steps + 1) > scheduler.account.free
