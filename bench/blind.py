@@ -1,9 +1,13 @@
 """Predictions of the engine's runs before they are made, and what became of them.
 
     python bench/blind.py cut --trace azure.csv --out window.csv
+    python bench/blind.py fit --out calibration/serve
     python bench/blind.py predict --trace window.csv --profiles calibration/serve --out predictions
     (the runs: `python bench/blind.py commands` prints them, for a machine with a GPU)
-    python bench/blind.py judge --predictions calibration/serve/predictions.json --measured DIR
+    python bench/blind.py replay RUN... --out calibration/serve/replayed.json
+    python bench/blind.py pack RUN... --out calibration/serve/measured
+    python bench/blind.py ablate --trace window.csv --out calibration/serve/ablation.json
+    python bench/blind.py judge [--trace window.csv] --out reports/validation
 
 A cell is a mode of the engine and a rate; its load is the share of the requests a second that the
 simulator says the mode can serve of this traffic at most. Profiles are fitted to runs over another
@@ -24,6 +28,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+SERVE = ROOT / "calibration" / "serve"
+OUTS = {
+    "cut": "window.csv", "fit": "calibration/serve",
+    "predict": "calibration/serve/predictions.json",
+    "commands": "calibration/serve/predictions.json", "replay": "calibration/serve/replayed.json",
+    "pack": "calibration/serve/measured", "ablate": "calibration/serve/ablation.json",
+    "judge": "reports/validation",
+}  # fmt: skip
+"""What there is to do, and where it writes (`commands`: reads) unless told otherwise."""
 MODES = {
     "host-python-library": 64, "host-c-library": 64, "graph-library": 64, "control-library": 64,
     "graph-fused": 16, "resident-fused": 16,
@@ -137,24 +150,76 @@ def commands(predictions: Path) -> None:
         name = cell["cell"] + ("-again" if number >= len(cells) else "")
         print(
             f"python -m kernels serve --trace window.csv --clip-prompt {CLIP} "
-            f"--mode {cell['mode']} --kernels {cell['kernels']} --rate-scale {cell['rate_scale']:g} --out measured/{name}"
+            f"--mode {cell['mode']} --kernels {cell['kernels']} "
+            f"--rate-scale {cell['rate_scale']:g} --out measured/{name}"
         )
+
+
+def planned(mode: str, batch: int) -> dict[str, Any]:
+    """The scenario whose planner replays the log of a run of *mode* with *batch* requests."""
+    alone = mode.split("-")[0] in ("control", "resident")
+    return {
+        "trace": {"source": "synthetic", "requests": 1, "rate": "1 /s", "prompt_tokens": 1,
+                  "output_tokens": 1},
+        "model": {"preset": "llama-3.2-1b", "max_context": CONTEXT},
+        "loop": {"mode": "host", "max_batch": batch, "token_budget": BUDGET},
+        "schedule": {"order": "prefill_alone" if alone else "decode_first"},
+        "kv": {"block_tokens": BLOCK},
+    }  # fmt: skip
+
+
+def fit(logs: Path, out: Path) -> None:
+    """Writes the profiles that the predictions were made with, from the step logs in *logs*."""
+    from sim.cli_fit import fit as fit_profile
+
+    out.mkdir(parents=True, exist_ok=True)
+    for log in sorted(logs.glob("*.jsonl.gz")):
+        with tempfile.TemporaryDirectory() as folder:
+            same = Path(folder) / "steps.jsonl.gz"  # a profile says its log's name
+            same.write_bytes(log.read_bytes())
+            name = f"h200-{log.name.removesuffix('.jsonl.gz')}"
+            fit_profile([same], out / f"{name}.json", name=name, quiet=True, maps=None,
+                        map_file=None, unit=None, only=None, captured=None, pace="auto",
+                        mode="engine", hold_out=None, plots=None)  # fmt: skip
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("cut", "predict", "commands"))
+    parser.add_argument("what", choices=tuple(OUTS))
+    parser.add_argument("runs", type=Path, nargs="*", help="folders of the engine's runs")
     parser.add_argument("--trace", type=Path)
-    parser.add_argument("--profiles", type=Path, default=ROOT / "calibration" / "serve")
-    parser.add_argument("--out", type=Path, default=ROOT / "calibration/serve/predictions.json")
+    parser.add_argument("--profiles", type=Path, default=SERVE)
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    out = given.out or ROOT / OUTS[given.what]
     if given.what == "cut":
-        cut(given.trace, given.out)
+        cut(given.trace, out)
     elif given.what == "predict":
-        predict(given.trace, given.profiles, given.out)
+        predict(given.trace, given.profiles, out)
+    elif given.what == "commands":
+        commands(out)
+    elif given.what == "fit":
+        fit(SERVE / "fitted", out)
+    elif given.what == "replay":
+        from bench.blind_pack import replayed
+
+        rows = replayed(given.runs, planned)
+        lines = ",\n ".join(json.dumps(row) for row in rows)
+        out.write_text(f"[\n {lines}\n]\n")
+    elif given.what == "pack":
+        from bench.blind_pack import pack
+
+        for run in given.runs:
+            pack(run, out / run.name, METRICS)
+    elif given.what == "ablate":
+        from bench.blind_ablate import ablate
+
+        ablate(given.trace, given.profiles, out)
     else:
-        commands(given.out)
+        from bench.blind_judge import judge
+
+        judge(given.profiles, given.trace, out)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def validate(
     from .trace.write import replacing
     from .validation import errors, served
     from .validation.matching import matched
+    from .validation.scheduled import schedule_line
 
     if unit is not None and unit not in step_names.UNITS:
         raise InputError(f"--unit {unit}: choose {', '.join(step_names.UNITS)}")
@@ -67,6 +68,8 @@ def validate(
     found = errors.compare(real, told, limits, again)
     found.notes[:0] = [*left, *said, *real.notes, *told.notes]
     _steps(found, measured, run, steps, profile, step_maps or (), unit)
+    line = schedule_line(measured, run, steps or (), profile)
+    found.notes += [line] if line else []
     _print(found, limits)
     if out is not None:
         with replacing(out) as file:
@@ -132,7 +135,8 @@ def _print(found: Comparison, limits: dict[str, float]) -> None:
         title = "Steps, teacher-forced: predicted / measured - 1"
         console.print(residual_table(found.steps, title))
     for note in found.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        said = note if note.startswith("schedule: ") else f"note: {note}"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
     outside = [row.metric for row in found.rows if row.verdict == "outside"]
     for name, key in (("step_median", "median"), ("step_p90", "p90")):
         if found.steps and name in limits and found.steps["all"][key] > limits[name] / 100.0:

@@ -15,10 +15,16 @@ from typer.testing import CliRunner
 
 from sim.cli import app
 from sim.errors import InputError
+from sim.profile import load_profile
+from sim.scenario import Scenario
 from sim.simulate import run
+from sim.step_cost import cost_of
+from sim.step_log import from_dicts
 from sim.validation import errors, served
+from sim.validation.forced import forced
 from sim.validation.matching import matched
 from sim.validation.page import page
+from sim.validation.scheduled import schedule_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -250,3 +256,45 @@ def test_page_and_figures_are_whole_and_repeat(simulated: Path, tmp_path: Path) 
         .replace("http://creativecommons.org", "")  # fmt: skip
     real, told, _ = matched(served.read(slower), served.read(simulated))
     assert page(errors.compare(real, told, errors.BARS)) == text
+
+
+# ---------------------------------------------------------------- steps and schedule
+def test_steps_through_a_profile_of_kernels() -> None:
+    scenario = Scenario.model_validate({
+        "trace": {"source": "synthetic", "requests": 1, "rate": "1 /s", "prompt_tokens": 1,
+                  "output_tokens": 1},
+        "model": {"preset": "llama-3.2-1b"}, "loop": {"mode": "graph", "max_batch": 8},
+    })  # fmt: skip
+    cost = cost_of(scenario, load_profile("nvidia-h200"))
+    row = {"start_s": 0.0, "duration_s": 1.0, "decode_requests": 2, "context_tokens": 300}
+    more = {"start_s": 1.0, "prefill_requests": 1, "prefill_tokens": 64}
+    _, real, told = forced(from_dicts([row, row | more]), cost)
+    assert real.tolist() == [1.0, 1.0]
+    assert told[0] == cost.decode(2, 2).seconds(300)
+    assert told[1] > told[0]
+
+
+def logged(path: Path, decodes: Sequence[list[int]]) -> None:
+    """A step log of one prompt of 8 tokens, then of *decodes*, a millisecond each."""
+    steps: list[dict[str, Any]] = [{"decode_ids": [], "chunks": [[0, 0, 8]]}]
+    steps += [{"decode_ids": ids} for ids in decodes]
+    text = "".join(
+        json.dumps({"start_s": n / 1e3, "duration_s": 1e-3} | step) + "\n"
+        for n, step in enumerate(steps)
+    )
+    path.write_text(text)
+
+
+def test_the_schedule_of_a_log_that_says_who_took_part(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    run(step_scenario(tmp_path, REQUESTS[:1]), folder)
+    log, profile = tmp_path / "steps.jsonl", str(tmp_path / "small.json")
+    logged(log, [[0], [0], [0]])
+    assert schedule_line(folder, folder, [log], profile) == "schedule: all 4 steps alike"
+    logged(log, [[0], [], [0]])
+    said = schedule_line(folder, folder, [log], profile)
+    assert said is not None
+    assert said.startswith("schedule: 2 steps alike, then step 3 at 0.002000 s: [0] were to decode")
+    log.write_text('{"start_s": 0, "duration_s": 1, "decode_requests": 1}\n')
+    assert schedule_line(folder, folder, [log], profile) is None  # names nobody

@@ -21,6 +21,7 @@ from sim.step_residuals import residuals
 
 if TYPE_CHECKING:
     from sim.cost import Cost
+    from sim.profile import Profile
     from sim.step_form import Load
     from sim.step_log import StepLog
 
@@ -32,6 +33,11 @@ def cost_model(run: Path, profile: str | None) -> Cost:
 
     `InputError` if the run's profile is a file that is not given, or another one than it was.
     """
+    return cost_of(*scenario_of(run, profile))
+
+
+def scenario_of(run: Path, profile: str | None) -> tuple[Scenario, Profile]:
+    """The scenario and the profile of the simulated *run*; `InputError` as in `cost_model`."""
     from pydantic import ValidationError
 
     data = read_json(run / "scenario.json")
@@ -52,7 +58,7 @@ def cost_model(run: Path, profile: str | None) -> Cost:
     loaded = load_profile(chosen if chosen in shipped() else Path(chosen))
     if made.get("hash") not in (None, loaded.hash):
         raise InputError(f"{chosen}: is not the profile that {run} was run with; give that one")
-    return cost_of(scenario, loaded)
+    return scenario, loaded
 
 
 def forced(log: StepLog, cost: Cost, basis: str = "auto") -> tuple[dict[str, Any], Any, Any]:
@@ -70,7 +76,8 @@ def forced(log: StepLog, cost: Cost, basis: str = "auto") -> tuple[dict[str, Any
 
 def _seconds(cost: Cost, load: Load, row: int) -> float:
     """One step; its prompts are taken as equally long, as a log of totals leaves no other."""
-    batch, rows, context, prompts, tokens, before = (int(values[row]) for values in load)
+    totals = load[:6]  # what comes after is of single prompts, which a log of totals has not
+    batch, rows, context, prompts, tokens, before = (int(values[row]) for values in totals)
     if not tokens:
         return cost.decode(batch, max(batch, rows)).seconds(context)
     prompts = max(1, min(prompts, tokens))

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from sim.scenario import Scenario
 
-EARLY_S = 1e-7
-"""Times in logs are rounded: an arrival so much after a step's start may have been seen by it."""
+EARLY_S = 2e-9
+"""Logs round times to 1 ns: an arrival so much after a step's start may have been seen by it."""
 
 
 class Asked(NamedTuple):

@@ -1,0 +1,130 @@
+"""Figures of the judged predictions: errors against their bars, distributions, single requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.blind_judge import BARS
+from sim.mode_figures import save
+from sim.validation.errors import pooled
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from sim.validation.served import Served
+
+    Pairs = dict[str, tuple[Served, Served]]
+
+NAMES = {
+    "output_throughput": "throughput", "mean_tpot_ms": "TPOT mean", "p99_itl_ms": "ITL p99",
+    "median_ttft_ms": "TTFT p50", "p90_ttft_ms": "TTFT p90", "p99_ttft_ms": "TTFT p99",
+}  # fmt: skip
+MEASURED, SIMULATED, MISSED = "#000000", "#d55e00", "#cc0033"
+
+
+def mode_of(cell: str) -> str:
+    """Mode and kernels of a *cell*, or of a run's folder."""
+    return cell.removesuffix("-again").rpartition("-")[0]
+
+
+def draw(found: dict[str, Any], pairs: Pairs, out: Path) -> None:
+    """All figures as PNG in *out*; distributions only with *pairs*."""
+    height = 1.6 + 0.24 * len(found["rows"])
+    _png(lambda figure: errors(figure, found["rows"]), out / "errors", (11.0, height))
+    for mode in dict.fromkeys(map(mode_of, pairs)):
+        own = {name: pair for name, pair in pairs.items() if mode_of(name) == mode}
+        size = 10.0, 0.8 + 2.3 * len(own)
+        _png(lambda figure, own=own: cdfs(figure, own), out / f"cdf-{mode}", size)
+    if pairs:
+        _png(lambda figure: scatter(figure, pairs), out / "requests", (11.0, 7.8))
+
+
+def _png(figure_of: Any, path: Path, size: tuple[float, float]) -> None:
+    for file in save(figure_of, path, size):
+        if file.suffix != ".png":
+            file.unlink()
+
+
+def errors(figure: Figure, rows: list[dict[str, Any]]) -> None:
+    """A dot a run and metric, in per cent; the bar is shaded where there is a promise."""
+    labels = [f"{r['cell']}  {'' if r['run'] == 1 else '#' + str(r['run'])}" for r in rows]
+    places = np.arange(len(rows))[::-1]
+    for axes, (metric, bar) in zip(
+        figure.subplots(1, len(BARS), sharey=True), BARS.items(), strict=True
+    ):
+        values = np.array([100.0 * row["errors"][metric] for row in rows])
+        for place, row in zip(places, rows, strict=True):
+            if row["promised"]:
+                axes.barh(place, 2 * bar, left=-bar, height=0.9, color="#dbe9f4", linewidth=0)
+        missed = [metric in row["missed"] for row in rows]
+        axes.scatter(values, places, s=18, c=[MISSED if one else MEASURED for one in missed],
+                     zorder=3)  # fmt: skip
+        reach = max(bar, float(np.abs(values).max())) * 1.15
+        axes.axvline(0, color="black", linewidth=0.6)
+        axes.set(xlim=(-reach, reach), title=f"{NAMES[metric]}, %")
+        axes.title.set_fontsize(9)
+        axes.grid(False)
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+    figure.axes[0].set_yticks(places, labels, fontsize=7.5)
+    figure.suptitle("Predicted / measured - 1; shaded: the bar; red: outside it")
+
+
+def cdfs(figure: Figure, own: Pairs) -> None:
+    """TTFT, TPOT and ITL of each recorded run of a mode, a row a run."""
+    grid = figure.subplots(len(own), 3, squeeze=False)
+    for row, (name, (real, told)) in zip(grid, own.items(), strict=True):
+        views = (
+            ("TTFT (ms)", real.ttft, told.ttft), ("TPOT (ms a token)", real.tpot, told.tpot),
+            ("ITL (ms)", pooled(real), pooled(told)),
+        )  # fmt: skip
+        for axes, (label, a, b) in zip(row, views, strict=True):
+            _cdf(axes, a, MEASURED, "-", "measured")
+            _cdf(axes, b, SIMULATED, "--", "simulated")
+            axes.set(xlabel=label, ylim=(0, 1))
+            if label.startswith(("TTFT", "ITL")):
+                axes.set_xscale("log")
+                _plain(axes)
+        row[0].set_ylabel(name, fontsize=8)
+    grid[0][0].legend(loc="lower right")
+
+
+def _cdf(axes: Axes, seconds: np.ndarray, colour: str, style: str, label: str) -> None:
+    values = np.sort(seconds[np.isfinite(seconds)]) * 1e3
+    keep = np.unique(np.linspace(0, len(values) - 1, min(len(values), 1500)).astype(int))
+    axes.plot(values[keep], (keep + 1) / len(values), style, color=colour, label=label)
+
+
+def _plain(axes: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", labelsize=7.5)
+
+
+def scatter(figure: Figure, pairs: Pairs) -> None:
+    """TTFT of single requests, simulated over measured, a panel a recorded run."""
+    columns = 4
+    grid = figure.subplots(-(-len(pairs) // columns), columns, squeeze=False)
+    for axes in grid.flat[len(pairs) :]:
+        axes.set_axis_off()
+    for axes, (name, (real, told)) in zip(grid.flat, pairs.items(), strict=False):
+        a, b = real.ttft * 1e3, told.ttft * 1e3
+        low, high = 0.9 * min(a.min(), b.min()), 1.1 * max(a.max(), b.max())
+        axes.plot([low, high], [low, high], color="black", linewidth=0.7)
+        axes.scatter(a, b, s=4, alpha=0.4, color="#0072b2", linewidths=0)
+        axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+        axes.set_title(name, fontsize=8.5)
+        _plain(axes)
+        axes.yaxis.set_major_locator(axes.xaxis.get_major_locator().__class__(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
+        axes.tick_params(labelsize=7)
+    figure.supxlabel("measured TTFT (ms)", fontsize=9)
+    figure.supylabel("simulated TTFT (ms)", fontsize=9)

@@ -1,0 +1,104 @@
+"""What is kept of the engine's runs: times of requests from their arrival, steps without names.
+
+Lengths and arrivals of requests are the trace's and stay with it; who took part in a step is left
+out of the log, after the planner has replayed it.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+BY_REQUEST = ("decode_ids", "decode_commits", "chunks", "preempted", "swapped_in")
+"""Columns of a step log that name requests or say how long single ones are."""
+COLUMNS = ("number", "admitted_ms", "first_token_ms", "finished_ms")
+
+
+def pack(run: Path, out: Path, metrics: Iterable[str]) -> None:
+    """Writes the run in folder *run* to *out*: requests.csv.gz, steps.jsonl.gz, run.json."""
+    out.mkdir(parents=True, exist_ok=True)
+    summary = json.loads((run / "summary.json").read_text())
+    kept = {
+        "kind": "measured", "completed": summary["completed"],
+        "figures": {name: summary[name] for name in metrics},
+        "run": {k: v for k, v in summary["run"].items() if k != "cubins"},
+    }  # fmt: skip
+    (out / "run.json").write_text(json.dumps(kept, indent=1) + "\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in sorted(requests(run), key=lambda one: int(one["request_id"])):
+        since = (row[k] - row["arrival_s"] for k in ("admitted_s", "first_token_s", "finished_s"))
+        writer.writerow([int(row["request_id"]), *(f"{seconds * 1e3:.6f}" for seconds in since)])
+    zipped(out / "requests.csv.gz", text.getvalue())
+    strip(run / "steps.jsonl.gz", out / "steps.jsonl.gz")
+
+
+def strip(log: Path, out: Path) -> None:
+    """The step log without what it says of single requests."""
+    lines = []
+    for text in gzip.decompress(log.read_bytes()).decode().splitlines():
+        row = {k: v for k, v in json.loads(text).items() if k not in BY_REQUEST}
+        if isinstance(row.get("options"), dict):
+            row["options"].pop("out", None)
+        lines.append(json.dumps(row, separators=(",", ":")))
+    zipped(out, "\n".join(lines) + "\n")
+
+
+def zipped(path: Path, text: str) -> None:
+    """Writes *text* so that the same text gives the same bytes."""
+    path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+
+
+def header(log: Path) -> dict[str, Any]:
+    """The first line of the engine's step log."""
+    with gzip.open(log, "rt") as file:
+        found: dict[str, Any] = json.loads(file.readline())
+    return found
+
+
+def requests(run: Path) -> list[dict[str, Any]]:
+    """The requests of a run of the engine, with or without Parquet."""
+    if (run / "requests.parquet").is_file():
+        import pyarrow.parquet as pq
+
+        rows: list[dict[str, Any]] = pq.read_table(run / "requests.parquet").to_pylist()
+        return rows
+    with gzip.open(run / "requests.jsonl.gz", "rt") as file:
+        return [json.loads(line) for line in file]
+
+
+def replayed(runs: Iterable[Path], scenario_of: Any) -> list[dict[str, Any]]:
+    """How many steps of each run's log the planner plans alike."""
+    from sim.scenario import Scenario
+    from sim.validation.replay import Asked, read_logged, replay
+
+    found = []
+    for run in runs:
+        log = run / "steps.jsonl.gz"
+        head = header(log)
+        chosen = Scenario.model_validate(
+            scenario_of(f"{head['mode']}-{head['kernels']}", head["max_batch"])
+        )
+        asked = [
+            Asked(int(r["request_id"]), r["arrival_s"], r["prompt_tokens"], r["output_tokens"])
+            for r in requests(run)
+        ]
+        result = replay(chosen, head["blocks"], asked, read_logged(log))
+        device = head["device"]["id"] if isinstance(head["device"], dict) else head["device"]
+        found.append(
+            {
+                "run": run.name, "mode": head["mode"], "kernels": head["kernels"],
+                "gpu": device, "date": head["date"], "requests": len(asked),
+                "steps": result.steps, "alike": result.alike, "difference": result.difference,
+            }
+        )  # fmt: skip
+        print(f"{run.name:26s} {result.alike:,} of {result.steps:,} steps alike")
+    return found

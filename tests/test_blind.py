@@ -1,0 +1,184 @@
+"""Predictions judged: what is packed of a run, errors and bars, ranking, noise, the page."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bench import blind
+from bench.blind_ablate import KERNELS, variants, without
+from bench.blind_judge import BARS, Measured, errors, noise, ranking, residence, runs, served, waits
+from bench.blind_pack import pack
+from bench.blind_page import page
+from sim.validation.served import Served
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FIGURES = dict.fromkeys(blind.METRICS, 100.0)
+
+
+def cell(name: str, load: float, **predicted: float) -> dict[str, Any]:
+    mode, _, scale = name.rpartition("-")
+    loop, _, kernels = mode.rpartition("-")
+    return {
+        "cell": name, "mode": loop, "kernels": kernels, "rate_scale": float(scale), "load": load,
+        "predicted": FIGURES | predicted,
+    }  # fmt: skip
+
+
+def run(name: str, number: int = 1, folder: Path | None = None, **figures: float) -> Measured:
+    return Measured(name, number, FIGURES | figures, folder)
+
+
+# ---------------------------------------------------------------- errors and verdicts
+def test_signed_errors_and_bars_by_hand() -> None:
+    cells = [cell("graph-library-6", 0.5, mean_tpot_ms=96.0, p99_ttft_ms=109.0)]
+    (row,) = errors(cells, [run("graph-library-6", median_ttft_ms=80.0)])
+    assert row["errors"]["mean_tpot_ms"] == pytest.approx(-0.04)
+    assert row["errors"]["median_ttft_ms"] == pytest.approx(0.25)
+    assert row["missed"] == ["mean_tpot_ms", "median_ttft_ms"]  # 9 % of TTFT p99 is within 10
+
+
+def test_no_promise_above_its_load() -> None:
+    cells = [cell("graph-library-6", 0.802, mean_tpot_ms=50.0), cell("graph-library-9", 0.95)]
+    found = errors(cells, [run("graph-library-9", mean_tpot_ms=1.0), run("graph-library-6")])
+    assert [(row["cell"], row["promised"]) for row in found] == [
+        ("graph-library-6", True), ("graph-library-9", False)
+    ]  # fmt: skip
+    assert [row["missed"] for row in found] == [["mean_tpot_ms"], []]
+
+
+def test_noise_is_how_far_runs_of_a_cell_differ() -> None:
+    found = noise([run("a-b-1"), run("a-b-1", 2, p99_itl_ms=110.0), run("c-d-1")])
+    assert list(found) == ["a-b-1"]
+    assert found["a-b-1"]["p99_itl_ms"] == pytest.approx(0.1)
+    assert found["a-b-1"]["mean_tpot_ms"] == 0.0
+
+
+def test_ranking_right_wrong_and_tied() -> None:
+    cells = [
+        cell("graph-library-6", 0.5, output_throughput=110.0, median_ttft_ms=90.0, p90_ttft_ms=90.0)
+        , cell("host-c-library-6", 0.5),
+    ]  # fmt: skip
+    measured = [
+        run("graph-library-6", output_throughput=120.0, median_ttft_ms=101.0, p90_ttft_ms=130.0),
+        run("host-c-library-6"),
+    ]
+    floor = dict.fromkeys(BARS, 0.02)
+    found = {row["metric"]: row for row in ranking(cells, measured, floor)}
+    assert found["output_throughput"]["verdict"] == "right"
+    assert found["output_throughput"]["measured"] == ["graph", "host-c"]  # more is better
+    assert found["median_ttft_ms"]["verdict"] == "tie"
+    assert found["p90_ttft_ms"]["verdict"] == "wrong"
+
+
+# ---------------------------------------------------------------- packing
+STEPS: list[dict[str, Any]] = [
+    {"start_s": 5.0, "duration_s": 0.01, "commit_s": 5.01, "decode_requests": 0,
+     "prefill_tokens": 7, "decode_ids": [], "chunks": [[0, 0, 7]]},
+    {"start_s": 5.01, "duration_s": 0.002, "commit_s": 5.012, "decode_requests": 1,
+     "prefill_tokens": 0, "decode_ids": [0], "turn": "entered"},
+    {"start_s": 5.012, "duration_s": 0.001, "commit_s": 5.013, "decode_requests": 1,
+     "prefill_tokens": 0, "decode_ids": [0], "late": True},
+]  # fmt: skip
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    source = tmp_path / "graph-library-6.6-again"
+    source.mkdir()
+    head = {"kind": "steps", "options": {"out": "/somewhere", "seed": 1}}
+    text = "\n".join(json.dumps(row) for row in (head, *STEPS))
+    (source / "steps.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    summary = FIGURES | {"completed": 1, "run": {"mode": "graph", "cubins": {"a": "b"}}}
+    (source / "summary.json").write_text(json.dumps(summary))
+    row = {"request_id": 0, "arrival_s": 4.99, "prompt_tokens": 7, "output_tokens": 3,
+           "admitted_s": 5.0, "first_token_s": 5.01, "finished_s": 5.013}  # fmt: skip
+    pq.write_table(pa.Table.from_pylist([row]), source / "requests.parquet")
+    out = tmp_path / "serve" / "measured" / source.name
+    pack(source, out, blind.METRICS)
+    return out
+
+
+def test_nothing_of_the_trace_is_packed(packed: Path) -> None:
+    own = waits(packed)
+    assert list(own) == ["number", "admitted_ms", "first_token_ms", "finished_ms"]
+    assert own["first_token_ms"].tolist() == pytest.approx([20.0])
+    with gzip.open(packed / "steps.jsonl.gz", "rt") as file:
+        head, *steps = map(json.loads, file)
+    assert head["options"] == {"seed": 1}
+    assert len(steps) == 3
+    assert not {"decode_ids", "chunks"} & {key for step in steps for key in step}
+    assert "cubins" not in json.loads((packed / "run.json").read_text())["run"]
+
+
+def test_a_packed_run_is_the_run_again(packed: Path) -> None:
+    one = np.array([1.0])
+    told = Served("told", ["0"], 4.99 * one, 7 * one, 3 * one, 5 * one, 6 * one, gaps=[one])
+    real = served(packed, told)
+    assert real.ttft.tolist() == pytest.approx([0.02])
+    assert real.gaps[0].tolist() == pytest.approx([0.002, 0.001])
+
+
+def test_runs_are_numbered_within_their_cell(packed: Path) -> None:
+    serve = packed.parent.parent
+    line = {"cell": "graph-library-6.6", "run": 1, "printed": [1.0]}
+    printed = {"columns": ["output_throughput"], "runs": [line]}
+    (serve / "printed.json").write_text(json.dumps(printed))
+    found = [(one.cell, one.number, one.kind) for one in runs(serve)]
+    assert found == [("graph-library-6.6", 1, "printed"), ("graph-library-6.6", 2, "recorded")]
+
+
+def test_what_a_residence_costs(packed: Path) -> None:
+    found = residence(packed)
+    assert found == {"entered": 1, "late": 1, "late_ms": 1.0, "entering_ms": pytest.approx(1.0)}
+
+
+# ---------------------------------------------------------------- ablation, page
+def test_a_removed_term_costs_nothing(tmp_path: Path) -> None:
+    path = blind.SERVE / "h200-1b-graph-fused.json"
+    profile = without(json.loads(path.read_text()), ("context",))
+    values = {
+        term["value"] for kind in ("decode", "mixed") for line in profile["form"][kind]
+        for term in line if term["term"] == "context"
+    }  # fmt: skip
+    assert values == {0.0}
+    found = dict(variants("graph-fused", path, tmp_path / "t.csv", 2.0, tmp_path))
+    assert found["padding"]["loop"]["captured_batches"] == list(range(1, 17))
+    assert found["step noise"]["hardware"]["step_noise"] == "none"
+    assert found[KERNELS]["loop"]["mode"] == "graph"
+    assert found["as predicted"]["loop"]["mode"] == "engine"
+
+
+def test_the_page_names_typical_and_worst() -> None:
+    cells = [cell("graph-library-6", 0.5), cell("host-c-library-6", 0.5)]
+    measured = [run("graph-library-6"), run("host-c-library-6", median_ttft_ms=80.0),
+                run("host-c-library-6", 2)]  # fmt: skip
+    found: dict[str, Any] = {
+        "rows": errors(cells, measured), "noise": noise(measured),
+        "ranking": ranking(cells, measured, dict.fromkeys(BARS, 0.0)), "forced": {},
+        "residence": {}, "ablation": {},
+        "replayed": [{"mode": "graph", "kernels": "library", "gpu": "a", "steps": 5, "alike": 4,
+                      "difference": "step 5"}],
+    }  # fmt: skip
+    text = page(found, cells)
+    assert "17 of 18 figures of 3 runs" in text
+    assert "1 of 2 cells have all six" in text
+    assert "TTFT p50 +25.0 % (host-c-library-6)" in text
+    assert "4 of 5 steps" in text
+    assert "**+25.0**" in text
+
+
+def test_the_committed_runs_are_judged() -> None:
+    cells = json.loads((blind.SERVE / "predictions.json").read_text())["cells"]
+    found = errors(cells, runs(blind.SERVE))
+    assert {row["cell"] for row in found} == {cell["cell"] for cell in cells}
+    assert len(found) == 19
+    assert max(abs(row["errors"]["output_throughput"]) for row in found) < 0.01
