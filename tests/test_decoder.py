@@ -53,7 +53,10 @@ def step_of(
     return LibraryStep(CPU, weights, state, **options)
 
 
-LONG = ("stages-tiny-3-3-16-16-4-16", "steps-tiny-3-1-16-16-0-16-8")
+LONG = (
+    "stages-tiny-3-3-16-16-4-16", "steps-tiny-3-1-16-16-0-16-8", "steps-tiny-3-2-8-16-3-16-4",
+    "drafts-tiny-2-4-16-16-0-16-8-true",
+)  # fmt: skip
 
 
 def named(case: dict[str, Any]) -> str:
