@@ -125,7 +125,7 @@ def _errors(found: dict[str, Any]) -> str:
 
 Per cent; bars in brackets; **bold** is outside. The load is the rate over the most that the
 simulator says the mode can serve of this window. Loads of 0.95 and 1.2 carry no promise; 0.802
-counts as 0.8. `~`: the run's folder was not brought back, so the figure is the line that the engine
+counts as 0.8. `~`: the run's folder was lost, so the figure is the line that the engine
 printed, rounded ([printed.json](../../calibration/serve/printed.json)).{said}
 
 {table(head, rows)}"""
@@ -277,7 +277,7 @@ def _replay(runs: Sequence[dict[str, Any]]) -> str:
     gpus = len({run["gpu"] for run in runs})
     return f"""## Schedule
 
-Every log of a served trace that was brought back ({len(runs)}: {len(modes)} combinations of mode
+Every log of a served trace that was kept ({len(runs)}: {len(modes)} combinations of mode
 and kernels, {gpus} GPUs), replayed through the simulator's planner with logged arrivals and
 times: **{alike:,} of {steps:,} steps have the same requests and the same chunks; {exact} of
 {len(runs)} logs are exact** ([replayed.json](../../calibration/serve/replayed.json)). Steps of

@@ -86,10 +86,10 @@ def validate(
         for path in draw(found, plots):
             typer.echo(f"{path}")
     if html is not None:
+        from .page import write
         from .validation.page import page
 
-        with replacing(html) as file:
-            file.write(page(found).encode())
+        write(html, page(found))
         typer.echo(f"{html}")
 
 

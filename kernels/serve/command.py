@@ -207,7 +207,7 @@ def prompts_of(requests: list[Any], vocabulary: int, seed: int) -> dict[int, Any
 def settings(arguments: Any) -> list[str]:
     """The options as a header keeps them; as words, lest one be taken for a column of the log."""
     return [
-        f"{name}={value}"
+        f"{name}={value.name if isinstance(value, Path) else value}"
         for name, value in vars(arguments).items()
         if name != "command" and value not in (None, float("inf"))
     ]

@@ -17,7 +17,7 @@ from .settings import is_time
 from .tables import TITLES, answer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -81,16 +81,23 @@ def probes(axes: Axes, document: Document, metric: str) -> None:
             for probe in entry["probes"]
             if probe["estimates"].get(metric, {}).get("value") is not None
         )
-        colour = COLOURS[row % len(COLOURS)]
-        hollow = "none" if entry["profile_status"] == "estimated" else colour
-        axes.plot(
-            [x for x, _ in found], [y for _, y in found], color=colour, lw=1.2, ms=4.5,
-            marker=MARKS[row % len(MARKS)], markerfacecolor=hollow, label=label(entry),
-        )  # fmt: skip
+        _curve(axes, row, entry, found)
     axes.axhline(search["subject_to"][metric] * factor, color="black", ls="--", lw=1, label="limit")
     logarithmic(axes)
     axes.set_xlabel(path)
     axes.set_ylabel(f"{metric} (ms)" if is_time(metric) else metric)
+
+
+def _curve(
+    axes: Axes, row: int, entry: Mapping[str, Any], points: Sequence[tuple[float, float]]
+) -> None:
+    """*points* of a configuration in its colour, hollow where its profile is estimated."""
+    colour = COLOURS[row % len(COLOURS)]
+    hollow = "none" if entry["profile_status"] == "estimated" else colour
+    axes.plot(
+        [x for x, _ in points], [y for _, y in points], color=colour, lw=1.2, ms=4.5,
+        marker=MARKS[row % len(MARKS)], markerfacecolor=hollow, label=label(entry),
+    )  # fmt: skip
 
 
 def logarithmic(axes: Axes) -> None:
@@ -142,12 +149,7 @@ def rungs(axes: Axes, document: Document) -> None:
             for probe in entry["probes"]
             if probe["estimates"].get(metric, {}).get("value") is not None
         ]
-        colour = COLOURS[row % len(COLOURS)]
-        hollow = "none" if entry["profile_status"] == "estimated" else colour
-        axes.plot(
-            [x for x, _ in found], [y for _, y in found], color=colour, lw=1.2, ms=4.5,
-            marker=MARKS[row % len(MARKS)], markerfacecolor=hollow, label=label(entry),
-        )  # fmt: skip
+        _curve(axes, row, entry, found)
     axes.set_xscale("log")
     steps = document["search"]["halving"]["requests"]
     axes.set_xticks(steps, [f"{step:,}" for step in steps])

@@ -7,6 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sim.page import document
+from sim.report.inline import DARK, LIGHT, STYLE, inline
+
 from .errors import METRICS
 from .figures import draw
 
@@ -15,14 +18,11 @@ if TYPE_CHECKING:
 
     from .errors import Comparison
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#111}
-table{border-collapse:collapse;margin:1rem 0}
-th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right}
-th:first-child,td:first-child{text-align:left}
-.outside{color:#b00020;font-weight:600}.within{color:#006b3c}
-svg{max-width:100%;height:auto}
-"""
+_LABELS = {
+    "cdf": "Distributions of TTFT, TPOT, ITL and E2EL, measured and simulated",
+    "scatter": "Each request and step, simulated over measured",
+}
+_STYLE = "h2{margin-top:1.4rem}.outside{color:var(--bad)}.within{color:var(--good)}" + STYLE
 
 
 def page(found: Comparison) -> str:
@@ -44,15 +44,11 @@ def page(found: Comparison) -> str:
     with tempfile.TemporaryDirectory() as folder:
         for file in draw(found, Path(folder)):
             if file.suffix == ".svg":
-                text = file.read_text()
-                parts.append(text[text.index("<svg") :])
+                parts.append(inline(file.read_text(), file.stem, _LABELS[file.stem]))
     if found.notes:
         notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes)
         parts.append(f"<h2>Notes</h2><ul>{notes}</ul>")
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Validation</title>"
-        f"<style>{_STYLE}</style>{''.join(parts)}</html>\n"
-    )
+    return document("Validation", "".join(parts), _STYLE, LIGHT, DARK)
 
 
 def metric_rows(found: Comparison) -> list[tuple[str, ...]]:
@@ -98,4 +94,5 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         )  # fmt: skip
 
     body = "".join(f"<tr>{cells(row)}</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>{body}</table>"
+    titles = "".join(f"<th>{escape(name)}</th>" for name in head)
+    return f"<section><table><tr>{titles}</tr>{body}</table></section>"
