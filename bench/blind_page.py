@@ -90,11 +90,13 @@ def _head(found: dict[str, Any], cells: Sequence[dict[str, Any]]) -> str:
 
 A real engine (`python -m kernels serve`, 1B shape, one H200) served 600 requests of a recorded
 trace (Azure, conversation, 2023) in {len(cells)} cells, a cell being a loop mode and a rate. The
-predictions were committed ([1e4c5b3](../../calibration/serve/predictions.json), 17:38:40 UTC)
+predictions were committed ([963094e](../../calibration/serve/predictions.json), 17:38:40 UTC)
 before the first of these runs began (17:39:17), from profiles fitted to runs over the first 400 or
 800 requests of the trace at other rates, on another H200 (fitted: GPU accc1fc8, predicted: GPU
 173d1d8b; same driver, same day); the predicted window begins ten minutes into the trace. Neither
-profiles nor predictions were touched afterwards. Errors are predicted / measured - 1.
+profiles nor predictions were touched afterwards. (The logs in that commit were later
+stripped of who took part in a step, which tells the trace's lengths; the profiles that they give
+are the same bytes.) Errors are predicted / measured - 1.
 
 **At loads up to 0.8, {within} of {len(BARS) * len(rows)} figures of {len(rows)} runs lie within
 their bars; {len(good)} of {len(cells_in)} cells have all six within them in all their runs.**
