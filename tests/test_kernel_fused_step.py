@@ -209,6 +209,21 @@ def test_the_watchdog_ends_a_hang() -> None:
     assert not loop.desk.gates.any()
 
 
+def test_a_wish_to_leave_is_heeded_at_the_end_of_the_step() -> None:
+    case = next(iter(check.cases(True)))
+    step = check.step_of(CPU, case, np.random.default_rng(2))
+    box = Mailbox(CPU, case["batch"], case["tokens"])
+    loop = Resident(step, box, watchdog_s=check.CPU_WATCHDOG_S)
+    # The word of the wish is the one where the workers of a step arrive: set while they work.
+    words = np.zeros(len(loop.desk.gates) + 2, np.uint32)
+    control = loop.params.value["control"]
+    control["mail"], control["gates"] = words[1:].ctypes.data, words[2:].ctypes.data
+    loop.launch(5)
+    assert box.reason() is Reason.ASKED
+    assert len(box.read_all()) == 1
+    assert not words.any()
+
+
 # ------------------------------------------------------------------------------- budgets
 @pytest.mark.parametrize("sparse", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_persistent_kernel_fits(sparse: int) -> None:

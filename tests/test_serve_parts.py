@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from serving import engine
 
 from kernels.__main__ import main
+from kernels.serve.command import add_serve, asked_of
 from kernels.serve.measured import line, summary, typical_gaps
-from kernels.serve.script import counts, uniforms
+from kernels.serve.request import Request
+from kernels.serve.script import Script, counts, uniforms
 from kernels.serve.steps import most_requests
 from kernels.serve.swap import Arena, SwapError
 
@@ -85,7 +89,26 @@ def test_a_step_that_was_not_timed_has_the_usual_gap() -> None:
 def test_kernels_take_so_many_requests() -> None:
     assert most_requests("library", "8b", 4) == 64
     assert most_requests("fused", "1b", 1) == 16
+    assert most_requests("fused", "1b", 4) == 4
     assert most_requests("fused", "8b", 2) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--mode graph", {"budget_tokens": 0, "tokens": 1, "acceptance": None, "seed": 1}),
+        ("--mode graph --budget-tokens 512 --seed 3", {"budget_tokens": 512, "seed": 3}),
+        (
+            "--mode resident --kernels fused --tokens 4 --acceptance 0.6",
+            {"tokens": 4, "acceptance": 0.6, "token_budget": 2048, "preemption": "recompute"},
+        ),
+    ],
+)
+def test_a_header_says_what_a_step_hangs_on(words: str, said: dict[str, object]) -> None:
+    parser = argparse.ArgumentParser()
+    add_serve(parser.add_subparsers())
+    found = asked_of(parser.parse_args(["serve", "--calibrate", *words.split(), "--out", "x"]))
+    assert found | said == found
 
 
 @pytest.mark.parametrize(
@@ -112,3 +135,20 @@ def test_faulty_options_are_one_line(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_draws_made_beforehand_are_the_same() -> None:
+    cpu: Any = SimpleNamespace(name="cpu", xp=np)
+    state: Any = SimpleNamespace(
+        slots=SimpleNamespace(max_pages=8), page_tokens=16, tokens=4, batch=2
+    )
+    requests = [Request(i, 0.0, 10, 20) for i in (5, 9)]
+    slots: Any = SimpleNamespace(changed={0, 1}, holders=requests)
+    found = []
+    for prepared in (requests[:1], ()):
+        script = Script(cpu, state, 0.7, 3)
+        script.prepare(prepared)
+        script.tell(slots)
+        found.append(script.array.copy())
+    assert np.array_equal(*found)
+    assert np.array_equal(found[0][1], counts(3, 9, 128, 4, 0.7))

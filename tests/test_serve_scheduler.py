@@ -153,27 +153,44 @@ def test_several_tokens_a_step() -> None:
     check(found)
     assert [step.commits for step in found.steps] == [(), (3,), (1,), (4,), (2,), (1,)]
     assert [step.context for step in found.steps[1:]] == [19, 22, 23, 27, 29]
+    row = found.steps[1].record() | found.steps[1].composition()
+    names = ("decode_requests", "decode_tokens", "context_tokens", "output_tokens")
+    assert [row[name] for name in names] == [1, 4, 19, 3]
+    assert (row["decode_ids"], row["decode_commits"]) == ([0], [3])
 
 
 def test_a_resident_loop_leaves_for_a_prompt() -> None:
     found = engine([(0.0, 20, 8), (0.0035, 20, 2)], resident=True)
     found.run()
     check(found)
-    # The prompt takes 0.2 ms and steps 1 ms: the second arrives in the fourth step, and a fifth is
-    # under way when the loop sees that it is to leave.
+    # The prompt takes 0.2 ms and steps 1 ms: the second arrives in the fourth step, at whose end
+    # the loop leaves.
     assert compositions(found) == [
         ([], [(0, 0, 20)]),
-        *[([0], [])] * 5,
+        *[([0], [])] * 4,
         ([], [(1, 0, 20)]),
         ([0, 1], []),
-        ([0], []),
+        *[([0], [])] * 2,
     ]
-    assert [i for i, step in enumerate(found.steps) if step.late] == [5]
+    assert not any(step.late for step in found.steps)
     assert [step.turn for step in found.steps[:2]] == ["", "entered"]
-    assert [step.turn for step in found.steps[6:8]] == ["left", "entered"]
+    assert [step.turn for step in found.steps[5:7]] == ["left", "entered"]
     # What was known when each step began: the second request from its own prompt on.
-    assert [step.seen >= 0.0035 for step in found.steps] == [False] * 6 + [True] * 3
+    assert [step.seen >= 0.0035 for step in found.steps] == [False] * 5 + [True] * 4
     assert found.entered == 2  # type: ignore[attr-defined]
+
+
+def test_a_step_may_be_under_way_when_a_resident_loop_is_asked() -> None:
+    # Blocks for the third are free only when the first has ended; when the host sees that, another
+    # step of the second has begun.
+    asked = [(0.0, 20, 3), (0.0, 20, 9), (0.0, 60, 2)]
+    found = engine(asked, blocks=6, resident=True)
+    found.run()
+    check(found)
+    late = [i for i, step in enumerate(found.steps) if step.late]
+    assert [compositions(found)[i] for i in late] == [([1], [])]
+    assert compositions(found)[late[0] - 1] == ([0, 1], [])
+    assert compositions(found)[late[0] + 1] == ([], [(2, 0, 60)])
 
 
 def test_a_resident_loop_leaves_before_blocks_run_out() -> None:

@@ -3,7 +3,8 @@
 //
 // step_<stage>   one stage of one layer; grid = workers
 // resident       block 0 serves the host and commits; the others are the workers, who read weights
-//                ahead while they wait for one another, over stages, layers and steps
+//                ahead while they wait for one another, over stages, layers and steps. A wish to
+//                leave that comes while they work is heeded when the step ends
 #include "fused_step/attend.cuh"
 #include "fused_step/commit.cuh"
 #include "fused_step/stages.cuh"
@@ -210,11 +211,35 @@ constexpr int kDone = loop::kPublished;
 struct Office {  // in shared memory
   rs::Meeting inside, outside;
   unsigned launched;
+  unsigned done;  // steps that the workers have done, or given up
   int alive;
+  int asked;  // the host wished to leave while they worked
 };
+constexpr int kPauses = 40, kPauseNs = 100;  // between two looks at the mailbox, some 4 us in all
 
 __device__ __forceinline__ void stamp(long long* stamps, int at) {
   if (stamps && threadIdx.x == 0) stamps[at] = clock64();
+}
+
+// By all of block 0: waits until the workers have done step *launched*, and looks out for a wish to
+// leave. The looks go over PCIe, so the thread that takes them is none that the step waits for, and
+// rests between them where it sees the end of the step. False if the step will never end.
+__device__ __forceinline__ bool await_workers(const loop::Control& c, Office& o) {
+  const unsigned target = o.launched + 1;  // steps done when this one is
+  if (threadIdx.x == 0) {
+    o.alive = rs::wait_reached(c.gates + kDone, target * (gridDim.x - 1), o.inside.abort,
+                               o.inside.limit_ns);
+    static_cast<volatile unsigned&>(o.done) = target;
+  }
+  if (threadIdx.x == kThreads - 1) {
+    const volatile unsigned& done = o.done;
+    do {
+      o.asked = loop::wishes_to_leave(c);
+      for (int i = 0; i < kPauses && done != target; ++i) __nanosleep(kPauseNs);
+    } while (!o.asked && done != target);
+  }
+  __syncthreads();
+  return o.alive != 0;
 }
 
 // What block 0 does: boundaries, the host, commits.
@@ -223,7 +248,6 @@ __device__ __forceinline__ void serve(const ResidentParams& p, Office& o, unsign
   const loop::Control& c = p.control;
   loop::Unsent unsent{nullptr, nullptr};
   unsigned reason, set = c.counters[0] % p.sets;
-  const unsigned workers = gridDim.x - 1;
   loop::open_desk(c, p.slots, desk);
   loop::serve_host(c, p.slots, desk, unsent);
   unsigned order = loop::foresee(c, desk, 0);
@@ -232,11 +256,7 @@ __device__ __forceinline__ void serve(const ResidentParams& p, Office& o, unsign
     if (reason != loop::kRun) break;
     loop::serve_host(c, p.slots, desk, unsent);
     order = loop::foresee(c, desk, o.launched + 1);
-    if (threadIdx.x == 0)
-      o.alive = rs::wait_reached(c.gates + kDone, (o.launched + 1) * workers, o.inside.abort,
-                                 o.inside.limit_ns);
-    __syncthreads();
-    if (!o.alive) {
+    if (!await_workers(c, o)) {
       reason = loop::kAborted;
       break;
     }
@@ -247,8 +267,12 @@ __device__ __forceinline__ void serve(const ResidentParams& p, Office& o, unsign
     commit_stage(p.common.step, commit, shared);
     unsent = {commit.emitted, commit.tokens};
     set = set + 1 == unsigned(p.sets) ? 0 : set + 1;
-    if (threadIdx.x == 0) ++o.launched;
+    if (threadIdx.x == 0) {
+      ++o.launched;
+      if (o.asked) desk.asked = 1;  // decide() goes by the desk
+    }
     __syncthreads();
+    if (desk.asked) order = loop::kLeave;
   }
   if (reason != loop::kAborted) loop::publish(c, p.slots, desk, unsent);
   loop::close_desk(c, desk, reason);
@@ -320,7 +344,7 @@ extern "C" __global__ void __launch_bounds__(512, 1)
     unsigned *gates = p.control.gates, *abort = gates + loop::kAbort;
     o.inside = {gates + loop::kInside, abort, gridDim.x - 1, 0, p.control.watchdog_ns};
     o.outside = {gates + loop::kBoundary, abort, gridDim.x, 0, p.control.watchdog_ns};
-    o.launched = 0;
+    o.launched = o.done = 0;
   }
   __syncthreads();
   if (blockIdx.x == 0) {

@@ -9,12 +9,15 @@ import numpy as np
 from ..loop_control.desk import Desk
 from ..loop_control.launch import Packed
 from ..loop_control.mailbox import CONTROL
+from ..loop_control.record import Recorder
 from ..loop_control.state import SLOTS
 from ..page_score.launch import PARAMS as SCORE
 from ..topk_select.launch import PARAMS as SELECT
 from .launch import PARAMS, THREADS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..backend import Array
     from ..loop_control.mailbox import Mailbox
     from .launch import FusedStep
@@ -56,14 +59,19 @@ class Resident:
             for name in ("score", "select"):
                 value[name] = step.selection(name, 0).struct
         self.params = Packed(value, (step, mailbox, self))
-        self._kernel = backend.function("fused_step", "resident", step.defines)
+        self._most = value["control"]["max_steps"]
+        recorder = Recorder(backend)
+        kernel = recorder.function("fused_step", "resident", step.defines)
+        kernel(step.model.workers + 1, THREADS, (self.params,), step.shared)
+        self.recorded = recorder.launches[0]
+        self.start: Callable[[], None] = self.recorded
+        """Launches `recorded`, on the current stream; a host in C may put its own way here."""
 
     def launch(self, max_steps: int) -> None:
         """Starts the loop on the current stream for *max_steps* steps at most."""
         self.mailbox.status[:] = 0
-        self.params.value["control"]["max_steps"] = max_steps
-        grid = self.step.model.workers + 1
-        self._kernel(grid, THREADS, (self.params,), self.step.shared)
+        self._most[0] = max_steps
+        self.start()
 
     def restart(self) -> None:
         """See `Desk.restart`."""

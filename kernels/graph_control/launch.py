@@ -80,6 +80,8 @@ class Repeat:
             self._enter, self._control = self._launch(0, 1), self._launch(0, 0)
         else:
             self._driver = driver(SOURCE)
+            ends = self.words.data.ptr, self._order.ctypes.data
+            self._upload = *ends, self._order.nbytes, 1, stream.ptr
             self._exec = self._while() if way == "while" else self._tail()
 
     def __del__(self) -> None:
@@ -99,7 +101,7 @@ class Repeat:
                 self.step()
                 self._control()
         else:
-            self.words.set(self._order, stream=self.stream)
+            self.backend.xp.cuda.runtime.memcpyAsync(*self._upload)
             self._driver("start_graph", self._exec, self.stream)
 
     def _launch(self, target: int, first: int) -> Launch:

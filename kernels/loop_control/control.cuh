@@ -1,6 +1,8 @@
 // What block 0 of the resident loop does at a token boundary, while the others wait for its word.
 //
-// mail       uint32 [4], pinned     entries posted, asked to leave, steps the host has read, unused
+// mail       uint32 [4], pinned     entries posted, asked to leave, steps the host has read, unused.
+//                                   Read as a step begins; a loop that also looks for the wish to
+//                                   leave as it waits for the step heeds it at that step's end
 // entries    Entry [queue], pinned  the host writes entry i at i % queue, then posts i + 1
 // page_pool  int32 [any], pinned    pages that the host hands over with a request
 // outputs    uint64 [ring][2 + slots (2 + T)], pinned: step in the high word, value in the low one
@@ -87,6 +89,11 @@ __device__ inline void take_mail(const Control& c, Desk& desk) {
     desk.asked = mail.y;
     desk.read = mail.z;
   }
+}
+
+// By one thread, at any time: whether the host wishes the loop to leave. Entries stay where they are.
+__device__ inline bool wishes_to_leave(const Control& c) {
+  return rs::load_relaxed_sys(c.mail).y != 0;
 }
 
 __device__ inline Entry queued(const Control& c, unsigned index) {

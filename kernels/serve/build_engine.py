@@ -16,7 +16,7 @@ from ..decoder.weights import Weights
 from ..fit.samples import SamplesError
 from .blocks import Account
 from .clock import RealClock
-from .command import ROOT, prompts_of, settings
+from .command import ROOT, asked_of, prompts_of, settings
 from .device import LOOPS, PAGE_TOKENS, ModelDevice, Setup
 from .engine import Engine, ResidentEngine
 from .request import Request
@@ -62,12 +62,14 @@ def open_engine(
             token_budget=arguments.token_budget, max_context=arguments.max_context,
             new_tokens=arguments.tokens, preemption=arguments.preemption, prompts_first=loops,
         )  # fmt: skip
+        if device.script is not None:
+            device.script.prepare(requests)
         kind = ResidentEngine if loops else Engine
         engine = kind(scheduler, device, clock, requests, arguments.timed_every)
         header = {
             "mode": arguments.mode, "kernels": arguments.kernels, "model": arguments.model,
             "max_batch": batch, "blocks": setup.blocks, "block_tokens": PAGE_TOKENS,
-            "sizes": list(device.sizes), "options": settings(arguments),
+            "sizes": list(device.sizes), **asked_of(arguments), "options": settings(arguments),
             "device": machine.facts(gpu), "commit": machine.commit(ROOT),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "cubins": cubins(gpu),

@@ -61,9 +61,11 @@ def cases(small: bool) -> Iterator[Case]:
     for mode in ("host-python", "host-c", "graph", "control", "resident"):
         yield {**real, "kernels": "fused", "mode": mode, "preemption": "swap"}
     drafts = {**real, "kernels": "fused", "tokens": 2, "batch": 4, "preemption": "recompute"}
-    for mode in ("graph", "resident"):
-        yield {**drafts, "mode": mode, "blocks": 24}
+    for mode, tokens in (("graph", 2), ("resident", 2), ("resident", 4)):
+        yield {**drafts, "mode": mode, "tokens": tokens, "blocks": 24}
     yield {**real, "mode": "graph", "tokens": 4, "preemption": "swap"}
+    yield {"op": "prompt", "model": "8b", "lengths": [37, 300], "budget": 128}
+    yield {**real, "model": "8b", "mode": "graph", "preemption": "swap"}
     # With as many pages as there are, selection must change nothing.
     yield {**real, "mode": "graph", "preemption": "swap", "budget_pages": 16}
 

@@ -204,6 +204,21 @@ def prompts_of(requests: list[Any], vocabulary: int, seed: int) -> dict[int, Any
     }
 
 
+def asked_of(arguments: Any) -> dict[str, Any]:
+    """What a step's length or its schedule hangs on, beside the sizes: always in a header."""
+    drafts = arguments.tokens > 1
+    return {
+        "token_budget": arguments.token_budget,
+        "max_context": arguments.max_context,
+        "preemption": arguments.preemption,
+        "budget_tokens": arguments.budget_tokens,
+        "tokens": arguments.tokens,
+        "acceptance": arguments.acceptance if drafts else None,
+        "timed_every": arguments.timed_every,
+        "seed": arguments.seed,
+    }
+
+
 def settings(arguments: Any) -> list[str]:
     """The options as a header keeps them; as words, lest one be taken for a column of the log."""
     return [

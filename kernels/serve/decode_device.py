@@ -7,17 +7,20 @@ it leave at a token boundary; nothing is admitted inside. Each size of batch has
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..decoder.modes import HOST_S, launch_of, on_stream, warm
 from ..loop_control.host_c import HostError
-from ..loop_control.mailbox import NO_REQUEST, Mailbox, Reason
+from ..loop_control.mailbox import NO_REQUEST, Mailbox, Reason, pinned
+from .from_c import from_c
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..backend import Array, Backend
     from ..decoder.modes import Step
     from .slots import Slots
 
@@ -35,7 +38,8 @@ class Loop:
 
     def __init__(self, mode: str, step: Any, stream: Any) -> None:
         slots = step.state.slots
-        self.slots, self.stream = slots, stream
+        self.slots, self.words = slots, pinned(step.backend, slots.request.shape, np.uint32)
+        self._send = _upload(step.backend, slots.request, self.words, stream)
         self.box = Mailbox(step.backend, slots.slots, slots.new_tokens)
         self.loop: Any
         with on_stream(stream):
@@ -51,15 +55,33 @@ class Loop:
                 from ..fused_step.resident import Resident
 
                 self.loop = Resident(step, self.box, watchdog_s=WATCHDOG_S, host_s=HOST_S)
+                if stream is not None:
+                    self.loop.start = from_c([self.loop.recorded], stream)
             step.backend.synchronize()
 
     def enter(self, holders: list[int], most: int) -> None:
-        """Starts it for *most* steps at most over requests *holders* (-1 for an idle slot)."""
-        words = np.zeros((2, len(holders)), np.uint32)
-        words[0] = [NO_REQUEST if one < 0 else one for one in holders]
-        self.slots.request[...] = self.slots.backend.xp.asarray(words)
+        """Starts it for *most* steps at most over requests *holders* (-1 for an idle slot).
+
+        The last run must be over and its stream waited for: what is sent lies in pinned memory.
+        """
+        self.words[0] = [NO_REQUEST if one < 0 else one for one in holders]
+        self._send()
         self.box.ask_to_leave(False)
         self.loop.launch(most)
+
+
+def _upload(
+    backend: Backend, array: Array, host: np.ndarray[Any, Any], stream: Any
+) -> Callable[[], None]:
+    """A call that copies *host*, pinned, to *array* as *stream* gets there."""
+    if stream is None:
+
+        def copy() -> None:
+            array[...] = host
+
+        return copy
+    ends = array.data.ptr, host.ctypes.data
+    return partial(backend.xp.cuda.runtime.memcpyAsync, *ends, host.nbytes, 1, stream.ptr)
 
 
 class LoopRunner:

@@ -11,11 +11,13 @@ import numpy as np
 from ..checking import on_host
 from ..decoder.state import DecoderState, Pool
 from ..loop_control.mailbox import pinned
+from ..loop_control.record import Recorder
 from . import launch as own
 from .blocks import Pages, slack
 from .decode_device import LoopRunner
 from .decode_host import Runner, make_runner
 from .engine import Outcome
+from .from_c import from_c
 from .parts import FirstRequests, fill_ring, sizes_up_to
 from .prefill import Piece, Prefill
 from .script import Script
@@ -120,7 +122,7 @@ class ModelDevice:
         self.host: np.ndarray[Any, Any] = pinned(backend, slab.shape, np.int32)
         words = 64 + total + batch * (16 + self.state.slots.max_pages)
         self.packet: np.ndarray[Any, Any] = pinned(backend, words, np.int32)
-        self._edit = _recorded(backend, own.edit, self.packet, self.state)
+        self._edit = _edit_call(backend, self.packet, self.state, stream)
         self._events: Any = None
         if stream is not None:
             event = backend.xp.cuda.Event
@@ -232,12 +234,14 @@ class ModelDevice:
     def settle(self) -> None:
         """Tells the device what is left to tell; for a look at it between two steps."""
         self._tell()
+        if self.stream is not None:
+            self.stream.synchronize()
         self.backend.synchronize()
 
 
-def _recorded(backend: Backend, launcher: Any, packet: Array, state: DecoderState) -> Any:
-    from ..loop_control.record import Recorder
-
+def _edit_call(
+    backend: Backend, packet: Array, state: DecoderState, stream: Any
+) -> Callable[[], None]:
     recorder = Recorder(backend)
-    launcher(recorder, packet, state)
-    return recorder.launches[0]
+    own.edit(recorder, packet, state)
+    return recorder.launches[0] if stream is None else from_c(recorder.launches, stream)

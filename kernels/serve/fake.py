@@ -83,7 +83,8 @@ class FakeDevice:
 
 
 class FakeResident(FakeDevice):
-    """The same with a loop that decodes by itself, and leaves a step after it was asked."""
+    """The same with a loop that decodes by itself, and leaves at the end of the step that is under
+    way when it is asked: the next one once a step's tokens are there."""
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class FakeResident(FakeDevice):
         super().__init__(slots, clock, seconds)
         self.step_s = step_s
         self.left = 0
+        self._within = False
 
     def enter(self, most: int) -> None:
         """See `engine.ResidentDevice.enter`."""
@@ -104,7 +106,7 @@ class FakeResident(FakeDevice):
 
     def ask(self) -> None:
         """See `engine.ResidentDevice.ask`."""
-        self.left = min(self.left, 1)
+        self.left = 0 if self._within else min(self.left, 1)
 
     def row(self, meanwhile: Callable[[], None]) -> tuple[list[int], list[list[int]]] | None:
         """See `engine.ResidentDevice.row`."""
@@ -112,7 +114,9 @@ class FakeResident(FakeDevice):
             return None
         self.left -= 1
         self.clock.advance(self.step_s(self.slots.active))
+        self._within = True
         meanwhile()
+        self._within = False
         tokens = [[] if r is None else self._news(r) for r in self.slots.holders]
         return [len(news) for news in tokens], tokens
 

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from .request import Request
 
 
+SURE_STEPS = 64
+"""A horizon beyond it need not be the last possible."""
+
+
 class Chunk(NamedTuple):
     """*tokens* of a prompt from token *start* on."""
 
@@ -195,21 +199,16 @@ class Scheduler:
 
     def horizon(self, most: int) -> int:
         """Decode steps, *most* at most, that cannot run out of blocks if nobody finishes."""
-        size, new = self.account.block_tokens, self.new_tokens
-        held = [r.context_tokens for r in self.decoding]
+        size, new, free = self.account.block_tokens, self.new_tokens, self.account.free
+        held = [r.prompt_tokens + r.generated - 1 for r in self.decoding]
+        sure = free // max(1, len(held)) * size // new
+        if sure >= min(most, SURE_STEPS):
+            return min(most, sure)
         now = sum(-(-c // size) for c in held)
-
-        def fits(steps: int) -> bool:
-            ahead = sum(-(-(c + steps * new) // size) for c in held)
-            return ahead - now <= self.account.free
-
-        if fits(most):
-            return most
-        low, high = 0, most
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return low
+        steps = sure
+        while steps < most and sum(-(-(c + (steps + 1) * new) // size) for c in held) - now <= free:
+            steps += 1
+        return steps
 
     @property
     def would_admit(self) -> bool:

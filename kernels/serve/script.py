@@ -13,6 +13,8 @@ import numpy as np
 from ..loop_control.mailbox import pinned
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..backend import Array, Backend
     from ..decoder.state import DecoderState
     from .request import Request
@@ -56,6 +58,13 @@ class Script:
         self.new_tokens, self.size = state.tokens, size
         self.host: np.ndarray[Any, Any] = pinned(backend, (state.batch, size), np.uint8)
         self.array: Array = backend.xp.ones((state.batch, size), np.uint8)
+        self._kept: dict[int, np.ndarray[Any, Any]] = {}
+
+    def prepare(self, requests: Iterable[Request]) -> None:
+        """Draws for *requests* beforehand: no other engine has to, and a row takes about as long as
+        all else that the host does between two steps."""
+        for request in requests:
+            self._kept[request.id] = self._drawn(request)
 
     def first(self, count: int) -> Array:
         """Those of the first *count* slots."""
@@ -66,10 +75,11 @@ class Script:
         for slot in slots.changed:
             request = slots.holders[slot]
             if request is not None:
-                self.host[slot] = self._row(request)
+                row = self._kept.get(request.id)
+                self.host[slot] = self._drawn(request) if row is None else row
                 self._send(slot)
 
-    def _row(self, request: Request) -> np.ndarray[Any, Any]:
+    def _drawn(self, request: Request) -> np.ndarray[Any, Any]:
         return counts(self.seed, request.id, self.size, self.new_tokens, self.acceptance)
 
     def _send(self, slot: int) -> None:
