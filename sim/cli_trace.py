@@ -11,6 +11,7 @@ from .cli_trace_convert import convert_trace
 from .cli_trace_fetch import fetch_trace
 from .cli_trace_generate import generate_trace
 from .cli_trace_inspect import inspect_trace
+from .cli_trace_requests import requests_trace
 
 app = typer.Typer(
     name="trace",
@@ -19,5 +20,6 @@ app = typer.Typer(
 )
 app.command("inspect")(inspect_trace)
 app.command("convert")(convert_trace)
+app.command("requests")(requests_trace)
 app.command("generate")(generate_trace)
 app.command("fetch")(fetch_trace)

@@ -11,6 +11,7 @@ import typer
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from .step_log import StepLog
     from .validation.errors import Comparison
 
 
@@ -54,7 +55,8 @@ def validate(
         raise InputError(f"{run}: no run's folder; give one that `residentsim run` has written")
     real, told = served.read(measured, maps or (), unit), served.read(run)
     left = [
-        f"{one.unfinished} requests of {one.name} did not finish and are left out"
+        f"{one.unfinished} requests of {one.name} that did not finish, or lack times or lengths, "
+        "are left out"
         for one in (real, told) if one.unfinished
     ]  # fmt: skip
     real, told, said = matched(real, told)
@@ -70,6 +72,8 @@ def validate(
     _steps(found, measured, run, steps, profile, step_maps or (), unit)
     line = schedule_line(measured, run, steps or (), profile)
     found.notes += [line] if line else []
+    if real.columns:
+        typer.echo(f"columns of {measured}: {real.columns}")
     _print(found, limits)
     if out is not None:
         with replacing(out) as file:
@@ -111,9 +115,27 @@ def _steps(
             raise
         found.notes.append(f"no teacher-forced errors: {error.lines[0]}")
         return
-    log = read_steps(steps or [own], maps, unit)
+    log = _log(steps, maps, unit, cost) if steps else read_steps([own], maps, unit)
     found.steps, real, told = forced(log, cost)
+    found.notes += [f"steps: {note}" for note in log.notes]
     found.step_pairs = real, told
+
+
+def _log(
+    steps: list[Path], maps: list[str] | tuple[str, ...], unit: str | None, cost: object
+) -> StepLog:
+    """The step log; without maps, those by which the profile's own log was read come first."""
+    from .step_cost import StepCost
+    from .step_log import read_steps
+
+    if not maps and isinstance(cost, StepCost):
+        columns = cost.steps.log.get("columns")
+        known = columns if isinstance(columns, dict) else {}
+        try:
+            return read_steps(steps, [f"{ours}={theirs}" for ours, theirs in known.items()], unit)
+        except InputError:
+            pass  # another kind of log
+    return read_steps(steps, maps, unit)
 
 
 def _print(found: Comparison, limits: dict[str, float]) -> None:

@@ -13,6 +13,7 @@ import json
 import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import step_shapes
 from .errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -38,8 +39,11 @@ class Chunk(NamedTuple):
     """Whether places are lines."""
 
 
-def chunks(path: Path) -> Iterator[Chunk]:
-    """The rows of the log at *path*, by its name's ending; folders: their iterations.parquet."""
+def chunks(path: Path, wanted: tuple[str, ...] = step_shapes.STEPS) -> Iterator[Chunk]:
+    """The rows of the log at *path*, by its name's ending; folders: their iterations.parquet.
+
+    *wanted* as in `step_shapes.rows`.
+    """
     if path.is_dir():
         path = path / "iterations.parquet"
     try:
@@ -60,7 +64,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
             large = path.stat().st_size > _LARGE
             yield from _large_csv(path) if large else _csv(path)
         else:
-            yield from _json(path)
+            yield from _json(path, wanted)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: damaged gzip: {error}; copy it again") from None
     except UnicodeDecodeError as error:
@@ -168,41 +172,36 @@ def _columns(names: list[str], rows: list[list[str]], first: int) -> Chunk:
     return Chunk(columns, len(rows), first, True)
 
 
-def _json(path: Path) -> Iterator[Chunk]:
+def _json(path: Path, wanted: tuple[str, ...]) -> Iterator[Chunk]:
     """A JSON list, an object that holds one, or an object a line."""
     with text_of(path) as file:
         begin = file.readline(1 << 16)
         while begin and not begin.strip():
             begin = file.readline(1 << 16)
+        alone = not file.readline(1 << 16).strip()
         file.seek(0)
         text = begin.lstrip()
-        if text.startswith("[") or (text.startswith("{") and not _is_object(text)):
-            yield from from_dicts(_listed(path, file.read()), f"{path}")
+        if text.startswith("[") or (text.startswith("{") and not _is_row(text, alone)):
+            yield from from_dicts(_listed(path, file.read(), wanted), f"{path}")
             return
         yield from _lines(path, file)
 
 
-def _is_object(line: str) -> bool:
+def _is_row(line: str, alone: bool) -> bool:
+    """Whether *line* is an object and, if it is *alone* in its file, none that holds rows."""
     try:
-        return isinstance(json.loads(line), dict)
+        found = json.loads(line)
     except ValueError:
         return False
+    return isinstance(found, dict) and not (alone and step_shapes.holds_rows(found))
 
 
-def _listed(path: Path, text: str) -> list[Any]:
+def _listed(path: Path, text: str, wanted: tuple[str, ...]) -> Iterable[Any]:
     try:
         loaded = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {shown(str(error), 120)}") from None
-    if isinstance(loaded, dict):
-        lists = [(key, value) for key, value in loaded.items() if isinstance(value, list)]
-        lists = [(key, value) for key, value in lists if value and isinstance(value[0], dict)]
-        if len(lists) != 1:
-            raise InputError(f"{path}: holds no list of steps; write [{{...}}, ...]")
-        return lists[0][1]
-    if not isinstance(loaded, list):
-        raise InputError(f"{path}: {shown(loaded)} is no list of steps; write [{{...}}, ...]")
-    return loaded
+    return step_shapes.rows(loaded, f"{path}", wanted)
 
 
 def _lines(path: Path, file: IO[str]) -> Iterator[Chunk]:
@@ -234,13 +233,17 @@ def _lines(path: Path, file: IO[str]) -> Iterator[Chunk]:
 
 
 def from_dicts(steps: Iterable[Any], place: str = "steps") -> Iterator[Chunk]:
-    """Chunks of a list of per-step dictionaries; nested ones get names with dots."""
+    """Chunks of a list of per-step dictionaries; nested ones get names with dots.
+
+    Also of objects with fields, of a map that holds the list, and of a frame of pandas.
+    """
     first = 1
     rows: list[dict[str, Any]] = []
-    for number, step in enumerate(steps, 1):
-        if not isinstance(step, dict):
+    for number, step in enumerate(step_shapes.rows(steps, place), 1):
+        row = step_shapes.as_row(step)
+        if row is None:
             raise InputError(f"{place}: step {number}: {shown(step)} is no dictionary")
-        rows.append(flat(step))
+        rows.append(flat(row))
         if len(rows) == ROWS:
             yield _gathered(rows, first, False)
             first, rows = number + 1, []

@@ -17,6 +17,7 @@ from . import step_files
 from .errors import InputError, shown
 from .step_names import COUNTS, TIMES, plain, sources
 from .step_rows import Columns, gather, in_order, joined
+from .step_stamps import Stamps, check_units
 from .step_text import with_iteration_lines
 from .step_values import derived, numbers, place_of
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from .step_names import Source
 
 LARGEST = 1e15
+_WANTED = ("duration_s", "start_s", "prefill_tokens", "context_tokens")
+"""Columns without which a fit knows less; their lack is said."""
 
 
 @dataclass
@@ -68,6 +71,8 @@ class Reader:
         self.only = [self._pair(text) for text in only]
         self.names: dict[str, str] = {}
         self.skipped = 0
+        self.unknown = 0
+        self.unused: list[str] = []
         self.rows = 0
 
     @staticmethod
@@ -82,6 +87,7 @@ class Reader:
         found: dict[str, Source] | None = None
         seen: tuple[str, ...] = ()
         zero: float | None = None
+        stamps: Stamps | None = None
         for chunk in chunks:
             if found is None or not set(chunk.columns) <= set(seen):
                 seen = tuple(dict.fromkeys((*seen, *chunk.columns)))
@@ -91,6 +97,9 @@ class Reader:
             }
             columns = self._wanted(chunk, columns, place)
             self.rows += chunk.rows
+            if "duration_s" not in columns and not {"start_s", "end_s"} <= set(columns):
+                stamps = stamps or Stamps("start_s" if "start_s" in columns else "end_s")
+                columns = stamps.timed(columns)
             columns = derived(columns, place)
             if "start_s" in columns and len(columns["start_s"]):
                 if zero is None:
@@ -103,21 +112,27 @@ class Reader:
                 bad |= ~np.isfinite(columns["start_s"])
             self.skipped += int(np.count_nonzero(bad))
             yield {name: values[~bad] for name, values in columns.items()}
+        if stamps is not None:
+            self.unknown, self.skipped = stamps.unknown, max(0, self.skipped - stamps.unknown)
 
     def _sources(self, names: Sequence[str], place: str) -> dict[str, Source]:
         found = sources(names, self.maps, self.unit, place)
         have = ", ".join(shown(name, 40) for name in names[:30]) or "nothing"
-        what = "duration_s" if "duration_s" not in found else ""
-        if "end_s" in found and "start_s" in found:
-            what = ""
-        if not what and not {"decode_requests", "decode_tokens", "requests", "tokens"} & set(found):
-            what = "decode_requests"
+        what = []
+        if not {"decode_requests", "decode_tokens", "requests", "tokens"} & set(found):
+            what.append("decode_requests")
+        stamps = {"start_s", "end_s"} & set(found)
+        if "duration_s" not in found and (len(stamps) == 0 or (what and len(stamps) == 1)):
+            what.insert(0, "duration_s")
         if what:
+            maps = " ".join(f"--map {name}=NAME" for name in what)
             raise InputError(
-                f"{place}: no column for {what}; say which with --map {what}=NAME; "
+                f"{place}: no column for {' and '.join(what)}; say which with {maps}; "
                 f"the log has {have}"
             )
         self.names = {name: source.text() for name, source in found.items()}
+        used = {name for source in found.values() for name, _ in source.terms}
+        self.unused = [name for name in names if name not in used]
         return found
 
     def _column(self, name: str, source: Source, chunk: Chunk, place: str) -> np.ndarray:
@@ -184,6 +199,27 @@ def _finished(reader: Reader, segments: list[tuple[Columns, int, bool]], place: 
             what = f"{reader.skipped:,} of {reader.rows:,} rows have no start or duration above 0"
             raise InputError(f"{place}: {what}; check --map and --unit")
         notes.append(f"{reader.skipped:,} rows without a duration left out")
+    if reader.unknown:
+        kind, other = ("start_s", "end_s")[:: 1 if "start_s" in reader.names else -1]
+        stamp = reader.names[kind]
+        notes.append(
+            f"no durations: steps last from {kind} ({stamp}) to {kind}, {reader.unknown:,} that "
+            f"no decoding connects are left out; if it is the other stamp, --map {other}={stamp}"
+        )
+    if "start_s" not in columns:
+        notes.append("no start of steps (--map start_s=NAME): time between steps is not seen")
+    lacking = [n for n in _WANTED if n not in reader.names]
+    if lacking and reader.unused:
+        notes.append(f"no column for {', '.join(lacking)}; not used: "
+                     f"{', '.join(shown(name, 40) for name in reader.unused[:12])}")  # fmt: skip
+    prompts = columns.get("prefill_requests")
+    if prompts is not None and prompts.any() and not columns["prefill_tokens"].any():
+        raise InputError(
+            f"{place}: steps compute prompts ({reader.names.get('prefill_requests', 'phase')}) but "
+            "no column for prefill_tokens; say which with --map prefill_tokens=NAME; not used: "
+            f"{', '.join(shown(name, 40) for name in reader.unused[:12]) or 'none'}"
+        )
+    check_units(columns, reader.names, place)
     middle = float(np.median(columns["duration_s"]))
     if not 1e-6 <= middle <= 60.0:
         raise InputError(

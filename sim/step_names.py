@@ -32,8 +32,8 @@ _SUFFIX = {
 
 _ALIASES = {
     "start_s": "start starttime startts tstart stepstart iterstart begin begintime timestamp ts "
-    "time t",
-    "end_s": "end endtime endts tend stepend finish finishtime",
+    "time t t0",
+    "end_s": "end endtime endts tend stepend finish finishtime t1",
     "duration_s": "duration dur elapsed elapsedtime steptime stepduration steplatency iterlatency "
     "iterationelapsedtime iterationtime itertime latency walltime dt",
     "gpu_s": "gpu gputime gpubusy gpuduration forwardtime modelforwardtime cudatime devicetime "
@@ -41,12 +41,12 @@ _ALIASES = {
     "host_s": "host hosttime cputime schedulertime hostoverhead",
     "decode_requests": "decoderequests numdecoderequests numdecodes numdecode ndecode decodereqs "
     "decodeseqs numdecodeseqs decodes generationrequests numgenerationrequests numgenrequests "
-    "genrequests decodebatchsize decodebatch",
+    "genrequests decodebatchsize decodebatch ndec",
     "decode_tokens": "decodetokens numdecodetokens ndecodetokens generationtokens "
     "numgenerationtokens numgentokens gentokens",
     "prefill_requests": "prefillrequests numprefillrequests numprefills numprefill nprefill "
     "prefillreqs prefillseqs prefills contextrequests numcontextrequests numctxrequests "
-    "ctxrequests numnewseqs newseq newseqs extendrequests",
+    "ctxrequests numnewseqs newseq newseqs extendrequests npre",
     "prefill_tokens": "prefilltokens numprefilltokens nprefilltokens prompttokens numprompttokens "
     "numctxtokens ctxtokens newtoken newtokens extendtokens extendnumtokens",
     "context_tokens": "contexttokens contextlens contextlen kvtokens kvtokensread kvread kvlens "
@@ -194,7 +194,7 @@ def _expression(
         else:
             have = ", ".join(shown(column, 40) for column in list(theirs)[:30])
             raise InputError(f"{place}: --map {ours}: no column {shown(name)}; there are {have}")
-    named = {unit_of(name) for name, _ in terms} - {None}
+    named = {unit_of(name) or _SUFFIX.get(name.lower()) for name, _ in terms} - {None}
     scale = 1.0
     if ours in TIMES:
         scale = UNITS[own_unit or (named.pop() if len(named) == 1 else None) or unit or "s"]

@@ -45,14 +45,16 @@ def _number(value: Any, ours: str) -> float | None:
     """*value* as a number, nan if there is none, None if it is something else."""
     if value is None or (isinstance(value, str) and value.strip().lower() in _EMPTY):
         return float("nan")
-    if isinstance(value, list | tuple | dict):
+    if hasattr(value, "tolist"):  # NumPy's
+        value = value.tolist()
+    if isinstance(value, list | tuple | set | dict):
         inner = list(value.values()) if isinstance(value, dict) else list(value)
         if ours.endswith("requests"):
             return float(len(inner))
         numbers = [_number(one, ours) for one in inner]
         return None if None in numbers else float(sum(n for n in numbers if n is not None))
     if isinstance(value, str) and ours in ("start_s", "end_s") and ("T" in value or ":" in value):
-        return _instant(value)
+        return instant(value)
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -60,14 +62,17 @@ def _number(value: Any, ours: str) -> float | None:
     return number if np.isfinite(number) else (float("nan") if number != number else None)
 
 
-def _instant(value: str) -> float | None:
-    """Seconds since 1970 of an ISO time."""
+def instant(value: str) -> float | None:
+    """Seconds since 1970 of an ISO time, or one as of TensorRT-LLM (11-21-2026 08:00:00.5)."""
     from datetime import UTC, datetime
 
     try:
         found = datetime.fromisoformat(value.strip())
     except ValueError:
-        return None
+        try:
+            found = datetime.strptime(value.strip(), "%m-%d-%Y %H:%M:%S.%f")
+        except ValueError:
+            return None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 

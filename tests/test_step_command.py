@@ -73,7 +73,7 @@ def test_a_mapped_log_becomes_a_profile(tmp_path: Path) -> None:
         (["--mode", "fast"], "--mode 'fast': choose engine"),
         (["--pace", "slow"], "--pace 'slow': choose auto"),
         (["--map", "duration_s=nothing"], "--map duration_s: no column 'nothing'; there are"),
-        ([], "no column for duration_s; say which with --map duration_s=NAME; the log has 'begin'"),
+        ([], "no column for duration_s and decode_requests; say which with --map duration_s=NAME"),
         (["--map-file", "missing.txt"], "missing.txt: cannot be read"),
     ],
 )

@@ -199,7 +199,7 @@ def test_many_rows_are_thinned_after_their_neighbours_were_seen() -> None:
 
 def test_large_files_are_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sim.step_files._LARGE", 0)
-    text = "t_start;step_ms;decodes\n" + "".join(f"{i};9.5;{i % 3 + 1}\n" for i in range(50))
+    text = "t_start;step_ms;decodes\n" + "".join(f"{i / 100};9.5;{i % 3 + 1}\n" for i in range(50))
     (tmp_path / "a.csv").write_text(text)
     (tmp_path / "b.csv.gz").write_bytes(gzip.compress(text.encode()))
     for name in ("a.csv", "b.csv.gz"):
@@ -227,3 +227,100 @@ def test_a_clock_that_goes_back_begins_another_run() -> None:
     shuffled = [steps[i ^ 1] for i in range(150)]  # written when they ended
     log = from_dicts(shuffled)
     assert column(log, "start_s") == sorted(step["start_s"] for step in steps)
+
+
+# ---------------------------------------------------------------- logs of others
+def busy(count: int = 40) -> list[dict[str, Any]]:
+    """Steps of 10 ms that decode, 2 ms apart, by nobody's names."""
+    return [{"at": i * 0.012, "ms": 10.0, "seqs": 3, "new": 0} for i in range(count)]
+
+
+BUSY = {"start_s": "at", "decode_requests": "seqs", "prefill_tokens": "new"}
+
+
+def test_a_column_called_by_a_unit_has_that_unit() -> None:
+    assert column(from_dicts(busy(), BUSY | {"duration_s": "ms"}), "duration_s")[0] == 0.01
+
+
+def test_a_unit_that_starts_and_durations_contradict_is_refused() -> None:
+    rows = [row | {"lat": row["ms"]} for row in busy()]
+    with pytest.raises(InputError) as caught:
+        from_dicts(rows, BUSY | {"duration_s": "lat"})
+    (line,) = caught.value.lines
+    assert line.startswith(
+        "steps: steps start every 0.012 s (at) but last 10 s (lat): another unit"
+    )
+    assert "--map duration_s=lat[ms]" in line
+    assert len(from_dicts(rows, BUSY | {"duration_s": "lat[ms]"})) == 40
+
+
+def test_durations_from_starts_or_ends_alone() -> None:
+    rows = [{"start": at, "decodes": decodes} for at, decodes in
+            [(0.0, 0), (0.1, 2), (0.3, 2), (0.6, 1), (5.0, 0), (5.4, 1)]]  # fmt: skip
+    starts = from_dicts(rows)
+    # The step at 0.6 is followed by one that nobody went on to: perhaps the engine was idle.
+    assert column(starts, "start_s") == [0.0, 0.1, 0.3, 5.0]
+    assert column(starts, "duration_s") == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert starts.notes[0].startswith(
+        "no durations: steps last from start_s (start) to start_s, 1 "
+    )
+    ends = from_dicts([{"end": row["start"], "decodes": row["decodes"]} for row in rows])
+    assert column(ends, "duration_s") == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert column(ends, "decode_requests") == [2, 2, 1, 1]  # a time belongs to the step it ends
+    assert column(ends, "start_s") == pytest.approx([0.0, 0.1, 0.3, 5.0])
+
+
+def test_lists_frames_objects_and_columns_of_steps(tmp_path: Path) -> None:
+    from dataclasses import make_dataclass
+
+    import pandas as pd
+
+    maps = BUSY | {"duration_s": "ms"}
+    rows = busy()
+    numpy = [{name: np.asarray(value) for name, value in row.items()} for row in rows]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    made = make_dataclass("Step", list(rows[0]))
+    for found in (
+        numpy, [made(**row) for row in rows], pd.DataFrame(rows), columns, {"steps": rows},
+        {"config": {}, "steps": rows, "requests": [{"id": 1}]},
+    ):  # fmt: skip
+        log = from_dicts(found, maps)  # type: ignore[arg-type]
+        assert column(log, "duration_s") == [0.01] * 40
+    for name, data in (("a.json", {"steps": rows, "requests": [{"id": 1}]}), ("b.json", columns)):
+        (tmp_path / name).write_text(json.dumps(data))
+        log = read_steps(tmp_path / name, [f"{ours}={theirs}" for ours, theirs in maps.items()])
+        assert column(log, "start_s") == [row["at"] for row in rows]
+    with pytest.raises(InputError, match=r"steps: several lists \('a', 'b'\); call one steps"):
+        from_dicts({"a": rows, "b": rows}, maps)  # type: ignore[arg-type]
+
+
+def test_arrays_of_requests_count_as_requests() -> None:
+    log = from_dicts([{"ids": np.arange(3), "kv_lens": np.array([5, 6, 7]), "step_ms": 4.0}],
+                     {"decode_requests": "ids"})  # fmt: skip
+    assert column(log, "decode_requests") == [3]
+    assert column(log, "context_tokens") == [18]
+
+
+def test_what_a_log_lacks_is_said() -> None:
+    rows = [{"step_ms": 9.0, "n_dec": 1, "n_pre": 1, "chunk": 50, "ctx": 7} for _ in range(3)]
+    with pytest.raises(InputError) as caught:
+        from_dicts(rows)
+    (line,) = caught.value.lines
+    assert "steps compute prompts (n_pre) but no column for prefill_tokens" in line
+    assert line.endswith("not used: 'chunk', 'ctx'")
+    notes = from_dicts(rows, {"prefill_tokens": "chunk"}).notes
+    assert notes == [
+        "no start of steps (--map start_s=NAME): time between steps is not seen",
+        "no column for start_s, context_tokens; not used: 'ctx'",
+    ]
+    with pytest.raises(InputError, match="no column for duration_s and decode_requests; say which "
+                       "with --map duration_s=NAME --map decode_requests=NAME"):  # fmt: skip
+        from_dicts([{"a": 1, "b": 2}])
+
+
+def test_time_stamps_of_tensorrt_llm() -> None:
+    log = from_dicts([
+        {"timestamp": f"11-21-2026 08:00:00.{i}0", "iterLatencyMS": 90, "numGenRequests": 1}
+        for i in range(3)
+    ])  # fmt: skip
+    assert column(log, "start_s") == pytest.approx([0.0, 0.1, 0.2], abs=1e-6)

@@ -278,6 +278,14 @@ def test_splitwise(tmp_path: Path) -> None:
         requests(bad)
 
 
+def test_plain_requests(tmp_path: Path) -> None:
+    text = "arrival_s,prompt_tokens,output_tokens,user\n0.5,374,44,a\n4.75,396,109,b\n"
+    path, tally = put(tmp_path, text), Tally()
+    assert requests(path, tally=tally) == [(0.0, 374, 44), (4.25, 396, 109)]
+    assert tally.format == "requests"
+    assert tally.notes == ["columns not read: 'user'"]
+
+
 def test_llmservingsim_times_are_nanoseconds(tmp_path: Path) -> None:
     first = {"input_toks": 10, "output_toks": 70, "arrival_time_ns": 46926808}
     second = first | {"arrival_time_ns": 347938952, "input_tok_ids": [1, 2]}

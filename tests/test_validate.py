@@ -20,11 +20,13 @@ from sim.scenario import Scenario
 from sim.simulate import run
 from sim.step_cost import cost_of
 from sim.step_log import from_dicts
+from sim.trace.read import read as read_trace
 from sim.validation import errors, served
 from sim.validation.forced import forced
 from sim.validation.matching import matched
 from sim.validation.page import page
 from sim.validation.scheduled import schedule_line
+from sim.validation.traffic import traffic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -298,3 +300,119 @@ def test_the_schedule_of_a_log_that_says_who_took_part(tmp_path: Path) -> None:
     assert said.startswith("schedule: 2 steps alike, then step 3 at 0.002000 s: [0] were to decode")
     log.write_text('{"start_s": 0, "duration_s": 1, "decode_requests": 1}\n')
     assert schedule_line(folder, folder, [log], profile) is None  # names nobody
+
+
+# ---------------------------------------------------------------- logs of others
+def others() -> list[dict[str, Any]]:
+    """Three requests; the second token comes 0.3 s after arrival, the others 0.1 s apart."""
+    return [
+        {"id": n, "arrival": float(n), "prompt_len": 10 + n,
+         "tokens": [n + 0.3 + 0.1 * k for k in range(2 + n)]}
+        for n in range(3)
+    ]  # fmt: skip
+
+
+def as_list(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def epochs() -> str:
+    return as_list([
+        {"rid": r["id"], "arrival_ns": int((1.7e9 + r["arrival"]) * 1e9), "prompt_len": 1,
+         "token_times_ns": [int((1.7e9 + t) * 1e9) for t in r["tokens"]]} for r in others()
+    ])  # fmt: skip
+
+
+def of_transformers() -> str:
+    return as_list([
+        {"request_id": f"req_{r['id']}", "prompt_ids": [7] * r["prompt_len"],
+         "generated_tokens": [9] * len(r["tokens"]), "created_time": 50 + r["arrival"],
+         "lifespan": [50 + r["arrival"], 50 + r["tokens"][-1]],
+         "timestamps": [50 + t for t in r["tokens"]], "error": None} for r in others()
+    ])  # fmt: skip
+
+
+def of_vllm() -> str:
+    """Arrivals on the wall's clock, tokens on another one."""
+    return as_list([
+        {"request_id": str(r["id"]), "num_prompt_tokens": r["prompt_len"], "metrics": {
+            "num_generation_tokens": len(r["tokens"]), "arrival_time": 1.7e9 + r["arrival"],
+            "first_token_ts": 50 + r["tokens"][0], "last_token_ts": 50 + r["tokens"][-1],
+            "first_token_latency": 0.3}} for r in others()
+    ])  # fmt: skip
+
+
+def of_vllm_bench() -> str:
+    rows = others()
+    return json.dumps({
+        "backend": "vllm", "input_lens": [r["prompt_len"] for r in rows], "ttfts": [0.3] * 3,
+        "output_lens": [len(r["tokens"]) for r in rows], "start_times": [9, 10, 11],
+        "itls": [[0.1] * (len(r["tokens"]) - 1) for r in rows],
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [as_list(others()), epochs(), of_transformers(), of_vllm(), of_vllm_bench(),
+     json.dumps({"steps": [{"a": 1}], "requests": others()}, indent=1)],
+    ids=["tokens", "epochs", "transformers", "vllm", "vllm-bench", "beside-steps"],
+)  # fmt: skip
+def test_requests_as_other_engines_log_them(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "requests.json"
+    path.write_text(text)
+    found = served.read(path)
+    assert found.ttft == pytest.approx([0.3] * 3, abs=1e-6)
+    assert found.output.tolist() == [2, 3, 4]
+    assert found.e2el == pytest.approx([0.4, 0.5, 0.6], abs=1e-6)
+    if found.gaps:
+        assert np.concatenate(found.gaps) == pytest.approx([0.1] * 6, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tokens": [71, 5, 9]}, "request 0: 71, 5, 9, ... go back, so they are no times"),
+        ({"arrival": 1.7e9}, "arrival lie -1.7e+09 s apart: two clocks or units; map an arrival"),
+        ({"arrival": 9.0}, "3 requests have tokens before they arrive (arrival); check --map"),
+    ],
+)  # fmt: skip
+def test_one_line_says_why_times_are_none(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        served.read(write(tmp_path / "m.jsonl", [row | change for row in others()]))
+    assert len(caught.value.lines) == 1
+    assert said in caught.value.lines[0]
+
+
+def test_requests_without_times_or_end_are_left_out(tmp_path: Path) -> None:
+    rows = [row | {"status": "finished"} for row in others()]
+    rows += [rows[0] | {"tokens": None}, rows[1] | {"status": "FINISHED_ABORTED"}]
+    path = write(tmp_path / "m.jsonl", rows)
+    found = served.read(path)
+    assert (len(found), found.unfinished) == (3, 2)
+    asked, _, lost = traffic(path)
+    assert (len(asked), lost) == (4, 1)  # what was aborted had its tokens computed, too
+
+
+def test_traffic_of_a_run_is_a_trace(simulated: Path, tmp_path: Path) -> None:
+    log = write(tmp_path / "m.jsonl", rows(simulated))
+    result = RUNNER.invoke(app, ["trace", "requests", str(log), "--out", str(tmp_path / "t.csv")])
+    assert result.exit_code == 0, result.output
+    assert "4 requests in " in result.output
+    (chunk,) = read_trace(tmp_path / "t.csv")
+    table = pq.read_table(simulated / "requests.parquet").to_pylist()
+    assert chunk.arrival_s == pytest.approx([row["arrival_s"] for row in table])
+    assert chunk.prompt_tokens.tolist() == [row["prompt_tokens"] for row in table]
+    assert chunk.output_tokens.tolist() == [row["output_tokens"] for row in table]
+
+
+def test_units_that_differ_are_said(simulated: Path, tmp_path: Path) -> None:
+    table = [
+        {name: value * (1 if name.endswith("_len") else 1e3) for name, value in row.items()}
+        for row in rows(simulated)
+    ]
+    path = write(tmp_path / "m.jsonl", table)
+    assert "simulated times are 0.001 of the measured ones: is the unit" in \
+        validate(path, simulated).output  # fmt: skip
+    assert "all within their bars" in validate(path, simulated, "--unit", "ms").output

@@ -145,6 +145,7 @@ SAMPLES: dict[str, list[bytes]] = {
         b"request_id,request_type,application_id,arrival_timestamp,batch_size,prompt_size,"
         b"token_size\n0,2,0,1.5,1,374,44\n1,2,0,5.75,1,396,109\n"
     ],
+    "requests": [b"arrival_s,prompt_tokens,output_tokens\n0.5,374,44\n4.25,396,109\n"],
     "llmservingsim": [
         _lines(
             {"input_toks": 3, "output_toks": 2, "arrival_time_ns": 46, "input_tok_ids": [1, 2, 3]},

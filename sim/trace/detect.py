@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sim.errors import InputError, shown
 
 from .formats.csvlines import not_commas, separator
-from .formats.table import AZURE, BURSTGPT, SPLITWISE, VIDUR
+from .formats.table import AZURE, BURSTGPT, REQUESTS, SPLITWISE, VIDUR
 from .lines import head
 from .names import FORMATS
 from .naming import said
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 
 PARQUET_MAGIC = b"PAR1"
 _HEAD_BYTES = 2**20
-_REMEDY = f"name the format with --format (trace.format in a scenario): {', '.join(FORMATS)}"
-_TABLES = {"azure": AZURE, "burstgpt": BURSTGPT, "vidur": VIDUR, "splitwise": SPLITWISE}
+_REMEDY = (
+    f"name it with --format (trace.format): {', '.join(FORMATS)}; "
+    "an engine's log of requests: residentsim trace requests"
+)
+_TABLES = {
+    "azure": AZURE, "burstgpt": BURSTGPT, "vidur": VIDUR, "splitwise": SPLITWISE,
+    "requests": REQUESTS,
+}  # fmt: skip
 
 # the keys of a Mooncake row, under the names that tools give them
 _TIME = ("timestamp", "created_time")
@@ -89,7 +95,7 @@ def _table_format(place: str, number: int, first: str) -> tuple[str, str]:
         raise InputError(
             f"{place}: ServeGen's rates of a client, parameters and not requests; {_GENERATE}"
         )
-    for columns in (AZURE, BURSTGPT, VIDUR[1:], SPLITWISE):
+    for columns in (AZURE, BURSTGPT, VIDUR[1:], SPLITWISE, REQUESTS):
         if mark := separator(first, columns):
             raise not_commas(place, mark)
     raise InputError(

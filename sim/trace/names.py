@@ -19,6 +19,7 @@ FORMATS = {
     "splitwise": "Splitwise-sim CSV",
     "llmservingsim": "LLMServingSim JSON lines, times in ns",
     "aibrix": "AIBrix workload JSON lines: several requests a time stamp",
+    "requests": "CSV of arrival_s, prompt_tokens, output_tokens",
     "parquet": "our Parquet",
 }
 """Each format that is read, with what it is."""

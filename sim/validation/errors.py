@@ -33,6 +33,8 @@ _DRAWS = 1000
 _DRAWS_OF_GAPS = 100
 _MOST_GAPS = 200_000
 _SEED = 20_260_101
+_UNITS_APART = 200.0
+"""Simulated over measured times above which a unit is doubted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,12 @@ def compare(
     notes = []
     if not len(mine) or not len(theirs):
         notes.append("no ITL: times of tokens are not known for both runs")
+    ratio = np.nanmedian(simulated.e2el / np.maximum(measured.e2el, 1e-12))
+    if not 1.0 / _UNITS_APART < ratio < _UNITS_APART:
+        notes.append(
+            f"simulated times are {ratio:.3g} of the measured ones: is the unit of the log's times "
+            "(--unit, --map NAME=THEIRS[ms]) right, here and for the profile?"
+        )
     return Comparison(measured, simulated, rows, ks, each, notes=notes)
 
 

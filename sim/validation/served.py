@@ -11,37 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim import step_files
-from sim.errors import InputError, shown
-from sim.step_names import UNITS, plain, unit_of
+from sim.errors import InputError
+
+from .columns import Columns, read_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from sim.step_files import Chunk
-
-_TIMES = ("arrival_s", "first_token_s", "finished_s", "ttft_s", "e2el_s", "tpot_s")
-_ALIASES = {
-    "request_id": "requestid id rid reqid",
-    "arrival_s": "arrival arrivals arrivaltime arrivaltimestamp sent senttime submitted "
-    "submittedtime created createdtime createdat start starttime timestamp",
-    "prompt_tokens": "prompttokens numprompttokens promptlen promptlength inputtokens inputlen "
-    "inputlength numinputtokens",
-    "output_tokens": "outputtokens numoutputtokens generatedtokens numgeneratedtokens outputlen "
-    "outputlength completiontokens numgenerationtokens generationtokens",
-    "first_token_s": "firsttoken firsttokentime firsttokenat firsttokentimestamp firsttokents",
-    "finished_s": "finished finish finishtime finishedtime finishedat end endtime lasttoken "
-    "lasttokentime completed completedtime",
-    "ttft_s": "ttft timetofirsttoken",
-    "e2el_s": "e2el e2e latency e2elatency requestlatency totallatency",
-    "tpot_s": "tpot timeperoutputtoken",
-    "token_times": "tokentimes tokentimestamps timestamps tokens outputtokentimes",
-    "status": "status state",
-}
-ALIASES = {alias: ours for ours, names in _ALIASES.items() for alias in names.split()}
-OURS = tuple(_ALIASES)
 _MOST_BAD = 0.05
+_LOST = ("abort", "cancel", "error", "fail", "reject", "timeout", "expired")
+"""Words of a status by which a request did not finish."""
+_CLOCKS = 1e5
+"""Seconds between arrivals and first tokens from which on they are of two clocks."""
 
 
 @dataclass
@@ -61,6 +43,8 @@ class Served:
     gaps: list[np.ndarray] = field(default_factory=list)
     """Seconds between tokens of each request; none where token times are not known."""
     notes: list[str] = field(default_factory=list)
+    columns: str = ""
+    """What the log's columns were taken for, in words."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -102,103 +86,38 @@ def read(path: Path, maps: Sequence[str] = (), unit: str | None = None) -> Serve
     """The requests of the run at *path*; raises `InputError` for what says too little."""
     folder = path if path.is_dir() else None
     file = path / "requests.parquet" if folder else path
-    columns = _gathered(file, step_files.chunks(file), maps, unit)
-    found = _served(f"{path}", columns)
+    columns = read_columns(file, maps, unit)
+    found = _finished(f"{path}", columns)
+    if folder is None:
+        said = (f"{ours} = {theirs}" for ours, theirs in columns.said.items() if ours != theirs)
+        found.columns = ", ".join(said)
     if not found.gaps and folder is not None:
         found = _with_tokens(found, folder)
     return found
 
 
-def _gathered(
-    file: Path, chunks: Iterable[Chunk], maps: Sequence[str], unit: str | None
-) -> dict[str, list[Any]]:
-    """Our columns as lists, times in seconds."""
-    found: dict[str, list[Any]] = {}
-    for chunk in chunks:
-        names = _names(list(chunk.columns), maps, f"{file}")
-        for ours, theirs in names.items():
-            scale = 1.0
-            if ours in _TIMES or ours == "token_times":
-                own = None if theirs in OURS else unit_of(theirs)
-                scale = UNITS[own or (unit if theirs not in OURS else None) or "s"]
-            raw = chunk.columns[theirs]
-            values = raw.tolist() if isinstance(raw, np.ndarray) else raw
-            if ours in ("request_id", "status"):
-                found.setdefault(ours, []).extend(map(_named, values))
-                continue
-            for row, value in enumerate(values):
-                where = f"{file}:{chunk.first + row}" if chunk.lines else f"{file}: row " \
-                    f"{chunk.first + row}"  # fmt: skip
-                found.setdefault(ours, []).append(_value(value, scale, f"{where}: {theirs}"))
-    if not found:
-        raise InputError(f"{file}: no requests; it must hold a row a request")
-    return found
-
-
-def _named(value: Any) -> str:
-    """An id as text; whole numbers are the same in every format."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _value(value: Any, scale: float, where: str) -> Any:
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = [one for one in value.strip(" []").replace(";", ",").split(",") if one.strip()]
-    if isinstance(value, list | tuple):
-        return [_value(one, scale, where) for one in value]
-    if value is None or value == "":
-        return float("nan")
-    try:
-        return float(value) * scale
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: {shown(value)} is no number; mend it") from None
-
-
-def _names(theirs: Sequence[str], maps: Sequence[str], place: str) -> dict[str, str]:
-    found = {}
-    for text in maps:
-        ours, equals, right = (part.strip() for part in text.partition("="))
-        if not equals or ours not in OURS:
-            raise InputError(f"--map {shown(text)}: write our=theirs; ours: {', '.join(OURS)}")
-        if right not in theirs:
-            have = ", ".join(shown(name, 40) for name in theirs[:30])
-            raise InputError(f"{place}: --map {ours}: no column {shown(right)}; there are {have}")
-        found[ours] = right
-    for name in theirs:
-        if name in OURS:
-            found.setdefault(name, name)
-    if "generated_tokens" in theirs:
-        found["output_tokens"] = "generated_tokens"  # what was, beside what was asked for
-    for name in theirs:
-        alias = ALIASES.get(plain(name))
-        if alias is not None and name not in found.values():
-            found.setdefault(alias, name)
-    return found
-
-
-def _served(name: str, columns: dict[str, list[Any]]) -> Served:
-    def column(key: str) -> np.ndarray | None:
-        values = columns.get(key)
-        if values is None or any(isinstance(one, list) for one in values[:1]):
-            return None
-        return np.array(values, np.float64)
-
-    arrival, output, prompt = (column(k) for k in ("arrival_s", "output_tokens", "prompt_tokens"))
-    times = columns.get("token_times")
-    if times is not None and not any(isinstance(one, list) for one in times):
-        times = None
+def _finished(name: str, columns: Columns) -> Served:
+    arrival, output, prompt = map(columns.get, ("arrival_s", "output_tokens", "prompt_tokens"))
     if arrival is None:
         raise InputError(f"{name}: no column for arrival_s; say which with --map arrival_s=NAME")
-    first, finished = column("first_token_s"), column("finished_s")
+    first, finished, notes = columns.get("first_token_s"), columns.get("finished_s"), []
+    ttft, e2el, tpot = map(columns.get, ("ttft_s", "e2el_s", "tpot_s"))
+    times = columns.lists("token_times")
     if times is not None:
-        ends = [one if isinstance(one, list) and one else [float("nan")] for one in times]
-        first = np.array([one[0] for one in ends]) if first is None else first
-        finished = np.array([one[-1] for one in ends]) if finished is None else finished
-        output = np.array([float(len(one)) for one in ends]) if output is None else output
-    ttft, e2el, tpot = column("ttft_s"), column("e2el_s"), column("tpot_s")
-    if first is None and ttft is not None:
-        first = arrival + ttft
+        times = _in_order(times, f"{name}: {columns.said['token_times']}")
+        first = _either(first, [one[0] if len(one) else np.nan for one in times])
+        finished = _either(finished, [one[-1] if len(one) else np.nan for one in times])
+        output = _either(output, [float(len(one)) if len(one) else np.nan for one in times])
+    if first is not None and ttft is not None and _two_clocks(arrival, first):
+        notes.append(f"arrivals and first tokens are of two clocks; {columns.said['ttft_s']} used")
+        finished = None if finished is None else finished - first + arrival + ttft
+        first = None
+    first = arrival + ttft if first is None and ttft is not None else first
+    gaps = _gaps(times, columns.lists("itl_s"))
     if finished is None and e2el is not None:
         finished = arrival + e2el
+    if finished is None and first is not None and gaps and times is None:
+        finished = first + np.array([one.sum() for one in gaps])
     if finished is None and first is not None and tpot is not None and output is not None:
         finished = first + tpot * (output - 1.0)
     for what, value in (
@@ -210,21 +129,73 @@ def _served(name: str, columns: dict[str, list[Any]]) -> Served:
     assert finished is not None
     assert output is not None
     prompt = np.full(len(arrival), np.nan) if prompt is None else prompt
-    ids = columns.get("request_id") or [str(row) for row in range(len(arrival))]
+    ids = columns.values.get("request_id") or [str(row) for row in range(len(arrival))]
     done = np.isfinite(arrival) & np.isfinite(first) & np.isfinite(finished) & (output >= 1)
+    done &= ~_lost(columns)
     if not done.any():
         raise InputError(f"{name}: no finished request; check the columns with --map")
     wrong = done & ((first < arrival) | (finished < first))
     if wrong.sum() > _MOST_BAD * done.sum():
-        what = f"{int(wrong.sum())} requests have tokens before they arrive; check --map and --unit"
-        raise InputError(f"{name}: {what}")
-    gaps = []
-    if times is not None:
-        gaps = [np.diff(np.array(one, float)) if isinstance(one, list) else np.empty(0)
-                for one in times]  # fmt: skip
-    found = Served(name, ids, arrival, prompt, output, first, finished, int((~done).sum()), gaps)
+        raise InputError(f"{name}: {_why(int(wrong.sum()), arrival, first, columns)}")
+    found = Served(
+        name, ids, arrival, prompt, output, first, finished, int((~done).sum()), gaps, notes
+    )
     rows = np.flatnonzero(done & ~wrong)
+    if wrong.any():
+        notes.append(
+            f"{int(wrong.sum())} requests of {name} with tokens before they arrive left out"
+        )
     return found.take(rows[np.argsort(arrival[rows], kind="stable")])
+
+
+def _either(column: np.ndarray | None, other: list[float]) -> np.ndarray:
+    """*column*, where it has no number the *other*."""
+    found = np.array(other, np.float64)
+    return found if column is None else np.where(np.isfinite(column), column, found)
+
+
+def _in_order(times: list[Any], what: str) -> list[np.ndarray]:
+    """Times of tokens as arrays, empty where not known; `InputError` if they go back."""
+    found = [np.array(one, float) if isinstance(one, list) else np.empty(0) for one in times]
+    found = [one[np.isfinite(one)] for one in found]
+    back = [row for row, one in enumerate(found) if len(one) > 1 and (np.diff(one) < 0).any()]
+    if back:
+        head = ", ".join(f"{value:g}" for value in found[back[0]][:4])
+        raise InputError(
+            f"{what}: request {back[0]}: {head}, ... go back, so they are no times of tokens; say "
+            "which are with --map token_times=NAME (itl_s=NAME for gaps between them)"
+        )
+    return found
+
+
+def _gaps(times: list[np.ndarray] | None, itl: list[Any] | None) -> list[np.ndarray]:
+    if times is not None:
+        return [np.diff(one) for one in times]
+    return [np.array(one, float) if isinstance(one, list) else np.empty(0) for one in itl or ()]
+
+
+def _two_clocks(arrival: np.ndarray, first: np.ndarray) -> bool:
+    apart = (first - arrival)[np.isfinite(first - arrival)]
+    return len(apart) > 0 and abs(float(np.median(apart))) > _CLOCKS
+
+
+def _lost(columns: Columns) -> np.ndarray:
+    """Requests whose status says that they did not finish."""
+    status = columns.values.get("status")
+    if status is None:
+        return np.zeros(len(columns.values["arrival_s"]), bool)
+    return np.array([any(word in str(one).lower() for word in _LOST) for one in status], bool)
+
+
+def _why(count: int, arrival: np.ndarray, first: np.ndarray, columns: Columns) -> str:
+    names = " and ".join(columns.said.get(n, n) for n in ("arrival_s", "first_token_s")
+                         if n in columns.said)  # fmt: skip
+    apart = float(np.nanmedian(first - arrival))
+    if _two_clocks(arrival, first):
+        return (f"{names} lie {apart:.3g} s apart: two clocks or units; map an arrival of the "
+                "tokens' clock, or --map ttft_s=NAME instead of first tokens")  # fmt: skip
+    what = f"{count} requests have tokens before they arrive ({names}); check --map and --unit"
+    return what + "; times from a request's own arrival are ttft_s and e2el_s"
 
 
 # ---------------------------------------------------------------- times of tokens

@@ -21,6 +21,7 @@ from . import (
     mooncake,
     mooncake_sessions,
     objects,
+    requests,
     splitwise,
     vidur,
     weka,
@@ -51,6 +52,7 @@ lines_of: dict[str, Lines] = {
     "vidur": vidur.lines,
     "splitwise": splitwise.lines,
     "llmservingsim": llmservingsim.lines,
+    "requests": requests.lines,
 }
 turns_of: dict[str, Turns] = {
     "mooncake-sessions": mooncake_sessions.turns,

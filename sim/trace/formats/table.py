@@ -1,4 +1,4 @@
-"""CSV traces: Azure LLM inference (2023, 2024, 2025), BurstGPT, Vidur and Splitwise-sim.
+"""CSV traces: Azure LLM inference (2023 to 2025), BurstGPT, Vidur, Splitwise-sim, plain ones.
 
 A line is read twice over if need be: `clean` takes whole blocks of plain lines by one regular
 expression; the slow `row` is the specification, and writes the errors.
@@ -43,6 +43,7 @@ AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 BURSTGPT = ("Timestamp", "Request tokens", "Response tokens")
 VIDUR = ("arrived_at", "num_prefill_tokens", "num_decode_tokens")
 SPLITWISE = ("arrival_timestamp", "prompt_size", "token_size")
+REQUESTS = ("arrival_s", "prompt_tokens", "output_tokens")
 _LLM_TYPE = ("request_type", "2")  # what a row of Splitwise-sim must have there
 
 _STAMP = re.compile(
@@ -132,7 +133,7 @@ class Table:
 
     @classmethod
     def of(cls, names: tuple[str, str, str], header: Header, extras: Sequence[Extra] = ()) -> Table:
-        """The adapter for *names* (AZURE, BURSTGPT, VIDUR or SPLITWISE) under *header*."""
+        """The adapter for *names* (AZURE, BURSTGPT, VIDUR, SPLITWISE, REQUESTS) under *header*."""
         parts = [_CLEAN_TEXT] * len(header.names)
         parts[header.at(names[0])] = _CLEAN_STAMP if names == AZURE else _CLEAN_SECONDS
         parts[header.at(names[1])] = parts[header.at(names[2])] = _CLEAN_TOKENS
