@@ -82,7 +82,8 @@ class TorchMath:
         }
         queries = host[at.query_ends : at.query_ends + prompts + 1]
         lengths = host[at.key_ends : at.key_ends + prompts + 1]
-        self.longest = int(np.diff(queries).max()), int(np.diff(lengths).max())
+        # For queries of a single token each, flash attention would have no row behind the last.
+        self.longest = max(2, int(np.diff(queries).max())), int(np.diff(lengths).max())
         self.ends = self.query_ends[: prompts + 1], self.key_ends[: prompts + 1]
 
     def product(self, name: str, layer: int) -> None:
