@@ -42,6 +42,8 @@ class Load(NamedTuple):
     prefill_context: Number
     pairs: Number = None
     """Of prefilled tokens and what they attend to, where single prompts are known."""
+    turned: Number = None
+    """1 for the first step that only decodes after one with prefill, and the other way round."""
 
     def counted(self, meaning: str) -> Load:
         """With the context tokens that the log's column means: of decode, or of all requests."""
@@ -142,6 +144,8 @@ class Regime:
     branches: tuple[Branch, ...]
     grain: int = 1
     """Tokens are rounded up to a multiple of so many."""
+    turn: Branch = ()
+    """What the first step of this kind takes beyond, straight after one of the other."""
 
     def grained(self, load: Load) -> Load:
         """*load* with as many tokens as are computed."""
@@ -162,7 +166,13 @@ class Regime:
             own = np.broadcast_to(own, np.shape(load.decode_requests)).astype(np.float64)
             found = own if found is None else np.maximum(found, own)
         assert found is not None
-        return found
+        return found + self.turning(load)
+
+    def turning(self, load: Load) -> Number:
+        """The part of the seconds that is for turning to this kind of step."""
+        if not self.turn or load.turned is None:
+            return 0.0
+        return line(self.turn, load)[0] * load.turned
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .step_form import Form, Load, Regime, rows_of
+from .step_form import Form, Load, Regime, pad, rows_of
 from .step_plan import Plan, fit, folds_of, seconds_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def held_out(form: Form, load: Load, seconds: np.ndarray) -> np.ndarray:
                 found[rows] = seconds_of(regime, form.captured, rows_of(load, rows))
                 continue
             plan = _plan_of(regime, form.captured)
-            other = fit(plan, rows_of(load, rest), seconds[rest])
+            turning = regime.turning(pad(rows_of(load, rest), form.captured))
+            other = fit(plan, rows_of(load, rest), seconds[rest] - turning)
+            other = replace(other, turn=regime.turn)
             found[rows] = seconds_of(other, plan.captured, rows_of(load, rows))
     return found
 
