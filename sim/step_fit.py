@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _APART = 60
 """Steps of a kind from which on it gets a form of its own."""
 _FEW = 8
+_HELD = 0.02
+"""Share of decode steps padded further than need be from which on that is a rule."""
 _GRAINS = (8, 32, 64, 128, 256)
 """Multiples to which engines pad the tokens of a step with prefill, tried."""
 
@@ -53,8 +55,9 @@ class Fit:
     """Share of steps that took more than half longer than such steps do."""
     lost: float
     """Time that those took beyond that, as a share of all."""
-    ratios: np.ndarray
-    """measured / predicted of steps, but for first ones of their kind that were slow."""
+    ratios: dict[str, np.ndarray]
+    """measured / predicted of steps, but for first ones of their kind that were slow, by kind of
+    step: all, decode, turned (the first that only decode after prefill) and prefill."""
     notes: list[str] = field(default_factory=list)
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0))
     measured: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -96,9 +99,17 @@ def fit_steps(
         form, gpu, step_domain.domain_of(load), len(seconds), head, found,
         residuals(load, held, seconds), floor, float(own.mean()),
         float((seconds - predicted)[own].sum() / predicted.sum()),
-        ratio[~(slow & first)],
+        _by_kind(ratio, load, ~(slow & first)),
         notes, predicted, seconds, chosen,
     )  # fmt: skip
+
+
+def _by_kind(ratio: np.ndarray, load: Load, kept: np.ndarray) -> dict[str, np.ndarray]:
+    """*ratio* of the *kept* steps, by kind."""
+    plain = load.prefill_tokens == 0
+    turned = plain & (load.turned > 0) if load.turned is not None else np.zeros(len(plain), bool)
+    rows = {"all": kept, "decode": plain & ~turned, "turned": turned, "prefill": ~plain}
+    return {kind: ratio[own & kept] for kind, own in rows.items()}
 
 
 def _captured(log: StepLog, captured: Sequence[int] | None) -> tuple[tuple[int, ...], ...]:
@@ -128,9 +139,9 @@ def _form(
     log: StepLog, seconds: np.ndarray, sizes: tuple[tuple[int, ...], ...], meaning: str,
     notes: list[str],
 ) -> Form:  # fmt: skip
-    load = load_of(log)
-    if meaning != "decode":
-        load = load.counted(meaning)
+    load = load_of(log).counted(meaning)
+    held = _held(load, sizes[0])
+    load = load if held else load._replace(held=None)
     plain = load.prefill_tokens == 0
     many = int(plain.sum()), int((~plain).sum())
     decode_terms = ["step", "decode_request", *(["context"] if _varies(log) else [])]
@@ -168,7 +179,17 @@ def _form(
         decode, mixed = decode or joint, mixed or joint
     elif many[0]:
         decode = beyond(decode, mixed, pad(rows_of(load, plain), captured))
-    return Form(decode, mixed, captured, meaning)
+    return Form(decode, mixed, captured, meaning, held)
+
+
+def _held(load: Load, captured: tuple[int, ...]) -> bool:
+    """Whether the log shows decode batches padded beyond the size that would do, as loops on a
+    device do that go on with the size at which they were entered."""
+    plain = load.prefill_tokens == 0
+    if load.held is None or not captured or not plain.any():
+        return False
+    least = pad(load._replace(held=None), captured).decode_requests
+    return bool(np.mean(load.held[plain] > least[plain]) > _HELD)
 
 
 def _has(log: StepLog, name: str) -> bool:
@@ -214,6 +235,7 @@ def _gpu(log: StepLog, form: Form, meaning: str) -> Form | None:
         return None
     chosen, seconds = log.take(rows), gpu[rows]
     load = load_of(chosen).counted(meaning)
+    load = load if form.held else load._replace(held=None)
     regimes = []
     for own, base in (
         (load.prefill_tokens == 0, form.decode), (load.prefill_tokens > 0, form.mixed)
@@ -226,4 +248,4 @@ def _gpu(log: StepLog, form: Form, meaning: str) -> Form | None:
         terms -= {"tokens"} | (set() if _varies(chosen) else {"context"})
         plan = Plan(tuple(sorted(terms)), knots, captured=form.captured)
         regimes.append(fit(plan, rows_of(load, rows), seconds[rows]))
-    return Form(regimes[0], regimes[1], form.captured, meaning)
+    return replace(form, decode=regimes[0], mixed=regimes[1])

@@ -44,6 +44,8 @@ class Load(NamedTuple):
     """Of prefilled tokens and what they attend to, where single prompts are known."""
     turned: Number = None
     """1 for the first step that only decodes after one with prefill, and the other way round."""
+    held: Number = None
+    """The decode batch as the log says that it was padded; None where that follows from sizes."""
 
     def counted(self, meaning: str) -> Load:
         """With the context tokens that the log's column means: of decode, or of all requests."""
@@ -185,10 +187,13 @@ class Form:
     context_of: str = "decode"
     """Whose tokens the log's context column counts: decode, prefix (and those before chunks), all
     (and the chunks' own)."""
+    held: bool = False
+    """Whether decode batches stay as large as at the first step after prefill, whoever ends."""
 
     def seconds(self, load: Load) -> np.ndarray:
         """Seconds of each step of *load*, whose decode counts are not padded yet."""
         plain = np.asarray(load.prefill_tokens) == 0
+        load = load if self.held else load._replace(held=None)
         padded = pad(load, self.captured).counted(self.context_of)
         found = np.empty(len(plain))
         for rows, regime in ((plain, self.decode), (~plain, self.mixed)):
@@ -200,7 +205,7 @@ class Form:
 def pad(load: Load, captured: Sequence[int]) -> Load:
     """*load* (arrays) with the decode batches of steps without prefill as large as captured ones.
 
-    Batches beyond the largest size run as they are.
+    Batches beyond the largest size run as they are; those that are held, at least as held.
     """
     if not captured:
         return load
@@ -209,6 +214,8 @@ def pad(load: Load, captured: Sequence[int]) -> Load:
     place = np.searchsorted(sizes, batch)
     fits = (place < len(sizes)) & (np.asarray(load.prefill_tokens) == 0) & (batch > 0)
     padded = np.where(fits, sizes[np.minimum(place, len(sizes) - 1)], batch)
+    if load.held is not None:
+        padded = np.where(fits, np.maximum(padded, load.held), padded)
     each = np.ceil(load.decode_tokens / np.maximum(batch, 1.0))
     tokens = np.where(fits, padded * each, load.decode_tokens)
     return load._replace(decode_requests=padded, decode_tokens=tokens)

@@ -208,4 +208,4 @@ def folds_of(load: Load, heavy: bool = True) -> list[np.ndarray]:
 
 def seconds_of(regime: Regime, captured: tuple[int, ...], load: Load) -> np.ndarray:
     """Seconds of steps of one kind."""
-    return Form(regime, regime, captured).seconds(load)
+    return Form(regime, regime, captured, held=True).seconds(load)

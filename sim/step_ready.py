@@ -27,6 +27,7 @@ def load_of(log: StepLog) -> Load:
     return Load(
         log.get("decode_requests"), log.get("decode_tokens"), log.get("context_tokens"), requests,
         log.get("prefill_tokens"), log.get("prefill_context_tokens"), None, _turned(log),
+        log.columns.get("padded_requests"),
     )  # fmt: skip
 
 

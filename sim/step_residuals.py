@@ -19,7 +19,7 @@ _LEAST = 30
 
 def held_out(form: Form, load: Load, seconds: np.ndarray) -> np.ndarray:
     """Each step predicted by a fit of the same form to the other blocks of time."""
-    load = load.counted(form.context_of)
+    load = (load if form.held else load._replace(held=None)).counted(form.context_of)
     found = np.empty(len(seconds))
     for out in folds_of(load, heavy=False):
         for own, regime in (
