@@ -57,7 +57,8 @@ def neighbours(part: Columns) -> Columns:
     decoded; when the one before began and ended.
     """
     found = dict(part)
-    kind = np.where(part["prefill_tokens"] > 0, WITH_PREFILL, ONLY_DECODE)
+    tokens = part.get("prefill_tokens", np.zeros(len(part["duration_s"])))
+    kind = np.where(tokens > 0, WITH_PREFILL, ONLY_DECODE)
     head = part["prev_kind"][:1] if "prev_kind" in part else np.zeros(1)
     found["prev_kind"] = np.append(head, kind[:-1])
     if "start_s" not in part:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .nnls import nonnegative
 from .step_form import Branch, Form, Load, Regime, Term, design, pad, rows_of
-from .step_plan import Plan, fit, folds_of
+from .step_plan import Plan, fit, folds_of, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,7 @@ _GAIN = 0.03
 _NOTABLE = 0.01
 """Share of a step below which turning is nothing."""
 _ROUNDS = 3
+_SELECT = 1000
 _CUT = 4.0
 
 
@@ -33,24 +34,58 @@ def calm(load: Load) -> np.ndarray:
     return ~turned if turned.mean() < 0.5 else np.ones(len(turned), bool)
 
 
-def with_turns(
-    regime: Regime, plan: Plan, load: Load, seconds: np.ndarray
-) -> Regime:  # fmt: skip
+def with_turns(regime: Regime, plan: Plan, load: Load, seconds: np.ndarray) -> Regime:
     """*regime*, fitted to *plan* over *load* (as logged), and what turning to it takes, if that
     pays on blocks of time left out."""
     turned = _mask(load)
-    if turned.sum() < LEAST or (~turned).sum() < LEAST:
+    if min(turned.sum(), (~turned).sum()) < LEAST:
         return regime
-    padded = pad(load, plan.captured)
-    best = _best(regime, padded, seconds, turned)
-    if not best:
+    rows = _thinned(turned)
+    names = _chosen(plan, rows_of(load, rows), seconds[rows])
+    if not names:
         return regime
+    found = _refitted(names, plan, load, seconds)
+    part = found.turning(pad(rows_of(load, turned), plan.captured))
+    return found if np.median(part / seconds[turned]) > _NOTABLE else regime
+
+
+def _thinned(turned: np.ndarray) -> np.ndarray:
+    """Rows enough to choose by: all at turns up to a number, and as many of the others."""
+    kept = [np.flatnonzero(own) for own in (turned, ~turned)]
+    return np.sort(np.concatenate([one[:: -(-len(one) // _SELECT)] for one in kept]))
+
+
+def _chosen(plan: Plan, load: Load, seconds: np.ndarray) -> tuple[str, ...]:
+    """The terms for turning that hold best on blocks of time left out; none if nothing does."""
+    turned = _mask(load)
+    found: tuple[str, ...] = ()
+    least = np.inf
+    for names in ((), ("step",), ("step", "decode_request")):
+        sizes = np.empty(len(seconds))
+        for out in folds_of(load, heavy=False):
+            regime = _refitted(names, plan, rows_of(load, ~out), seconds[~out])
+            own = seconds_of(regime, plan.captured, rows_of(load, out))
+            sizes[out] = np.minimum(np.abs(own / seconds[out] - 1.0), 1.0)
+        score = float(sizes[turned].mean() + sizes[~turned].mean())
+        if score < (1.0 - _GAIN) * least:
+            found, least = names, score
+    return found
+
+
+def _refitted(
+    names: tuple[str, ...], plan: Plan, load: Load, seconds: np.ndarray
+) -> Regime:  # fmt: skip
+    """*plan* fitted with the terms *names* for turning, in turns."""
+    regime = fit(plan, load, seconds)
+    if not names:
+        return regime
+    turned, padded = _mask(load), pad(load, plan.captured)
+    branch: Branch = ()
     for _ in range(_ROUNDS):
-        part = replace(regime, turn=best).turning(regime.grained(padded))
-        rest = np.maximum(seconds - part, 0.1 * seconds)
-        regime = fit(plan, load, rest)
-        best = _excess(_names(best), regime, padded, seconds, turned)
-    return replace(regime, turn=best)
+        branch = _excess(names, regime, padded, seconds, turned)
+        part = replace(regime, turn=branch).turning(regime.grained(padded))
+        regime = fit(plan, load, np.maximum(seconds - part, 0.1 * seconds))
+    return replace(regime, turn=branch)
 
 
 def _mask(load: Load) -> np.ndarray:
@@ -60,47 +95,15 @@ def _mask(load: Load) -> np.ndarray:
     return found
 
 
-def _names(branch: Branch) -> tuple[str, ...]:
-    return tuple(term.name for term in branch)
-
-
-def _best(regime: Regime, load: Load, seconds: np.ndarray, turned: np.ndarray) -> Branch:
-    """The terms for turning that hold best on blocks left out; none if nothing does."""
-    base = regime.seconds(load._replace(turned=None))
-    folds = folds_of(load, heavy=False)
-
-    def score(names: tuple[str, ...]) -> float:
-        total = 0.0
-        for out in folds:
-            found = _excess(names, regime, load, seconds, turned, ~out) if names else ()
-            rows = turned & out
-            part = replace(regime, turn=found).turning(rows_of(load, rows))
-            total += float(np.minimum(np.abs((base[rows] + part) / seconds[rows] - 1.0), 1.0).sum())
-        return total
-
-    found: tuple[str, ...] = ()
-    least = score(found)
-    for names in (("step",), ("step", "decode_request")):
-        own = score(names)
-        if own < (1.0 - _GAIN) * least:
-            found, least = names, own
-    branch = _excess(found, regime, load, seconds, turned) if found else ()
-    part = replace(regime, turn=branch).turning(rows_of(load, turned))
-    return branch if np.median(part / seconds[turned]) > _NOTABLE else ()
-
-
 def _excess(
-    names: Sequence[str], regime: Regime, load: Load, seconds: np.ndarray, turned: np.ndarray,
-    seen: np.ndarray | None = None,
-) -> Branch:  # fmt: skip
+    names: Sequence[str], regime: Regime, load: Load, seconds: np.ndarray, turned: np.ndarray
+) -> Branch:
     """What steps at turns take beyond the others' residuals, >= 0; outliers left out."""
-    seen = np.ones(len(seconds), bool) if seen is None else seen
-    rest = seconds - regime.seconds(load._replace(turned=None))
-    still = rest[seen & ~turned]
-    rows = np.flatnonzero(seen & turned)
-    if not len(still) or not len(rows):
+    rest = seconds - regime.seconds(load)
+    rows = np.flatnonzero(turned)
+    if not len(rows) or len(rows) == len(rest):
         return ()
-    goal = rest[rows] - np.median(still)
+    goal = rest[rows] - np.median(rest[~turned])
     spread = np.abs(goal - np.median(goal))
     near = spread <= _CUT * max(float(np.median(spread)), 1e-9)
     rows, goal = rows[near], goal[near]
