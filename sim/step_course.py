@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .cost import Cost
     from .decoding import Decoding
 
+    Lines = tuple[tuple[float, float], ...]
+
 
 class Course:
     """The way of replica number *replica* through kinds of steps; asked of each of them once."""
@@ -32,6 +34,7 @@ class Course:
         self.idle = 0.0
         self.held = 0
         """Requests of the latest iteration that only decoded straight after prefill."""
+        self.lines: dict[tuple[int, int, int], tuple[Lines, float]] = {}
 
     def prefill(self, seconds: float, number: int, batch: int, idle: float) -> float:
         """Seconds of iteration *number* with prefill beside *batch* decoding requests; nothing
@@ -47,19 +50,18 @@ class Course:
         return seconds
 
     def decode(self, seconds: np.ndarray, number: int, decoding: Decoding) -> np.ndarray:
-        """*seconds* of iterations from *number* on in which the requests of *decoding* decode."""
+        """*seconds* of iterations from *number* on in which the requests of *decoding* decode, and
+        what they take beyond that; *seconds* may be changed."""
         batch = len(decoding)
         turned, self.after = self.after == "prefill", "decode"
         if turned or not self.held:
             self.held = batch
-        regime = self.form.decode
         if self.form.held and self.held > batch:
-            own, held = (self._seconds(size, batch, decoding) for size in (batch, self.held))
-            seconds = seconds + max(0.0, held - own)
-        if turned and regime.turn:
-            seconds = seconds.copy()
-            padded = regime.grained(self._padded(self.held, batch, decoding.rows))
-            seconds[0] += line(regime.turn, padded)[0]
+            rows, context = decoding.load[:2]
+            own, held = (self._known(size, batch, rows)[0] for size in (batch, self.held))
+            seconds += max(0.0, _most(held, context) - _most(own, context))
+        if turned and self.form.decode.turn:
+            seconds[0] += self._known(batch, batch, decoding.rows)[1]
         return seconds if self.ratios is None else seconds * self._noise(number, seconds, turned)
 
     def _noise(self, number: int, seconds: np.ndarray, turned: bool) -> np.ndarray:
@@ -67,18 +69,25 @@ class Course:
         drawn = uniforms(*self.key, np.arange(number, number + len(seconds)))
         found = self.ratios["decode"].draw(drawn)
         if turned:
-            found[0] = self.ratios["turned"].draw(drawn[:1])[0]
+            found[:1] = self.ratios["turned"].draw(drawn[:1])
         return found
 
-    def _padded(self, size: int, batch: int, rows: int) -> Load:
-        """*batch* requests with *rows* tokens, run as *size* would be."""
-        _, padded, _ = self.cost.run_as(size, size)
-        return _load(padded, padded * -(-rows // batch) if padded > batch else rows)
+    def _known(self, size: int, batch: int, rows: int) -> tuple[Lines, float]:
+        """Of *batch* requests with *rows* tokens, run as *size* would be: the straight lines in
+        the context, and what turning to them takes."""
+        key = size, batch, rows
+        found = self.lines.get(key)
+        if found is None:
+            _, padded, _ = self.cost.run_as(size, size)
+            regime = self.form.decode
+            load = _load(padded, padded * -(-rows // batch) if padded > batch else rows)
+            turn = line(regime.turn, regime.grained(load))[0]
+            found = self.lines[key] = regime.lines(load), float(turn)
+        return found
 
-    def _seconds(self, size: int, batch: int, decoding: Decoding) -> float:
-        rows, context = decoding.load[:2]
-        lines = self.form.decode.lines(self._padded(size, batch, rows))
-        return float(max(const + slope * context for const, slope in lines))
+
+def _most(lines: Lines, context: float) -> float:
+    return float(max(const + slope * context for const, slope in lines))
 
 
 def _load(requests: int, tokens: int) -> Load:
