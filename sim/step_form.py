@@ -168,13 +168,15 @@ class Regime:
             own = np.broadcast_to(own, np.shape(load.decode_requests)).astype(np.float64)
             found = own if found is None else np.maximum(found, own)
         assert found is not None
-        return found + self.turning(load)
+        found = found + self.turning(load)
+        return found
 
     def turning(self, load: Load) -> Number:
         """The part of the seconds that is for turning to this kind of step."""
         if not self.turn or load.turned is None:
             return 0.0
-        return line(self.turn, load)[0] * load.turned
+        taken: Number = line(self.turn, load)[0] * load.turned
+        return taken
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,7 @@ def _check_form(finder: Finder, form: dict[str, Any], path: str) -> None:
 
 
 def _check_term(finder: Finder, term: Any, path: str, names: Iterable[str] = UNITS) -> None:
-    if not isinstance(term, dict) or term.get("term") not in names:
+    if not isinstance(term, dict) or str(term.get("term")) not in names:
         finder.add(path, f"{shown(term)}: no term; one of {', '.join(names)}")
         return
     value: Any = term.get("value")

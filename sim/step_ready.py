@@ -42,7 +42,8 @@ def _turned(log: StepLog) -> np.ndarray | None:
     if "prev_end_s" in log.columns:
         gap = log.columns["start_s"] - log.columns["prev_end_s"]
         turned &= ~(gap > np.median(log.columns["duration_s"])) | (own == ONLY_DECODE)
-    return turned.astype(np.float64)
+    found: np.ndarray = turned.astype(np.float64)
+    return found
 
 
 def context_meaning(log: StepLog) -> str:
