@@ -17,7 +17,7 @@ from .step_form import Form, Load, pad, rows_of
 from .step_pace import noise_floor, warm_up
 from .step_plan import FAMILIES, Openings, Plan, fit, scaled
 from .step_ready import LEAST, load_of, prepared
-from .step_residuals import held_out, remarks, residuals
+from .step_residuals import drift, held_out, remarks, residuals
 from .step_search import search
 from .step_turns import calm, said, with_turns
 
@@ -95,6 +95,7 @@ def fit_steps(
     if floor is None:
         notes.append(f"no noise floor: only {pairs} pairs of alike steps")
     notes += [*remarks(chosen, found, form, gpu), *said(form)]
+    notes += [text for text in (drift(load, ratio),) if text]
     return Fit(
         form, gpu, step_domain.domain_of(load), len(seconds), head, found,
         residuals(load, held, seconds), floor, float(own.mean()),
