@@ -86,11 +86,6 @@ class Schedule(Node):
         chunk, partial, prompts = self.long_prefill, self.partial_prefills, self.max_prompts
         return Limits(chunk or ANY, partial or ANY, prompts or ANY, self.chunked)
 
-    @property
-    def delays(self) -> bool:
-        """Whether clients and the engine see things at different times."""
-        return self.arrival_delay > 0 or self.token_delay > 0
-
 
 OF_PROMPTS = (
     "prefill_budget", "chunked", "long_prefill", "partial_prefills", "max_prompts",

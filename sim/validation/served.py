@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim import step_files
+from sim.delays import token_delay_of
 from sim.errors import InputError, shown
 from sim.step_names import UNITS, plain, unit_of
 
@@ -251,6 +252,7 @@ def _with_tokens(served: Served, folder: Path) -> Served:
     table = pq.read_table(steps, columns=["start_s", "duration_s", "decode_requests"])
     ends = table["start_s"].to_numpy() + table["duration_s"].to_numpy()
     ends = ends[table["decode_requests"].to_numpy() > 0]
+    ends = ends + token_delay_of(folder)
     return replace(served, gaps=_of_steps(served, ends))
 
 
