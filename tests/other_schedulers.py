@@ -159,9 +159,7 @@ class PromptsOnly(Base):
     """Like SGLang: steps of prompts alone, one of which may be cut, or of decoding alone; a share
     of the tokens to come is kept free."""
 
-    def __init__(
-        self, memory: Memory, batch: int, budget: int, share: float, prompts: int
-    ) -> None:
+    def __init__(self, memory: Memory, batch: int, budget: int, share: float, prompts: int) -> None:
         super().__init__(memory, batch, budget)
         self.share, self.prompts = share, prompts
 

@@ -115,9 +115,7 @@ class Document:
         ]
         inside = window.overlaps(*run.lives)
         requests = run.requests.columns(other_tracks.REQUESTS, inside)
-        self.requests = Requests(
-            count + 1, requests, run.end, window, token_delay(run.scenario)
-        )
+        self.requests = Requests(count + 1, requests, run.end, window, token_delay(run.scenario))
         moved = window.overlaps(*run.moves)
         transfers = run.transfers.columns(other_tracks.TRANSFERS, moved)
         self.links = Links(count + 2, transfers, count > 1) if transfers else None

@@ -102,9 +102,7 @@ class Links:
 class Requests:
     """Requests as nested spans, cut at the ends of the window, and marks where they arrive."""
 
-    def __init__(
-        self, pid: int, rows: Columns, end_s: float, window: Window, delay: float
-    ) -> None:
+    def __init__(self, pid: int, rows: Columns, end_s: float, window: Window, delay: float) -> None:
         self.pid = pid
         self.delay = delay  # seconds from the end of an iteration until clients have its tokens
         order = np.argsort(rows["arrival_s"], kind="stable")
