@@ -63,15 +63,17 @@ class Batch:
         with fewer than *floor* blocks nobody is taken in beside others.
         """
         admission, running, memory = self.admission, self.running, self.memory
-        reserved = max(reserved, self.to_come)
-        while admission.waiting and filling.tokens(admission.waiting[0].prefill_tokens):
-            if running and self.room < floor:
+        waiting, share = admission.waiting, self.share
+        if share:
+            reserved = max(reserved, self.to_come)
+        while waiting and filling.tokens(waiting[0].prefill_tokens):
+            if running and floor and self.room < floor:
                 return
-            head = admission.waiting[0]
-            if memory is not None and memory.is_swapped(head):
+            if memory is not None and memory.is_swapped(waiting[0]):
                 # It would not prefill but compete for blocks at once.
                 reserved = max(reserved, self.decoding.blocks_needed())
-            reserved += self._more(head, head.prefill_tokens)
+            if share:
+                reserved += self._more(waiting[0], waiting[0].prefill_tokens)
             request = admission.try_admit(len(running) + held, reserved)
             if request is None:
                 return

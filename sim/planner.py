@@ -94,15 +94,20 @@ class Planner:
     def _with_prompts(self, now: float, decodes: bool, preempted: bool) -> Plan:
         """Prompts beside those that decode; none is admitted when one has just been *preempted*."""
         batch, (slots, blocks) = self.batch, self.held
+        admission, prefilling = batch.admission, batch.prefilling
+        free = len(batch.running) + slots < admission.max_batch
+        admits = free and not preempted and len(admission.waiting) > 0
+        if not admits and not prefilling.requests:
+            return Plan({}, decodes, preempted)
         if self.by_chunk:
             return self._by_chunk(now, decodes, preempted)
         filling = self._filling(decodes)
-        if not preempted and batch.admission.waiting:
+        if admits:
             begun = filling.again()
-            batch.prefilling.fill(begun)
+            prefilling.fill(begun)
             reserved = batch.decoding.blocks_needed() if decodes else 0
             batch.admit(now, begun, reserved + blocks, slots, self.floor)
-        return Plan(batch.prefilling.chunks(filling), decodes, preempted)
+        return Plan(prefilling.chunks(filling), decodes, preempted)
 
     def _by_chunk(self, now: float, decodes: bool, preempted: bool) -> Plan:
         """Chunks whose blocks are taken one by one.

@@ -40,17 +40,21 @@ class Filling:
     def tokens(self, rest: int) -> int:
         """How many of the *rest* tokens of the next prompt are computed; 0 if none are, nor any of
         the prompts behind it."""
-        limits = self.limits
-        if self.prompts >= limits.prompts:
+        longest, partial, prompts, chunked = self.limits
+        if self.prompts >= prompts:
             return 0
-        if not limits.chunked:
+        if not chunked:
             # Model: a prompt that is longer than the whole budget is computed nevertheless, with
             # no other prompt beside it.
             return rest if rest <= self.left or (rest > self.full and not self.prompts) else 0
-        tokens = min(rest, self.left, limits.chunk)
-        if tokens <= 0 or (tokens < rest and self.partial >= limits.partial):
+        tokens = rest
+        if tokens > longest:
+            tokens = longest
+        if tokens > self.left:
+            tokens = self.left
+        if tokens < rest and self.partial >= partial:
             return 0
-        return tokens
+        return tokens if tokens > 0 else 0
 
     def take(self, tokens: int, rest: int) -> None:
         """Computes *tokens* of a prompt's *rest*."""
