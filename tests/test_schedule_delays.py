@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from toy import TICK, Ran, Turn, linked, play, toy_scenario
 
+from sim.compare.parts import iterations_of, requests_of
 from sim.runs import read_run
 from sim.scenario import Scenario
 from sim.simulate import run
+from sim.timeline import write
 from sim.validation import served
+from sim.validation.waiting import waiting_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,3 +117,56 @@ def test_gaps_of_a_run_are_found_in_its_iterations(tmp_path: Path) -> None:
         assert [len(gaps) for gaps in found.gaps] == [2, 0, 3]
         assert min(np.concatenate(found.gaps)) > 0
         assert found.ttft == pytest.approx(read_run(folder).requests("ttft_ms")["ttft_ms"] / 1e3)
+
+
+def test_parts_of_a_latency_have_the_delivery(tmp_path: Path) -> None:
+    found = []
+    for number, schedule in enumerate(({}, SENDS | TOKENS)):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        run(scenario(tmp_path, schedule), folder)
+        one = read_run(folder)
+        found.append(requests_of(one, iterations_of(one)))
+    plain, late = (one.mean("ttft") for one in found)
+    assert "delivery" not in plain
+    assert late.pop("delivery") == pytest.approx(3 * TICK)
+    assert late.pop("queue") - plain.pop("queue") == pytest.approx(5 * TICK)
+    assert late == pytest.approx(plain)
+    assert sum(found[1].mean("e2el").values()) == pytest.approx(found[1].e2el.mean())
+
+
+def test_tokens_are_drawn_from_the_iterations_that_made_them(tmp_path: Path) -> None:
+    arrows = []
+    for number, schedule in enumerate(({}, TOKENS)):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        run(scenario(tmp_path, schedule), folder)
+        write(folder, tmp_path / f"{number}.json")
+        events = json.loads((tmp_path / f"{number}.json").read_text())["traceEvents"]
+        flows = [e for e in events if e.get("cat") == "request" and e["ph"] in "stf"]
+        arrows.append([(e["ph"], e["id"], e["ts"]) for e in flows])
+    assert len(arrows[0]) > len(REQUESTS)
+    assert arrows[0] == arrows[1]
+
+
+def test_a_constant_that_a_key_would_hold_is_named(tmp_path: Path) -> None:
+    requests = [(25 * i, 8, 3) for i in range(30)]
+    found = []
+    for number, schedule in enumerate(({}, SENDS, SENDS | TOKENS)):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        run(toy_scenario(tmp_path, requests, kv={"prefix_cache": False}, schedule=schedule), folder)
+        found.append(served.read(folder))
+    plain, late, later = found
+    line = waiting_line(late, plain)
+    assert line is not None
+    assert "first tokens come 4.88 ms later than simulated, nearly a constant" in line
+    assert "schedule: {arrival_delay: 4.88 ms}" in line
+    assert "arrival_delay: 7.81 ms" in str(waiting_line(later, plain))
+    assert waiting_line(late, late) is None
+    assert waiting_line(plain, late) is None  # earlier than simulated
+    few = np.arange(19)
+    assert waiting_line(late.take(few), plain.take(few)) is None
+    slow = late.take(np.arange(30))
+    slow.first = plain.first + np.linspace(0, 10, 30) * TICK  # a load that grows is no constant
+    assert waiting_line(slow, plain) is None
