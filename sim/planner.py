@@ -74,16 +74,22 @@ class Planner:
         batch.prefilling.fill(begun)
         decodes = batch.decoding.rows <= begun.left
         plan = self._with_prompts(now, decodes, decodes and batch.make_room())
-        if not decodes and not plan.chunks:
-            return Plan(plan.chunks, True, batch.make_room())
-        return plan
+        return plan if decodes or plan.chunks else self._without_prompts(now, plan.preempted)
 
     def _prefill_alone(self, now: float) -> Plan:
         """Prompts and nothing else; decoding, which may preempt, where there are none."""
-        chunks = self._with_prompts(now, False, False).chunks
-        if chunks:
-            return Plan(chunks, False, False)
-        return Plan(chunks, True, self.batch.make_room())
+        plan = self._with_prompts(now, False, False)
+        return plan if plan.chunks else self._without_prompts(now, plan.preempted)
+
+    def _without_prompts(self, now: float, preempted: bool) -> Plan:
+        """Decoding, which may preempt, and no prompt; but prompts, where nobody is left to decode.
+
+        Whether somebody has been *preempted* already goes on with the plan.
+        """
+        preempted |= self.batch.make_room()
+        if preempted and not len(self.batch.decoding):
+            return self._with_prompts(now, False, True)
+        return Plan({}, True, preempted)
 
     def _filling(self, decodes: bool) -> Filling:
         """What prompts have of an iteration in which somebody *decodes* or not."""
@@ -148,7 +154,9 @@ class Planner:
                 filling = filling.only(1)
             if not self.gives_way or (short and len(batch.decoding)) or not batch.prefilling:
                 return kept, filling, preempted
-            if batch.prefilling.fill(filling.again(), batch.pool) <= batch.pool.free - kept:
+            # Where nobody decodes, a plan made ahead must do with what has just come free.
+            room = batch.pool.free - (kept if len(batch.decoding) else 0)
+            if batch.prefilling.fill(filling.again(), batch.pool) <= room:
                 return kept, filling, preempted
             batch.preempt_youngest()
             preempted = True
