@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.blind_judge import BARS
+from bench.blind_rounds import AGAIN
 from sim.mode_figures import save
 from sim.validation.errors import pooled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -24,24 +26,34 @@ NAMES = {
     "output_throughput": "throughput", "mean_tpot_ms": "TPOT mean", "p99_itl_ms": "ITL p99",
     "median_ttft_ms": "TTFT p50", "p90_ttft_ms": "TTFT p90", "p99_ttft_ms": "TTFT p99",
 }  # fmt: skip
+COLUMNS, MANY = 4, 16
+"""Of the panels of single requests; and from how many runs on only first runs of cells have one."""
 MEASURED, SIMULATED, MISSED = "#000000", "#d55e00", "#cc0033"
-
-
-def mode_of(cell: str) -> str:
-    """Mode and kernels of a *cell*, or of a run's folder."""
-    return cell.removesuffix("-again").rpartition("-")[0]
 
 
 def draw(found: dict[str, Any], pairs: Pairs, out: Path) -> None:
     """All figures as PNG in *out*; distributions only with *pairs*."""
     height = 1.6 + 0.24 * len(found["rows"])
     _png(lambda figure: errors(figure, found["rows"]), out / "errors", (11.0, height))
-    for mode in dict.fromkeys(map(mode_of, pairs)):
-        own = {name: pair for name, pair in pairs.items() if mode_of(name) == mode}
+    for engine in engines(found, pairs):
+        own = {name: pair for name, pair in pairs.items() if engine_of(found, name) == engine}
         size = 10.0, 0.8 + 2.3 * len(own)
-        _png(lambda figure, own=own: cdfs(figure, own), out / f"cdf-{mode}", size)
-    if pairs:
-        _png(lambda figure: scatter(figure, pairs), out / "requests", (11.0, 7.8))
+        _png(lambda figure, own=own: cdfs(figure, own), out / f"cdf-{engine}", size)
+    first = {name: pair for name, pair in pairs.items() if AGAIN not in name or len(pairs) < MANY}
+    if first:
+        size = 11.0, 2.6 * -(-len(first) // COLUMNS)
+        _png(lambda figure: scatter(figure, first), out / "requests", size)
+
+
+def engine_of(found: dict[str, Any], run: str) -> str:
+    """The configuration of a recorded *run*."""
+    name: str = found["engines"][run.partition(AGAIN)[0]]
+    return name
+
+
+def engines(found: dict[str, Any], recorded: Iterable[str]) -> list[str]:
+    """The configurations of *recorded* runs, each once."""
+    return list(dict.fromkeys(engine_of(found, name) for name in recorded))
 
 
 def _png(figure_of: Any, path: Path, size: tuple[float, float]) -> None:
@@ -95,6 +107,8 @@ def cdfs(figure: Figure, own: Pairs) -> None:
 
 def _cdf(axes: Axes, seconds: np.ndarray, colour: str, style: str, label: str) -> None:
     values = np.sort(seconds[np.isfinite(seconds)]) * 1e3
+    if not len(values):  # with several tokens a step, times of single tokens are not kept
+        return
     keep = np.unique(np.linspace(0, len(values) - 1, min(len(values), 1500)).astype(int))
     axes.plot(values[keep], (keep + 1) / len(values), style, color=colour, label=label)
 
@@ -110,8 +124,7 @@ def _plain(axes: Axes) -> None:
 
 def scatter(figure: Figure, pairs: Pairs) -> None:
     """TTFT of single requests, simulated over measured, a panel a recorded run."""
-    columns = 4
-    grid = figure.subplots(-(-len(pairs) // columns), columns, squeeze=False)
+    grid = figure.subplots(-(-len(pairs) // COLUMNS), COLUMNS, squeeze=False)
     for axes in grid.flat[len(pairs) :]:
         axes.set_axis_off()
     for axes, (name, (real, told)) in zip(grid.flat, pairs.items(), strict=False):

@@ -7,21 +7,23 @@ compared, too.
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.blind import METRICS, scenario, simulated
+from bench.blind_pack import device_of
+from bench.blind_predict import document, fitted
+from bench.blind_rounds import AGAIN, ROUNDS
+from bench.blind_scenario import METRICS, cell_scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
+    from bench.blind_rounds import Round
     from sim.validation.served import Served
 
 BARS = {
@@ -30,7 +32,6 @@ BARS = {
 }  # fmt: skip
 """Per cent within which a cell at a load of `PROMISED` or less is to be predicted."""
 PROMISED = 0.8
-SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,24 @@ class Measured:
         return "recorded" if self.folder else "printed"
 
 
-def runs(serve: Path) -> list[Measured]:
-    """All measured runs, printed ones first."""
-    printed = json.loads((serve / "printed.json").read_text())
-    found = [
-        Measured(
-            one["cell"], one["run"], dict(zip(printed["columns"], one["printed"], strict=True))
-        )
-        for one in printed["runs"]
-    ]
-    for folder in sorted((serve / "measured").iterdir(), key=lambda one: one.name):
-        cell = folder.name.removesuffix("-again")
+def runs(folder: Path) -> list[Measured]:
+    """All measured runs of the round in *folder*, printed ones first."""
+    found = []
+    if (folder / "printed.json").is_file():
+        printed = json.loads((folder / "printed.json").read_text())
+        for one in printed["runs"]:
+            figures = dict(zip(printed["columns"], one["printed"], strict=True))
+            found.append(Measured(one["cell"], one["run"], figures))
+    for run in sorted((folder / "measured").iterdir(), key=lambda one: one.name):
+        cell = run.name.partition(AGAIN)[0]
         number = 1 + sum(one.cell == cell for one in found)
-        figures = json.loads((folder / "run.json").read_text())["figures"]
-        found.append(Measured(cell, number, figures, folder))
+        found.append(Measured(cell, number, facts(run)["figures"], run))
+    return found
+
+
+def facts(run: Path) -> dict[str, Any]:
+    """What a packed run says of itself: its figures, and the engine's header."""
+    found: dict[str, Any] = json.loads((run / "run.json").read_text())
     return found
 
 
@@ -102,17 +107,22 @@ def noise(measured: Iterable[Measured]) -> dict[str, dict[str, float]]:
 
 
 def ranking(
-    cells: Iterable[dict[str, Any]], measured: Sequence[Measured], floor: dict[str, float]
-) -> list[dict[str, Any]]:
-    """By rate and kernels, the modes from best to worst, predicted and measured, a metric each.
+    chosen: Round, cells: Iterable[dict[str, Any]], measured: Sequence[Measured],
+    floor: dict[str, float],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """By configurations that differ by their loop alone, window and rate: loops from best to worst.
 
-    A pair in the wrong order counts as a tie if its measured figures differ by less than *floor*.
+    Predicted and measured, a metric each. A pair in the wrong order counts as a tie if its measured
+    figures differ by less than *floor*.
     """
-    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    known = {run.cell for run in measured}
+    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
     for cell in cells:
-        groups.setdefault((cell["kernels"], cell["rate_scale"]), []).append(cell)
+        if cell["cell"] in known:
+            key = chosen.engine_of(cell).rival, cell.get("window", ""), cell["rate_scale"]
+            groups.setdefault(key, []).append(cell)
     found = []
-    for (kernels, scale), group in groups.items():
+    for (rival, window, scale), group in groups.items():
         for metric in BARS if len(group) > 1 else ():
             sign = -1.0 if metric == "output_throughput" else 1.0
             told = {c["mode"]: sign * c["predicted"][metric] for c in group}
@@ -125,26 +135,29 @@ def ranking(
             swapped = [
                 (a, b) for i, a in enumerate(order) for b in order[i + 1 :] if real[a] > real[b]
             ]
-            within = all(abs(real[a] / real[b] - 1.0) <= floor[metric] for a, b in swapped)
+            within = all(abs(real[a] / real[b] - 1.0) <= floor.get(metric, 0.0) for a, b in swapped)
             verdict = "right" if not swapped else "tie" if within else "wrong"
-            found.append({"kernels": kernels, "rate_scale": scale, "metric": metric,
-                          "predicted": order, "measured": true, "verdict": verdict})  # fmt: skip
+            found.append(
+                {
+                    "rival": rival, "window": window, "rate_scale": scale, "metric": metric,
+                    "predicted": order, "measured": true, "verdict": verdict,
+                }
+            )  # fmt: skip
     return found
 
 
-def forced_steps(cell: dict[str, Any], folder: Path, profiles: Path) -> dict[str, float]:
-    """Errors of single steps: logged compositions through the profile."""
+def forced_steps(chosen: Round, cell: dict[str, Any], run: Path) -> dict[str, float]:
+    """Errors of single steps: compositions that *run* logged through the cell's profile."""
     from sim.profile import load_profile
     from sim.scenario import Scenario
     from sim.step_cost import cost_of
     from sim.step_log import read_steps
     from sim.validation.forced import forced
 
-    mode = f"{cell['mode']}-{cell['kernels']}"
-    profile = profiles / f"h200-1b-{mode}.json"
-    chosen = Scenario.model_validate(scenario(mode, profile, Path("window.csv"), 1.0))
-    cost = cost_of(chosen, load_profile(profile))
-    found, _, _ = forced(read_steps([folder / "steps.jsonl.gz"]), cost)
+    data = cell_scenario(chosen, cell, run)  # its trace is not read
+    profile = load_profile(chosen.profile(chosen.engine_of(cell).name))
+    cost = cost_of(Scenario.model_validate(data), profile)
+    found, _, _ = forced(read_steps([run / "steps.jsonl.gz"]), cost)
     return {key: found["all"][key] for key in ("n", "median", "p90", "signed_median")} | {
         f"{region} median": found[region]["median"]
         for region in ("decode only", "with prefill") if region in found
@@ -174,107 +187,78 @@ def residence(folder: Path) -> dict[str, float] | None:
     }  # fmt: skip
 
 
-# ---------------------------------------------------------------- distributions, with the trace
-def waits(folder: Path) -> dict[str, np.ndarray]:
-    """Milliseconds from arrival of each request of a packed run, by column."""
-    with gzip.open(folder / "requests.csv.gz", "rt", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
-
-
-def served(folder: Path, told: Served) -> Served:
-    """The packed run in *folder* as requests, its arrivals and lengths from the simulation."""
-    from dataclasses import replace
-
-    own = waits(folder)
-    first = told.arrival + own["first_token_ms"] * 1e-3
-    finished = told.arrival + own["finished_ms"] * 1e-3
-    with gzip.open(folder / "steps.jsonl.gz", "rt") as file:
-        steps = [json.loads(line) for line in file][1:]
-    ends = np.array([step["commit_s"] for step in steps if step["decode_requests"]])
-    clock = 1e-5  # far less than a step, far more than what clocks are rounded to
-    low, high = np.searchsorted(ends, first + clock), np.searchsorted(ends, finished + clock)
-    gaps = [
-        np.diff(ends[a:b], prepend=at) if b - a == count - 1 else np.empty(0)
-        for a, b, at, count in zip(low.tolist(), high.tolist(), first, told.output, strict=True)
-    ]
-    return replace(told, name=folder.name, first=first, finished=finished, gaps=gaps)
-
-
-def distributions(
-    cells: Sequence[dict[str, Any]], measured: Sequence[Measured], trace: Path, profiles: Path
-) -> tuple[dict[str, Any], dict[str, tuple[Served, Served]]]:
-    """Intervals, KS distances and errors of single requests by recorded run, and the requests."""
-    from sim.validation.errors import compare
-    from sim.validation.served import read
-
-    known = {cell["cell"]: cell for cell in cells}
-    found: dict[str, Any] = {}
-    pairs = {}
-    for one in measured:
-        if one.folder is None:
-            continue
-        cell = known[one.cell]
-        mode = f"{cell['mode']}-{cell['kernels']}"
-        with tempfile.TemporaryDirectory() as name:
-            data = scenario(mode, profiles / f"h200-1b-{mode}.json", trace, cell["rate_scale"])
-            _, summary = simulated(data, Path(name))
-            told = read(Path(name))
-        again = all(abs(summary[m] / cell["predicted"][m] - 1.0) < SAME for m in METRICS)
-        real = served(one.folder, told)
-        result = compare(real, told, {})
-        found[one.folder.name] = {
-            "as_committed": again, "ks": result.ks, "per_request": result.per_request,
-            "intervals": {row.metric: [row.low, row.high] for row in result.rows},
-            "queue_p50_ms": [float(np.median(waits(one.folder)["admitted_ms"])),
-                             summary["median_queue_ms"]],
-        }  # fmt: skip
-        pairs[one.folder.name] = real, told
-    return found, pairs
-
-
-def judge(serve: Path, trace: Path | None, out: Path) -> None:
-    """Writes the report of the predictions in *serve* to *out*."""
+def judge(chosen: Round, windows: Path | None, out: Path) -> None:
+    """Writes the report of a round to *out*; with its *windows* also distributions."""
     from bench import blind_figures
     from bench.blind_page import page
+    from bench.blind_requests import distributions
+    from bench.blind_words import notes_in
 
-    cells = json.loads((serve / "predictions.json").read_text())["cells"]
+    told = document(chosen)
+    cells = told["cells"]
     known = {cell["cell"]: cell for cell in cells}
-    measured = runs(serve)
+    measured = runs(chosen.folder)
+    if unknown := sorted({one.cell for one in measured} - set(known)):
+        raise SystemExit(f"measured and not predicted: {', '.join(unknown)}")
     spread = noise(measured)
-    floor = {name: max(one[name] for one in spread.values()) for name in BARS}
-    recorded = [one for one in measured if one.folder is not None]
+    floor = {name: max(one[name] for one in spread.values()) for name in BARS} if spread else {}
+    recorded = {one.folder: known[one.cell] for one in measured if one.folder is not None}
     found: dict[str, Any] = {
+        "round": chosen.number, "made": told.get("made"), "fitted": fitted(chosen),
+        "measured_on": machines(recorded), "cells": cells,
+        "engines": {cell["cell"]: chosen.engine_of(cell).name for cell in cells},
+        "requests": {cell["cell"]: chosen.engine_of(cell).requests for cell in cells},
+        "not_run": [name for name in told.get("runs", ()) if name not in
+                    {folder.name for folder in recorded}],
         "rows": errors(cells, measured), "noise": spread,
-        "ranking": ranking(cells, measured, floor),
-        "forced": {one.folder.name: forced_steps(known[one.cell], one.folder, serve)
-                   for one in recorded if one.folder},
-        "residence": {one.folder.name: residence(one.folder) for one in recorded if one.folder},
-        "replayed": json.loads((serve / "replayed.json").read_text()),
-        "ablation": _ablation(serve / "ablation.json", measured, known),
+        "ranking": ranking(chosen, cells, measured, floor),
+        "forced": {run.name: forced_steps(chosen, cell, run) for run, cell in recorded.items()},
+        "residence": {run.name: residence(run) for run in recorded},
+        "replayed": _read(chosen.folder / "replayed.json", []),
+        "ablation": ablation(_read(chosen.folder / "ablation.json", {}), measured, known),
     }  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
     pairs: dict[str, tuple[Served, Served]] = {}
-    if trace is not None:
-        found["distributions"], pairs = distributions(cells, measured, trace, serve)
+    if windows is not None:
+        found["distributions"], pairs = distributions(chosen, recorded, windows)
+    out.mkdir(parents=True, exist_ok=True)
     blind_figures.draw(found, pairs, out)
     (out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
-    (out / "README.md").write_text(page(found, cells))
+    earlier = [
+        _read(one.report / "results.json", None) for one in ROUNDS.values()
+        if one.number < chosen.number
+    ]  # fmt: skip
+    text = page(found, [one for one in earlier if one], notes_in(out / "notes.md"))
+    (out / "README.md").write_text(text)
     print(f"{out}/README.md")
 
 
-def _ablation(
-    path: Path, measured: Sequence[Measured], known: dict[str, Any]
+def machines(recorded: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """By run: its GPU, its date and the code's commit."""
+    found = {}
+    for run in recorded:
+        head = facts(run)["run"]
+        found[run.name] = {
+            "gpu": device_of(head), "date": head["date"], "commit": head["commit"],
+        }  # fmt: skip
+    return found
+
+
+def _read(path: Path, otherwise: Any) -> Any:
+    return json.loads(path.read_text()) if path.is_file() else otherwise
+
+
+def ablation(
+    variants: dict[str, Any], measured: Sequence[Measured], known: dict[str, Any]
 ) -> dict[str, dict[str, list[float]]]:
     """By variant and metric: median and largest |error| over runs at promised loads."""
-    if not path.is_file():
-        return {}
     found: dict[str, dict[str, list[float]]] = {}
-    for name, figures in json.loads(path.read_text()).items():
+    for name, figures in variants.items():
         for metric in BARS:
             sizes = [
                 abs(figures[one.cell][metric] / one.figures[metric] - 1.0)
-                for one in measured if round(known[one.cell]["load"], 2) <= PROMISED
+                for one in measured
+                if one.cell in figures and round(known[one.cell]["load"], 2) <= PROMISED
             ]  # fmt: skip
-            found.setdefault(name, {})[metric] = [float(np.median(sizes)), max(sizes)]
+            if sizes:
+                found.setdefault(name, {})[metric] = [float(np.median(sizes)), max(sizes)]
     return found

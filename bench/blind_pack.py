@@ -21,6 +21,16 @@ BY_REQUEST = ("decode_ids", "decode_commits", "chunks", "preempted", "swapped_in
 COLUMNS = ("number", "admitted_ms", "first_token_ms", "finished_ms")
 
 
+def pack_all(runs: Iterable[Path], out: Path, metrics: Iterable[str], calibrate: bool) -> None:
+    """Keeps of each of *runs* what is wanted, in the round's folder *out*."""
+    for run in runs:
+        if calibrate:
+            (out / "fitted").mkdir(parents=True, exist_ok=True)
+            strip(run / "steps.jsonl.gz", out / "fitted" / f"{run.name}.jsonl.gz")
+        else:
+            pack(run, out / "measured" / run.name, metrics)
+
+
 def pack(run: Path, out: Path, metrics: Iterable[str]) -> None:
     """Writes the run in folder *run* to *out*: requests.csv.gz, steps.jsonl.gz, run.json."""
     out.mkdir(parents=True, exist_ok=True)
@@ -46,8 +56,11 @@ def strip(log: Path, out: Path) -> None:
     lines = []
     for text in gzip.decompress(log.read_bytes()).decode().splitlines():
         row = {k: v for k, v in json.loads(text).items() if k not in BY_REQUEST}
-        if isinstance(row.get("options"), dict):
-            row["options"].pop("out", None)
+        options = row.get("options")
+        if isinstance(options, dict):
+            options.pop("out", None)
+        elif isinstance(options, list):
+            row["options"] = [word for word in options if not word.startswith("out=")]
         lines.append(json.dumps(row, separators=(",", ":")))
     zipped(out, "\n".join(lines) + "\n")
 
@@ -75,8 +88,15 @@ def requests(run: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
+def device_of(head: dict[str, Any]) -> str:
+    """The GPU of a log's header, by its id."""
+    device = head["device"]
+    return str(device["id"] if isinstance(device, dict) else device)
+
+
 def replayed(runs: Iterable[Path], scenario_of: Any) -> list[dict[str, Any]]:
-    """How many steps of each run's log the planner plans alike."""
+    """How many steps of each run's log the planner plans alike; *scenario_of* a log's header."""
+    from sim.errors import InputError
     from sim.scenario import Scenario
     from sim.validation.replay import Asked, read_logged, replay
 
@@ -84,21 +104,25 @@ def replayed(runs: Iterable[Path], scenario_of: Any) -> list[dict[str, Any]]:
     for run in runs:
         log = run / "steps.jsonl.gz"
         head = header(log)
-        chosen = Scenario.model_validate(
-            scenario_of(f"{head['mode']}-{head['kernels']}", head["max_batch"])
-        )
+        chosen = Scenario.model_validate(scenario_of(head))
         asked = [
             Asked(int(r["request_id"]), r["arrival_s"], r["prompt_tokens"], r["output_tokens"])
             for r in requests(run)
         ]
-        result = replay(chosen, head["blocks"], asked, read_logged(log))
-        device = head["device"]["id"] if isinstance(head["device"], dict) else head["device"]
-        found.append(
-            {
-                "run": run.name, "mode": head["mode"], "kernels": head["kernels"],
-                "gpu": device, "date": head["date"], "requests": len(asked),
+        row = {
+            "run": run.name, "mode": head["mode"], "kernels": head["kernels"],
+            "model": head["model"], "gpu": device_of(head), "date": head["date"],
+            "requests": len(asked), "steps": 0, "alike": 0, "difference": None,
+        }  # fmt: skip
+        try:
+            result = replay(chosen, head["blocks"], asked, read_logged(log))
+        except InputError as error:
+            row["refused"] = f"{error}"
+            print(f"{run.name:32s} not replayed: {error}")
+        else:
+            row |= {
                 "steps": result.steps, "alike": result.alike, "difference": result.difference,
-            }
-        )  # fmt: skip
-        print(f"{run.name:26s} {result.alike:,} of {result.steps:,} steps alike")
+            }  # fmt: skip
+            print(f"{run.name:32s} {result.alike:,} of {result.steps:,} steps alike")
+        found.append(row)
     return found

@@ -13,15 +13,20 @@ import pytest
 
 from bench import blind
 from bench.blind_ablate import KERNELS, variants, without
-from bench.blind_judge import BARS, Measured, errors, noise, ranking, residence, runs, served, waits
-from bench.blind_pack import pack
+from bench.blind_judge import BARS, Measured, errors, noise, ranking, residence, runs
+from bench.blind_pack import pack, pack_all
 from bench.blind_page import page
+from bench.blind_predict import predicted
+from bench.blind_requests import served, waits
+from bench.blind_rounds import ROUNDS
+from bench.blind_words import notes_in
 from sim.validation.served import Served
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FIGURES = dict.fromkeys(blind.METRICS, 100.0)
+FIRST = ROUNDS[1]
 
 
 def cell(name: str, load: float, **predicted: float) -> dict[str, Any]:
@@ -29,6 +34,7 @@ def cell(name: str, load: float, **predicted: float) -> dict[str, Any]:
     loop, _, kernels = mode.rpartition("-")
     return {
         "cell": name, "mode": loop, "kernels": kernels, "rate_scale": float(scale), "load": load,
+        "requests_per_s": 10.0, "profile_hash": "0", "extrapolated": [],
         "predicted": FIGURES | predicted,
     }  # fmt: skip
 
@@ -72,7 +78,7 @@ def test_ranking_right_wrong_and_tied() -> None:
         run("host-c-library-6"),
     ]
     floor = dict.fromkeys(BARS, 0.02)
-    found = {row["metric"]: row for row in ranking(cells, measured, floor)}
+    found = {row["metric"]: row for row in ranking(FIRST, cells, measured, floor)}
     assert found["output_throughput"]["verdict"] == "right"
     assert found["output_throughput"]["measured"] == ["graph", "host-c"]  # more is better
     assert found["median_ttft_ms"]["verdict"] == "tie"
@@ -141,9 +147,21 @@ def test_what_a_residence_costs(packed: Path) -> None:
     assert found == {"entered": 1, "late": 1, "late_ms": 1.0, "entering_ms": pytest.approx(1.0)}
 
 
+def test_a_log_to_calibrate_on_names_nobody(tmp_path: Path) -> None:
+    run_ = tmp_path / "1b-graph-library"
+    run_.mkdir()
+    head = {"kind": "steps", "options": ["out=/somewhere", "seed=1"]}
+    text = "\n".join(json.dumps(row) for row in (head, *STEPS))
+    (run_ / "steps.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    pack_all([run_], tmp_path, blind.METRICS, calibrate=True)
+    kept = gzip.decompress((tmp_path / "fitted" / "1b-graph-library.jsonl.gz").read_bytes())
+    assert b"ids" not in kept
+    assert b"somewhere" not in kept
+
+
 # ---------------------------------------------------------------- ablation, page
 def test_a_removed_term_costs_nothing(tmp_path: Path) -> None:
-    path = blind.SERVE / "h200-1b-graph-fused.json"
+    path = FIRST.profile("graph-fused")
     profile = without(json.loads(path.read_text()), ("context",))
     values = {
         term["value"] for kind in ("decode", "mixed") for line in profile["form"][kind]
@@ -157,28 +175,67 @@ def test_a_removed_term_costs_nothing(tmp_path: Path) -> None:
     assert found["as predicted"]["loop"]["mode"] == "engine"
 
 
-def test_the_page_names_typical_and_worst() -> None:
+def results(cells: list[dict[str, Any]], measured: list[Measured], **more: Any) -> dict[str, Any]:
+    one = {"gpu": "a", "date": "2026-11-21T18:00:00+00:00", "commit": "c"}
+    return {
+        "round": 1, "made": None, "not_run": [], "fitted": {"1b-graph-library": one},
+        "measured_on": {}, "cells": cells, "noise": noise(measured),
+        "rows": errors(cells, measured), "forced": {}, "residence": {}, "ablation": {},
+        "engines": {one["cell"]: FIRST.engine_of(one).name for one in cells},
+        "requests": {one["cell"]: 600 for one in cells},
+        "ranking": ranking(FIRST, cells, measured, dict.fromkeys(BARS, 0.0)),
+        "replayed": [{"run": "r", "mode": "graph", "kernels": "library", "gpu": "a", "steps": 5,
+                      "alike": 4, "difference": "step 5"}, {"run": "s", "refused": "drafts"}],
+    } | more  # fmt: skip
+
+
+@pytest.fixture
+def judged() -> dict[str, Any]:
     cells = [cell("graph-library-6", 0.5), cell("host-c-library-6", 0.5)]
     measured = [run("graph-library-6"), run("host-c-library-6", median_ttft_ms=80.0),
                 run("host-c-library-6", 2)]  # fmt: skip
-    found: dict[str, Any] = {
-        "rows": errors(cells, measured), "noise": noise(measured),
-        "ranking": ranking(cells, measured, dict.fromkeys(BARS, 0.0)), "forced": {},
-        "residence": {}, "ablation": {},
-        "replayed": [{"mode": "graph", "kernels": "library", "gpu": "a", "steps": 5, "alike": 4,
-                      "difference": "step 5"}],
-    }  # fmt: skip
-    text = page(found, cells)
-    assert "17 of 18 figures of 3 runs" in text
-    assert "1 of 2 cells have all six" in text
-    assert "TTFT p50 +25.0 % (host-c-library-6)" in text
-    assert "4 of 5 steps" in text
+    return results(cells, measured)
+
+
+def test_the_page_names_typical_and_worst(judged: dict[str, Any]) -> None:
+    text = page(judged, [], {})
+    said = " ".join(text.split())
+    assert "17 of 18 figures of 3 runs" in said
+    assert "1 of 2 cells have all six" in said
+    assert "TTFT p50 +25.0 % (host-c-library-6)" in said
+    assert "4 of 5 steps" in said
+    assert "1 more are of a kind" in said
     assert "**+25.0**" in text
+    assert "Beside the rounds before" not in text
+    assert max(map(len, text.split("|", 1)[0].splitlines())) <= 100
+
+
+def test_a_prediction_made_after_the_first_run_is_not_blind(judged: dict[str, Any]) -> None:
+    late = {"made": "2026-11-21T19:00:00+00:00", "measured_on": {"r": judged["fitted"][
+        "1b-graph-library"]}}  # fmt: skip
+    assert "**Not blind" in page(judged | late, [], {}).replace("\n", " ")
+    late["made"] = "2026-11-21T17:00:00+00:00"
+    assert "Not blind" not in page(judged | late, [], {})
+
+
+def test_notes_stand_where_they_belong(judged: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("## Noise floor\n\nWarm GPUs.\n\n## Not done\n\nMuch.\n")
+    text = page(judged, [], notes_in(tmp_path / "notes.md"))
+    assert text.index("## Noise floor") < text.index("Warm GPUs.") < text.index("## Ranking")
+    assert text.index("## Beside others") < text.index("## Not done\n\nMuch.")
+    assert text.index("Much.") < text.index("## Made again")
+    assert notes_in(tmp_path / "none.md") == {}
+
+
+def test_rounds_stand_beside_one_another(judged: dict[str, Any]) -> None:
+    text = page(judged | {"round": 2}, [judged], {})
+    assert "| [1](round-1/README.md) | 3 | 17 of 18 (94.4 %) | 1 of 2 |" in text
+    assert "\n| 2 | 3 | 17 of 18 (94.4 %) | 1 of 2 |" in text
 
 
 def test_the_committed_runs_are_judged() -> None:
-    cells = json.loads((blind.SERVE / "predictions.json").read_text())["cells"]
-    found = errors(cells, runs(blind.SERVE))
+    cells = predicted(FIRST)
+    found = errors(cells, runs(FIRST.folder))
     assert {row["cell"] for row in found} == {cell["cell"] for cell in cells}
     assert len(found) == 19
     assert max(abs(row["errors"]["output_throughput"]) for row in found) < 0.01
