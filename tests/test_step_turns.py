@@ -142,9 +142,11 @@ def slowed(steps: Steps, share: float, until: float) -> Steps:
 def test_a_cold_engines_prompts_are_no_noise_and_hiccups_are() -> None:
     steps = turning()
     cold = fit_steps(from_dicts(slowed(steps, 0.2, 0.4)))
-    assert cold.ratios["prefill"].mean() == pytest.approx(1.0, abs=0.02)
+    assert cold.ratios["prefill"].mean() < 1.05  # 1.16 with them
     hiccups = fit_steps(from_dicts(slowed(steps, 0.08, 1.0)))
-    assert hiccups.ratios["prefill"].mean() == pytest.approx(1.15, abs=0.05)
+    every = sum(step["prefill_tokens"] > 0 for step in steps)
+    assert len(hiccups.ratios["prefill"]) == every > len(cold.ratios["prefill"])
+    assert hiccups.ratios["prefill"].mean() > 1.08
 
 
 def test_drift_is_told_and_noise_is_not() -> None:
