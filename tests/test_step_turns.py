@@ -128,6 +128,27 @@ def test_computing_is_no_limit_within_the_log() -> None:
     assert beyond(decode, mixed, load).seconds(load) == pytest.approx([1.1, 2.0])
 
 
+def slowed(steps: Steps, share: float, until: float) -> Steps:
+    """*steps*, of which a *share* of those with prefill takes three times as long, up to *until*
+    of the log."""
+    rng = np.random.default_rng(4)
+    kept = [{k: v for k, v in step.items() if k != "start_s"} for step in steps]
+    for at, step in enumerate(kept):
+        if step["prefill_tokens"] and at < until * len(kept) and rng.random() < share:
+            step["duration_s"] *= 3.0
+    return kept
+
+
+def test_a_cold_engines_prompts_are_no_noise_and_hiccups_are() -> None:
+    steps = turning()
+    cold = fit_steps(from_dicts(slowed(steps, 0.2, 0.4)))
+    assert cold.ratios["prefill"].mean() < 1.05  # 1.16 with them
+    hiccups = fit_steps(from_dicts(slowed(steps, 0.08, 1.0)))
+    every = sum(step["prefill_tokens"] > 0 for step in steps)
+    assert len(hiccups.ratios["prefill"]) == every > len(cold.ratios["prefill"])
+    assert hiccups.ratios["prefill"].mean() > 1.08
+
+
 def test_drift_is_told_and_noise_is_not() -> None:
     steps = turning()
     assert not any("longer in part" in note for note in fit_steps(from_dicts(steps)).notes)
