@@ -4,15 +4,19 @@ PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv-test
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test pytest lint bench clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/residentsim sweep scenarios/chat-three-loops.yaml --out runs/demo --jobs 2
 	$(DEMO)/bin/residentsim report runs/demo
 	@echo "open runs/demo/report.html in a browser, or look at runs/demo/figures/overview.png"
 
-test: lint
-	$(TEST)/bin/python -m pytest --numprocesses 2 --dist loadfile
+# Types are checked beside the tests, on what they leave of two cores.
+test: $(TEST)/ready
+	$(MAKE) --jobs 2 lint pytest
+
+pytest: $(TEST)/ready
+	$(TEST)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff check .
@@ -29,7 +33,7 @@ $(DEMO)/ready: pyproject.toml
 
 $(TEST)/ready: pyproject.toml
 	$(PYTHON) -m venv $(TEST)
-	$(TEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(TEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
 	touch $@
 
 clean:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
-CPU_FLAGS = ("-std=c++17", "-O2", "-w", "-fPIC", "-shared", "-pthread")
+CPU_FLAGS = ("-std=c++17", "-Og", "-w", "-fPIC", "-shared", "-pthread")
+"""-Og: the fused step compiles in a fifth of -O2's time and runs a tenth slower."""
 GPU_FLAGS = ("-std=c++17", "-O3", "-Xptxas", "-v", "-cubin")
 LINK_FLAGS = ("-rdc=true", "-dlink", "-lcudadevrt")
 """For a source with the line `// link: cudadevrt`: it calls CUDA's device runtime."""

@@ -1,8 +1,15 @@
-"""Slow tests run with `pytest --slow`; else each is skipped and says so."""
+"""Slow tests run with `pytest --slow`; else each is skipped and says so.
+
+Linear algebra takes one thread: the tests have a process a core, and more threads only wait.
+"""
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

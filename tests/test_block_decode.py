@@ -324,7 +324,7 @@ EXAMPLES: dict[str, Any] = {
 }  # fmt: skip
 
 
-@settings(max_examples=45, **EXAMPLES)
+@settings(max_examples=26, **EXAMPLES)
 @given(settings_of_a_run(), sections(), refreshes())
 def test_any_small_run(data: dict[str, Any], section: dict[str, Any], refresh: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -334,7 +334,7 @@ def test_any_small_run(data: dict[str, Any], section: dict[str, Any], refresh: A
     check_times(leap)
 
 
-@settings(max_examples=18, **EXAMPLES)
+@settings(max_examples=12, **EXAMPLES)
 @given(kv_runs.runs(), sections(), refreshes())
 def test_any_run_with_tiers(
     run: tuple[list[Chunk], int, dict[str, Any]], section: dict[str, Any], refresh: Any

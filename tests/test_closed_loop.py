@@ -256,7 +256,7 @@ def mean_value_analysis(users: int, service: float, think: float) -> tuple[float
     return users / (think + response), response
 
 
-@pytest.mark.parametrize("users", [2, 8, 20])
+@pytest.mark.parametrize("users", [2, pytest.param(8, marks=pytest.mark.slow), 20])
 def test_machine_repairman(tmp_path: Path, users: int) -> None:
     """Exponential service in one slot and exponential think times: M/M/1//N, by theory."""
     tokens, each, turns = 1000.0, TICK / 1024, 24_000 // users

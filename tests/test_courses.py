@@ -52,7 +52,7 @@ PARTS = st.builds(
 
 
 @settings(
-    max_examples=24,
+    max_examples=14,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
@@ -67,7 +67,7 @@ def test_any_small_run(data: dict[str, Any], speculator: Any, selection: Any) ->
 
 
 @settings(
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
@@ -89,7 +89,7 @@ def test_any_run_with_a_part_in_hbm(
         assert leap.iterations.kv_blocks_lower.max() <= capacity
 
 
-@settings(max_examples=24, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=14, deadline=None, suppress_health_check=list(HealthCheck))
 @given(kv_runs.runs(), SPECULATORS, SELECTIONS)
 def test_any_run_with_tiers(
     run: tuple[list[Chunk], int, dict[str, Any]], speculator: Any, selection: Any
@@ -103,7 +103,7 @@ def test_any_run_with_tiers(
         assert not (leap.requests.status == "unfinished").any()
 
 
-@settings(max_examples=24, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=14, deadline=None, suppress_health_check=list(HealthCheck))
 @given(kv_runs.crowds(), SPECULATORS, SELECTIONS)
 def test_any_run_of_several_replicas(
     run: tuple[list[Chunk], int, dict[str, Any]], speculator: Any, selection: Any
@@ -151,7 +151,7 @@ def sparses(draw: Any, block: int) -> dict[str, Any]:
     return given
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(settings_of_a_run(), st.none() | speculations(), st.data())
 def test_any_run_as_scenarios_say(
     data: dict[str, Any], speculation: dict[str, Any] | None, rest: Any

@@ -214,7 +214,7 @@ def check_iterations(ran: Ran, scenario: Scenario) -> None:
 
 
 @settings(
-    max_examples=40,
+    max_examples=24,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
@@ -253,7 +253,7 @@ def check_sending(ran: Ran, chunks: Sequence[Chunk], scenario: Scenario) -> None
 
 
 @settings(
-    max_examples=30,
+    max_examples=18,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
@@ -298,7 +298,7 @@ def test_closed_loop_with_many_preemptions(tmp_path: Path, mode: str, prefill: s
     check_sending(leap, chunks, scenario)
 
 
-@settings(max_examples=45, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=26, deadline=None, suppress_health_check=list(HealthCheck))
 @given(run=kv_runs.runs())
 def test_any_run_with_tiers(run: tuple[list[Chunk], int, dict[str, Any]]) -> None:
     chunks, block_tokens, sections = run

@@ -224,7 +224,7 @@ def test_a_session_s_next_turn_is_brought_up(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- any run
-@settings(max_examples=35, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(run=kv_runs.runs())
 def test_rooms_and_accounts_hold_at_every_boundary(
     run: tuple[list[Chunk], int, dict[str, Any]],

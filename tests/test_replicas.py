@@ -332,7 +332,7 @@ def test_keys_without_effect_are_named(
 Run = tuple[list["Chunk"], int, dict[str, Any]]
 
 
-@settings(max_examples=35, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(run=kv_runs.crowds())
 def test_engines_agree_on_any_run(run: Run) -> None:
     chunks, block_tokens, sections = run
@@ -344,7 +344,7 @@ def test_engines_agree_on_any_run(run: Run) -> None:
     assert step.summary == leap.summary
 
 
-@settings(max_examples=24, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=14, deadline=None, suppress_health_check=list(HealthCheck))
 @given(run=kv_runs.crowds())
 def test_rooms_and_accounts_hold_at_every_boundary(run: Run) -> None:
     chunks, block_tokens, sections = run

@@ -25,6 +25,7 @@ using std::memcpy;
 #define __shared__ static thread_local
 #define __launch_bounds__(...)
 
+#include <setjmp.h>
 #include <time.h>
 #include <ucontext.h>
 
@@ -44,8 +45,13 @@ namespace cpu {
 
 enum class Wait : char { none, spin, warp, block, done };
 
+// Where a fiber or its scheduler goes on. A context only starts a fiber: swapcontext asks the
+// kernel for the signal mask at every switch, and _longjmp does not, so that a fused step takes a
+// fifth of the time.
 struct Fiber {
-  ucontext_t context;
+  ucontext_t start;
+  jmp_buf resume;
+  bool started = false;
   Wait wait = Wait::none;
   unsigned mask = 0;            // lanes that take part in the warp operation it waits for
   unsigned long long slot = 0;  // value published to the other lanes
@@ -55,7 +61,7 @@ struct Fiber {
 
 struct Block {
   std::vector<Fiber> fibers;
-  ucontext_t scheduler;
+  jmp_buf scheduler;
   int current = 0;
   uint3 bid;
   dim3 bdim, gdim;
@@ -71,7 +77,14 @@ struct Block {
   void yield(Wait reason, unsigned mask = 0) {
     me().wait = reason;
     me().mask = mask;
-    swapcontext(&me().context, &scheduler);
+    if (_setjmp(me().resume) == 0) _longjmp(scheduler, 1);
+  }
+
+  void resume(Fiber& f) {  // returns when it yields
+    if (_setjmp(scheduler)) return;
+    if (f.started) _longjmp(f.resume, 1);
+    f.started = true;
+    setcontext(&f.start);
   }
 
   bool resume_ready() {  // run every fiber that waits for nothing
@@ -80,7 +93,7 @@ struct Block {
       if (me().wait != Wait::none && me().wait != Wait::spin) continue;
       spun |= me().wait == Wait::spin;
       me().wait = Wait::none;
-      swapcontext(&scheduler, &me().context);
+      resume(me());
       ran = true;
     }
     if (spun) std::this_thread::yield();
@@ -138,11 +151,11 @@ inline void run_block(Block& b) {
     Fiber& f = b.fibers[i];
     f.stack.reset(new char[kStackBytes]);
     f.tid = {i % b.bdim.x, i / b.bdim.x % b.bdim.y, i / (b.bdim.x * b.bdim.y)};
-    getcontext(&f.context);
-    f.context.uc_stack.ss_sp = f.stack.get();
-    f.context.uc_stack.ss_size = kStackBytes;
-    f.context.uc_link = nullptr;
-    makecontext(&f.context, trampoline, 0);
+    getcontext(&f.start);
+    f.start.uc_stack.ss_sp = f.stack.get();
+    f.start.uc_stack.ss_size = kStackBytes;
+    f.start.uc_link = nullptr;
+    makecontext(&f.start, trampoline, 0);
   }
   while (b.count(Wait::done) < b.size()) {
     bool ran = b.resume_ready();
