@@ -45,6 +45,9 @@ class Planner:
         self.gives_way = schedule.blocked_prompt == "preempt"
         batch.share = schedule.output_reserve
         self.ahead = schedule.asynchronous
+        self.freed_late = schedule.freed_late
+        self.alone = False
+        """Whether the iteration before decoded and computed nothing of prompts."""
         self.held = (0, 0)
         """Slots and blocks freed since the plan before, of which this one cannot know."""
         self.unseen: list[Request] = []
@@ -52,9 +55,15 @@ class Planner:
 
     def plan(self, now: float) -> Plan:
         """The next iteration, which begins at *now*; admits and preempts for it."""
-        if self.ahead:
+        if self.ahead or self.freed_late:
             freed = self.batch.take_freed()
-            self.held = freed if self.batch.running else (0, 0)
+            unknown = self.batch.running and (self.ahead or self.alone)
+            self.held = freed if unknown else (0, 0)
+        plan = self._plan(now)
+        self.alone = plan.decodes and not plan.chunks
+        return plan
+
+    def _plan(self, now: float) -> Plan:
         match self.order:
             case "decode_first":
                 return self._with_prompts(now, True, self.batch.make_room())
@@ -179,6 +188,6 @@ class Planner:
     @property
     def late(self) -> bool:
         """Whether the next plan may know more than this one though nobody comes or goes."""
-        if not self.ahead:
+        if not (self.ahead or self.freed_late):
             return False
         return bool(self.unseen) or (any(self.held) and bool(self.batch.admission.waiting))

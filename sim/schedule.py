@@ -74,6 +74,9 @@ class Schedule(Node):
     asynchronous: Flag = False
     """Whether an iteration is planned while the one before it runs: the CPU's work is hidden, and
     what arrives or is freed during an iteration counts one iteration later."""
+    freed_late: Flag = False
+    """Whether what an iteration without prompts frees is given away one iteration later: a loop on
+    the device goes on for a step before the host sees who has finished, and wishes it to leave."""
     arrival_delay: Delay = 0.0
     """From a client's send until the engine knows the request: network, HTTP, tokenisation, IPC."""
     token_delay: Delay = 0.0
@@ -113,7 +116,11 @@ def faults(scenario: Scenario) -> list[tuple[Place, str]]:
     shares = bool(options.sizes) or scenario.kv.prefix_cache
     if keys.asynchronous and shares:
         fault("asynchronous", f"{alone}; give these, or remove it")
+    if keys.freed_late and shares:
+        fault("freed_late", f"{alone}; give these, or remove it")
     partition = loop.mode == "resident" and loop.prefill == "partition"
+    if keys.freed_late and partition:
+        fault("freed_late", "does not go with loop.prefill: partition; remove it")
     if keys.reserve != "prompt":
         if shares:
             fault("reserve", f"{keys.reserve} {alone}; give prompt")

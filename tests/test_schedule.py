@@ -113,6 +113,25 @@ def test_a_plan_made_ahead_knows_of_no_slot_that_has_just_come_free(tmp_path: Pa
     assert shape(ahead)[:4] == [(0, 8), (2, 0), (1, 0), (1, 4)]
 
 
+def test_a_slot_that_decoding_frees_may_be_given_away_a_step_late(tmp_path: Path) -> None:
+    requests = [(0, 4, 2), (0, 4, 8), (0, 4, 1), (0, 4, 1)]
+    keys = {"order": "prefill_alone"}
+    loop = {"max_batch": 2}
+    now = served(tmp_path, requests, loop=loop, schedule=keys)
+    late = served(tmp_path, requests, loop=loop, schedule=keys | {"freed_late": True})
+    assert shape(now)[:4] == [(0, 8), (2, 0), (0, 4), (0, 4)]
+    # What a step with prompts frees is known at once.
+    assert shape(late)[:5] == [(0, 8), (2, 0), (1, 0), (0, 4), (0, 4)]
+
+
+def test_who_arrives_in_a_step_is_not_late_though_slots_are(tmp_path: Path) -> None:
+    requests = [(0, 4, 9), (4, 4, 2), (8, 4, 2)]
+    for order in ("prefill_alone", "decode_first"):
+        keys: dict[str, Any] = {"order": order}
+        late = served(tmp_path, requests, schedule=keys | {"freed_late": True})
+        assert shape(late) == shape(served(tmp_path, requests, schedule=keys))
+
+
 def prompts(ran: Ran) -> list[tuple[int, int]]:
     """(prompts, tokens of them) of each iteration with prompts."""
     rows = ran.iterations[ran.iterations.prefill_tokens > 0]

@@ -26,6 +26,7 @@ KEYS = st.fixed_dictionaries(
         "free_margin": st.sampled_from([0.1, 0.4]),
         "output_reserve": st.sampled_from([0.25, 1.0]),
         "asynchronous": st.booleans(),
+        "freed_late": st.booleans(),
         "chunked": st.booleans(),
         "token_delay": st.just("1 ms"),
     },
