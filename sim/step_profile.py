@@ -135,15 +135,20 @@ def check(finder: Finder, document: dict[str, Any]) -> None:
         finder.text(document, key, key)
     if document.get("mode") not in MODES:
         finder.add("mode", f"{shown(document.get('mode'))}; use {', '.join(MODES)}")
+    _check_form(finder, finder.table(document, "form", "form"), "form")
+    if document.get("gpu") is not None:
+        _check_form(finder, finder.table(document, "gpu", "gpu"), "gpu")
+    check_learned(finder, document)
+
+
+def check_learned(finder: Finder, document: dict[str, Any]) -> None:
+    """Notes what is wrong with what *document* says of its log: errors, coverage, noise."""
     finder.table(document, "log", "log")
     for key in ("residuals", "outliers"):
         for name, entry in finder.table(document, key, key).items():
             good = finite(entry) or (isinstance(entry, dict) and all(map(finite, entry.values())))
             if not good:
                 finder.add(f"{key}.{shown(name)}", "no numbers; fit the log again")
-    _check_form(finder, finder.table(document, "form", "form"), "form")
-    if document.get("gpu") is not None:
-        _check_form(finder, finder.table(document, "gpu", "gpu"), "gpu")
     _check_domain(finder, finder.table(document, "domain", "domain"))
     _check_ratios(finder, finder.table(document, "ratios", "ratios"))
     floor = document.get("noise_floor")
