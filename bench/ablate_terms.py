@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     Document = dict[str, Any]
     Change = Callable[[Document, Document], None]
 
-ENGINES = SERVE / "engines"
-OUT = SERVE / "terms.json"
+ENGINES = ROOT / "calibration" / "serve" / "engines"
+OUT = ROOT / "calibration" / "serve" / "terms.json"
 OVER = ROOT / "sim" / "profiles" / "nvidia-h200.json"
 NOTHING = 1e-12
 """Of what a profile wants above 0."""
@@ -135,6 +135,7 @@ def inside(mode: str, profile: Path, trace: Path, scale: float) -> Document:
     """The scenario of a cell in the simulator's own loop mode, with *profile*."""
     base = scenario(mode, profile, trace, scale)
     found = of_kernels(base, mode)
+    found["loop"] = {k: v for k, v in found["loop"].items() if k != "captured_batches"}
     if found["loop"]["mode"] != "host":
         found["schedule"] = base["schedule"]
     hardware = {"profile": str(profile.resolve()), "step_noise": "measured"}

@@ -55,6 +55,7 @@ def engine(
     from .load import load
     from .profile import load_profile, shipped
     from .step_log import read_steps
+    from .step_ratios import written_ratios
     from .trace.write import replacing
 
     for key, given, among in (
@@ -77,7 +78,8 @@ def engine(
     )
     found = fit_engine(chosen, below, log, pace, asked)
     named = over if over in shipped() else _seen_from(out, over)
-    data = document(found.engine, name or out.name.removesuffix(".json") or "engine", named)
+    called = name or out.name.removesuffix(".json") or "engine"
+    data = document(found.engine, called, named, written_ratios(found.ratios))
     files = {"files": [path.name for path in steps], "columns": log.names}
     data["log"] = files | data["log"] | {"rows": log.rows_read}
     data["notes"][:0] = log.notes

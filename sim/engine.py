@@ -10,18 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .errors import shown
 from .profile_check import finite
 from .step_domain import AXES, Domain
-from .step_profile import Ratios, check_learned
+from .step_profile import check_learned
+from .step_ratios import read_ratios
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .profile import Profile
     from .profile_check import Finder
+    from .step_ratios import Ratios
 
 KIND = "engine"
 MODES = ("host", "graph", "control", "resident")
@@ -35,12 +35,14 @@ TERMS = {
     "prefill_request_s": "s a prefilling request and step",
     "prefill_token_s": "s a token of a prompt",
     "prefill_submit_s": "s a launch of prefill by the host",
-    "enter_s": "s each time that a loop on the device is entered",
-    "leave_s": "s each time that a loop on the device is left",
+    "enter_s": "s a first step behind prompts that only decodes",
+    "leave_s": "s a first step with prompts behind such steps",
 }
 """Terms and their units. submit_s and prefill_submit_s stand for those of the profile of kernels,
 not given: that one's; the others are added and 0 where they are not given. step_s alone may be
-negative: the step of the engine leaves something out that the profile's own loop had."""
+negative: the step of the engine leaves something out that the profile's own loop had. A loop on
+the device is entered and left (enter_s, leave_s); one that the host drives takes in who has joined
+(enter_s)."""
 _KEYS = {
     "schema", "kind", "name", "status", "over", "over_hash", "mode", "host", "kernels", "captured",
     "prefill", "terms", "log", "domain", "residuals", "noise_floor", "outliers", "ratios", "notes",
@@ -67,7 +69,8 @@ class Engine:
     """Stages of a layer in steps with prefill: those launched one by one, or fused ones."""
     terms: Mapping[str, float] = field(default_factory=dict)
     domain: Domain | None = None
-    ratios: Ratios | None = None
+    ratios: Mapping[str, Ratios] | None = None
+    """Of decode steps, first ones behind prompts (turned), and those with prompts."""
     residuals: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     noise_floor: float | None = None
     outliers: Mapping[str, float] = field(default_factory=dict)
@@ -127,7 +130,7 @@ def _check_term(finder: Finder, name: str, entry: Any) -> None:
 
 def engine_of(document: Mapping[str, Any]) -> Engine:
     """The content of a checked *document*."""
-    domain, ratios = document["domain"], document["ratios"]
+    domain = document["domain"]
     return Engine(
         mode=document["mode"], host=document["host"], kernels=document["kernels"],
         over=document["over"], over_hash=document["over_hash"],
@@ -139,17 +142,17 @@ def engine_of(document: Mapping[str, Any]) -> Engine:
             frozenset(map(tuple, domain["cells"])),
             {axis: (float(low), float(high)) for axis, (low, high) in domain["ranges"].items()},
         ),
-        ratios=Ratios(np.array(ratios["at"], float), np.array(ratios["values"], float)),
+        ratios=read_ratios(document["ratios"]),
         residuals={k: v for k, v in document["residuals"].items() if isinstance(v, dict)},
         noise_floor=document.get("noise_floor"), outliers=document["outliers"],
         log=document["log"], notes=tuple(document.get("notes", ())),
     )  # fmt: skip
 
 
-def document(engine: Engine, name: str, over: str) -> dict[str, Any]:
-    """*engine* as JSON-able data; *over* is how its file calls the profile of kernels."""
+def document(engine: Engine, name: str, over: str, ratios: Mapping[str, Any]) -> dict[str, Any]:
+    """*engine* as JSON-able data; *over* is how its file calls the profile of kernels, *ratios* as
+    `step_ratios.written_ratios` has them."""
     assert engine.domain is not None
-    assert engine.ratios is not None
     return {
         "schema": 1, "kind": KIND, "name": name, "status": "fitted", "over": over,
         "over_hash": engine.over_hash, "mode": engine.mode, "host": engine.host,
@@ -168,7 +171,7 @@ def document(engine: Engine, name: str, over: str) -> dict[str, Any]:
         },
         "residuals": dict(engine.residuals), "noise_floor": engine.noise_floor,
         "outliers": dict(engine.outliers),
-        "ratios": {"at": engine.ratios.at.tolist(), "values": engine.ratios.values.tolist()},
+        "ratios": ratios,
         "notes": list(engine.notes),
     }  # fmt: skip
 

@@ -43,6 +43,9 @@ class EngineCost(Visited, Cost):
             self.stages = Stages(
                 setup.shape, setup.weights, self.engine.prefill_kernels, profile, setup.experts
             )
+        padded = 0 < len(self.captured) < max(self.captured, default=0)
+        self.holds = scenario.loop.leaves and padded
+        """Whether a decode batch stays as large as when the loop on the device was entered."""
         terms = self.engine.terms
         self.modes.relaunch = terms.get("enter_s", self.modes.relaunch)
         self.modes.exit = terms.get("leave_s", self.modes.exit)
@@ -57,6 +60,13 @@ class EngineCost(Visited, Cost):
         if padded is None:
             return super().run_as(batch, rows)
         return self.loop.mode, padded, padded * -(-rows // batch)
+
+    def more_for(self, held: int, batch: int, rows: int, context: int) -> float:
+        """Seconds more than for *batch* requests because the loop runs on as for *held*."""
+        tokens = held * -(-rows // batch)
+        own, large = self.decode(batch, rows), self.decode(held, tokens)
+        beside = self.modes.around(held) - self.modes.around(batch)
+        return max(0.0, large.seconds(context) - beside - own.seconds(context))
 
     def mixed(
         self, batch: int, context: int, chunks: Sequence[Chunk], logits: int, slow: float = 1.0,

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .cost import Cost
 from .engine import Engine
 from .engine_cost import EngineCost
 from .errors import InputError
-from .forced_seconds import seconds_of, turns_of, with_turns
+from .forced_seconds import entered, left, seconds_of, turns_of
 from .nnls import nonnegative
 from .step_domain import domain_of
+from .step_fit import by_kind, first_of_kind
 from .step_form import rows_of
-from .step_pace import noise_floor
+from .step_pace import noise_floor, warm_up
 from .step_plan import error, folds_of
-from .step_profile import Ratios
 from .step_ready import LEAST, load_of, prepared
 from .step_residuals import residuals
 
@@ -49,10 +50,11 @@ class Fit:
     """The engine that a log has taught, and how well it holds."""
 
     engine: Engine
-    rows: int
     predicted: np.ndarray
     measured: np.ndarray
     load: Load
+    ratios: dict[str, np.ndarray]
+    """measured / predicted of all steps and by kind, as `step_ratios.written_ratios` takes them"""
     before: dict[str, Any] = field(default_factory=dict)
     """Errors of the kernels alone, by region."""
 
@@ -73,8 +75,10 @@ class _Fitter:
     def __init__(
         self, scenario: Scenario, profile: Profile, log: StepLog, basis: str, asked: Asked
     ) -> None:
+        chosen, seconds, self.pace, meaning = prepared(log, basis)
         self.scenario, self.profile, self.asked = scenario, profile, asked
-        self.log, self.seconds, self.pace, meaning = prepared(with_turns(log), basis)
+        head = warm_up(seconds / seconds_of(Cost(scenario, profile), load_of(chosen)))
+        self.log, self.seconds = chosen.take(np.arange(head, len(seconds))), seconds[head:]
         self.load = load_of(self.log)
         self.plain = self.load.prefill_tokens == 0
         loop = scenario.loop
@@ -101,9 +105,8 @@ class _Fitter:
     # ---------------------------------------------------------------- decode
     def decode(self, engine: Engine) -> Engine:
         """*engine* with the terms of steps without prefill."""
-        entered = self.log.get("entered") > 0
-        device = self.scenario.loop.leaves
-        rows = np.flatnonzero(self.plain & ~(entered & device))
+        first = entered(self.log)
+        rows = np.flatnonzero(self.plain & ~first)
         if len(rows) < LEAST:
             what = f"{len(rows)} steps that only decode; the engine's terms need {LEAST}"
             raise InputError(f"steps: {what}")
@@ -123,13 +126,11 @@ class _Fitter:
         if self.scenario.loop.mode == "host":
             found = _search(tried)
             best = found[1] if found[0] < _GAIN * score else best
-        if device:
-            best = self._entering(best, np.flatnonzero(self.plain & entered))
-        return best
+        return self._entering(best, np.flatnonzero(self.plain & first))
 
     def _entering(self, engine: Engine, rows: np.ndarray) -> Engine:
         if len(rows) < LEAST:
-            self.notes.append(f"the loop was entered {len(rows)} times: enter_s is the profile's")
+            self.notes.append(f"{len(rows)} first steps behind prompts: nothing known of them")
             terms = {k: v for k, v in engine.terms.items() if k != "enter_s"}
             return replace(engine, terms=terms)
         more = self.seconds[rows] - self.predicted(engine, rows)
@@ -173,7 +174,7 @@ class _Fitter:
         columns = [np.ones(len(rows)), load.prefill_requests[rows], load.prefill_tokens[rows]]
         if self.scenario.loop.leaves:
             names.append("leave_s")
-            columns.append(self.log.get("left")[rows])
+            columns.append(left(self.log)[rows].astype(float))
         bare = _with(engine, dict.fromkeys(names, 0.0))
         base, real = self.predicted(bare, rows), self.seconds[rows]
         design = np.stack(columns, axis=1)
@@ -205,13 +206,13 @@ class _Part(_Fitter):
         """*engine* with its added terms fitted to these rows; what the host takes stays."""
         kept = {k: v for k, v in engine.terms.items() if k.endswith("submit_s")}
         bare = replace(engine, terms=kept | {"enter_s": 0.0, "leave_s": 0.0})
-        entered = (self.log.get("entered") > 0) & self.scenario.loop.leaves
-        rows = np.flatnonzero(self.plain & ~entered)
+        first = entered(self.log)
+        rows = np.flatnonzero(self.plain & ~first)
         batch = self.load.decode_requests[rows]
         design = np.stack([np.ones(len(rows)), -np.ones(len(rows)), batch], axis=1)
         one = _linear(design, self.predicted(bare, rows), self.seconds[rows])
         bare = _with(bare, {"step_s": one[0] - one[1], "decode_request_s": one[2]})
-        bare = self._entering(bare, np.flatnonzero(self.plain & entered))
+        bare = self._entering(bare, np.flatnonzero(self.plain & first))
         prompts = np.flatnonzero(~self.plain)
         return self._prompts(bare, prompts)[1] if len(prompts) >= LEAST else bare
 
@@ -236,7 +237,7 @@ def fit_engine(
     if not engine.captured:
         fitter.notes.append("no padded_requests in the log: decode batches run as they are")
     engine = replace(
-        engine, domain=domain_of(fitter.load), ratios=Ratios.of(ratio), noise_floor=floor,
+        engine, domain=domain_of(fitter.load), noise_floor=floor,
         residuals=residuals(fitter.load, fitter.held_out(engine), real),
         outliers={
             "share": float(slow.mean()),
@@ -244,9 +245,15 @@ def fit_engine(
         },
         log={"steps": len(real), "pace": fitter.pace.basis}, notes=tuple(fitter.notes),
     )  # fmt: skip
-    kernels = replace(fitter.base, captured=(), terms={})
-    before = residuals(fitter.load, fitter.predicted(kernels, every), real)
-    return Fit(engine, len(real), predicted, real, fitter.load, before)
+    alone = Cost(scenario, profile)
+    kernels = seconds_of(alone, fitter.load) + turns_of(alone, fitter.log)
+    before = residuals(fitter.load, kernels, real)
+    # Model: prompts that take much longer than usual are for the most part a log's warm-up (of ours,
+    # two of three lie in its first fifth: libraries choose kernels for new lengths). So steps with
+    # prompts vary as all steps do, not as those of the log.
+    kinds = by_kind(ratio, fitter.load, ~(slow & first_of_kind(fitter.load)))
+    kinds["prefill"] = kinds["prefill"][:0]
+    return Fit(engine, predicted, real, fitter.load, kinds, before)
 
 
 def _with(engine: Engine, terms: dict[str, float]) -> Engine:

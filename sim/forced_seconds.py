@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .cost import Chunk
+from .engine_cost import EngineCost
 from .step_cost import StepCost
+from .step_rows import ONLY_DECODE
 
 if TYPE_CHECKING:
     from .cost import Cost
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def seconds_of(cost: Cost, load: Load) -> np.ndarray:
-    """Seconds of each step of *load* under *cost*; entering and leaving a loop left out."""
+    """Seconds of each step of *load* under *cost*; what steps before it add left out."""
     if isinstance(cost, StepCost):
         return cost.steps.form.seconds(load)
     found = np.empty(len(load.context))
@@ -27,6 +29,10 @@ def seconds_of(cost: Cost, load: Load) -> np.ndarray:
         batch, tokens = (int(values[rows[0]]) for values in load[:2])
         decode = cost.decode(batch, max(batch, tokens))
         found[rows] = decode.seconds_into(np.floor(load.context[rows]))
+    if isinstance(cost, EngineCost) and cost.holds and load.held is not None:
+        for row in np.flatnonzero(plain & (load.held > load.decode_requests)).tolist():
+            held, batch, tokens = (int(v[row]) for v in (load.held, *load[:2]))
+            found[row] += cost.more_for(held, batch, max(batch, tokens), int(load.context[row]))
     for row in np.flatnonzero(~plain).tolist():
         found[row] = _with_prefill(cost, load, row)
     return found
@@ -44,24 +50,30 @@ def _with_prefill(cost: Cost, load: Load, row: int) -> float:
     return cost.mixed(batch, context, chunks, batch + prompts, 1.0, max(batch, rows)).seconds
 
 
-def with_turns(log: StepLog) -> StepLog:
-    """*log* with columns `entered` and `left`: whether a loop on the device would be entered for
-    a step (the first to decode alone after prompts) and left (the first with prompts after it)."""
-    prefill = log.get("prefill_tokens") > 0
-    decodes = log.get("decode_tokens") > 0
-    first = np.ones(len(log), bool)
-    first[1:] = np.diff(log.get("segment")) != 0
-    before = np.append(True, prefill[:-1]) | first
-    turns = {
-        "entered": (decodes & ~prefill & before).astype(np.float64),
-        "left": (prefill & ~before).astype(np.float64),
-    }
-    return type(log)(log.columns | turns, log.names, log.notes, log.rows_read)
-
-
 def turns_of(cost: Cost, log: StepLog) -> np.ndarray:
-    """Seconds that each step of *log*, `with_turns`, takes for entering or leaving the loop."""
-    if not cost.loop.leaves:
-        return np.zeros(len(log))
-    found: np.ndarray = log.get("entered") * cost.modes.relaunch + log.get("left") * cost.modes.exit
+    """Seconds that each step of *log* takes because others were before it: entering and leaving a
+    loop on the device, taking in who has joined, and batches that are held open."""
+    if isinstance(cost, StepCost):
+        return np.zeros(len(log))  # in the form
+    found = entered(log) * _entering(cost)
+    if cost.loop.leaves:
+        found += left(log) * cost.modes.exit
+    return found
+
+
+def _entering(cost: Cost) -> float:
+    if cost.loop.leaves:
+        return cost.modes.relaunch
+    return cost.engine.term("enter_s") if isinstance(cost, EngineCost) else 0.0
+
+
+def entered(log: StepLog) -> np.ndarray:
+    """Whether each step only decodes, and the one before did not."""
+    found: np.ndarray = (log.get("prefill_tokens") == 0) & (log.get("prev_kind") != ONLY_DECODE)
+    return found
+
+
+def left(log: StepLog) -> np.ndarray:
+    """Whether each step has prompts, and the one before only decoded."""
+    found: np.ndarray = (log.get("prefill_tokens") > 0) & (log.get("prev_kind") == ONLY_DECODE)
     return found

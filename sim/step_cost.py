@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .accounting import Accounts, Charge, account
 from .cost import Cost
 from .cost_table import CostTable
@@ -19,7 +17,6 @@ from .curve import Curve
 from .decode_cost import DecodeCost
 from .engine_cost import EngineCost
 from .engine_cost import faults as engine_faults
-from .rng import uniforms
 from .step_form import Load as Counts
 from .timing import LaunchQueue, Segment, Timing
 from .visited import Visited
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
     from .profile import Profile
     from .scenario import Scenario
     from .step_form import Form
-    from .step_profile import Ratios, Steps
+    from .step_profile import Steps
 
 PATH = "engine"
 _TOKENS = Curve(0.0, 1.0, 0.0, 0.0)
@@ -51,20 +48,6 @@ class Apart:
     relaunch: float = 0.0
     node: float = 0.0
     asynchronous: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Jitter:
-    """How much longer than predicted each iteration of a replica takes, by its number."""
-
-    ratios: Ratios
-    seed: int
-    replica: int
-
-    def factors(self, first: int, count: int) -> np.ndarray:
-        """Those of *count* iterations from number *first* on."""
-        numbers = np.arange(first, first + count)
-        return self.ratios.draw(uniforms(self.seed, "step noise", self.replica, numbers))
 
 
 class StepCost(Visited, Cost):
@@ -147,13 +130,6 @@ def _both(form: Form, gpu: Form | None, load: Counts) -> tuple[float, float]:
     seconds = max(const + slope * counted.context for const, slope in lines)
     const, slope = lines[-1] if gpu is None else gpu.mixed.lines(counted)[-1]
     return float(seconds), float(min(seconds, const + slope * counted.context))
-
-
-def jitter_of(cost: Cost, seed: int, replica: int) -> Jitter | None:
-    """The noise of a replica's iterations, if *cost* is of a log and there is to be any."""
-    if not isinstance(cost, Visited) or cost.ratios is None:
-        return None
-    return Jitter(cost.ratios, seed, replica)
 
 
 def cost_of(scenario: Scenario, profile: Profile) -> Cost:

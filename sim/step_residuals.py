@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .step_form import Form, Load, Regime, rows_of
+from .step_form import Form, Load, Regime, pad, rows_of
 from .step_plan import Plan, fit, folds_of, seconds_of
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _LEAST = 30
 
 def held_out(form: Form, load: Load, seconds: np.ndarray) -> np.ndarray:
     """Each step predicted by a fit of the same form to the other blocks of time."""
-    load = load.counted(form.context_of)
+    load = (load if form.held else load._replace(held=None)).counted(form.context_of)
     found = np.empty(len(seconds))
     for out in folds_of(load, heavy=False):
         for own, regime in (
@@ -31,7 +32,9 @@ def held_out(form: Form, load: Load, seconds: np.ndarray) -> np.ndarray:
                 found[rows] = seconds_of(regime, form.captured, rows_of(load, rows))
                 continue
             plan = _plan_of(regime, form.captured)
-            other = fit(plan, rows_of(load, rest), seconds[rest])
+            turning = regime.turning(pad(rows_of(load, rest), form.captured))
+            other = fit(plan, rows_of(load, rest), seconds[rest] - turning)
+            other = replace(other, turn=regime.turn)
             found[rows] = seconds_of(other, plan.captured, rows_of(load, rows))
     return found
 

@@ -10,15 +10,17 @@ from .step_domain import Visits
 from .step_form import Load
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .step_domain import Domain
-    from .step_profile import Ratios
+    from .step_ratios import Ratios
 
 
 class Visited:
     """Part of a cost model that is asked about iterations after the fact."""
 
-    ratios: Ratios | None = None
-    """How much longer than predicted iterations take, if they are to vary."""
+    ratios: Mapping[str, Ratios] | None = None
+    """How much longer than predicted iterations of a kind take, if they are to vary."""
     visits: Visits | None = None
 
     def watch(self, domain: Domain) -> None:

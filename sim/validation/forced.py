@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.errors import InputError
-from sim.forced_seconds import seconds_of, turns_of, with_turns
+from sim.forced_seconds import seconds_of, turns_of
 from sim.profile import load_profile, shipped
 from sim.result import read_json
 from sim.scenario import Scenario
@@ -62,7 +62,7 @@ def scenario_of(run: Path, profile: str | None) -> tuple[Scenario, Profile]:
 
 def forced(log: StepLog, cost: Cost, basis: str = "auto") -> tuple[dict[str, Any], Any, Any]:
     """Errors by region, measured and predicted seconds of the steps of *log* under *cost*."""
-    chosen, seconds, _, _ = prepared(with_turns(log), basis, 1)
+    chosen, seconds, _, _ = prepared(log, basis, 1)
     keep = np.arange(0, len(seconds), -(-len(seconds) // _MOST))
     chosen, seconds = chosen.take(keep), seconds[keep]
     load = load_of(chosen)
