@@ -169,9 +169,12 @@ class _Fitter:
 
     def _prompts(self, engine: Engine, rows: np.ndarray) -> tuple[float, Engine]:
         """Error on *rows* and *engine*, its terms of prefill fitted to them."""
-        names = ["prefill_step_s", "prefill_request_s", "prefill_token_s"]
         load = self.load
-        columns = [np.ones(len(rows)), load.prefill_requests[rows], load.prefill_tokens[rows]]
+        names = ["prefill_step_s", "prefill_token_s"]
+        columns = [np.ones(len(rows)), load.prefill_tokens[rows]]
+        if np.ptp(load.prefill_requests[rows]):
+            names.append("prefill_request_s")
+            columns.append(load.prefill_requests[rows])
         if self.scenario.loop.leaves:
             names.append("leave_s")
             columns.append(left(self.log)[rows].astype(float))
@@ -248,7 +251,7 @@ def fit_engine(
     alone = Cost(scenario, profile)
     kernels = seconds_of(alone, fitter.load) + turns_of(alone, fitter.log)
     before = residuals(fitter.load, kernels, real)
-    # Model: prompts that take much longer than usual are for the most part a log's warm-up (of ours,
+    # Model: prompts that take much longer than usual are mostly a log's warm-up (of ours,
     # two of three lie in its first fifth: libraries choose kernels for new lengths). So steps with
     # prompts vary as all steps do, not as those of the log.
     kinds = by_kind(ratio, fitter.load, ~(slow & first_of_kind(fitter.load)))
