@@ -239,6 +239,9 @@ def fit_engine(
         fitter.notes.append(f"no noise floor: only {pairs} pairs of alike steps")
     if not engine.captured:
         fitter.notes.append("no padded_requests in the log: decode batches run as they are")
+    elif scenario.loop.captured_batches is None:
+        what = f"batches are padded to sizes that the log shows, up to {engine.captured[-1]}"
+        fitter.notes.append(f"{what}; loop.captured_batches gives all that the engine has")
     engine = replace(
         engine, domain=domain_of(fitter.load), noise_floor=floor,
         residuals=residuals(fitter.load, fitter.held_out(engine), real),
