@@ -257,7 +257,7 @@ def fit_engine(
     # Model: prompts that take much longer than usual are mostly a log's warm-up (of ours,
     # two of three lie in its first fifth: libraries choose kernels for new lengths). So steps with
     # prompts vary as all steps do, not as those of the log.
-    kinds = by_kind(ratio, fitter.load, ~(slow & first_of_kind(fitter.load)))
+    kinds = by_kind(ratio, fitter.load, ~(slow & first_of_kind(fitter.load, slow)))
     kinds["prefill"] = kinds["prefill"][:0]
     return Fit(engine, predicted, real, fitter.load, kinds, before)
 

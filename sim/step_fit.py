@@ -17,7 +17,7 @@ from .step_form import Form, Load, pad, rows_of
 from .step_pace import noise_floor, warm_up
 from .step_plan import FAMILIES, Openings, Plan, fit, scaled
 from .step_ready import LEAST, load_of, prepared
-from .step_residuals import held_out, remarks, residuals
+from .step_residuals import drift, held_out, remarks, residuals
 from .step_search import search
 from .step_turns import calm, said, with_turns
 
@@ -88,13 +88,14 @@ def fit_steps(
     held = held_out(form, load, seconds)
     ratio = seconds / predicted
     slow = ratio > 1.5
-    first = first_of_kind(load)
+    first = first_of_kind(load, slow)
     own = slow & ~first
     gpu = _gpu(chosen, form, meaning)
     floor, pairs = noise_floor(chosen, seconds)
     if floor is None:
         notes.append(f"no noise floor: only {pairs} pairs of alike steps")
     notes += [*remarks(chosen, found, form, gpu), *said(form)]
+    notes += [text for text in (drift(load, ratio),) if text]
     return Fit(
         form, gpu, step_domain.domain_of(load), len(seconds), head, found,
         residuals(load, held, seconds), floor, float(own.mean()),
@@ -214,14 +215,22 @@ def _unbiased(form: Form, load: Load, seconds: np.ndarray) -> Form:
     return replace(form, decode=regimes[0], mixed=regimes[1])
 
 
-def first_of_kind(load: Load) -> np.ndarray:
-    """Steps that are the first with so many decoding requests, or with so many tokens."""
+def first_of_kind(load: Load, slow: np.ndarray) -> np.ndarray:
+    """Steps that are the first with so many decoding requests, or with so many tokens.
+
+    Nearly every prompt is the first of its length: those with prefill are taken from a log's first
+    tenth, and from all of it if the *slow* ones grow rarer, as shapes do that an engine gets to
+    know, and unlike hiccups.
+    """
     found = np.zeros(len(load.context), bool)
     keys = np.stack([load.decode_requests, load.prefill_tokens], axis=1)
     _, first = np.unique(keys, axis=0, return_index=True)
     found[first] = True
     alone = load.prefill_tokens == 0
-    kept: np.ndarray = found & (alone | (np.arange(len(found)) < len(found) // 10))
+    early, late = np.array_split(slow[found & ~alone], 2)
+    warming = early.sum() >= _FEW and early.mean() > 2.0 * late.mean()
+    head = np.arange(len(found)) < len(found) // 10
+    kept: np.ndarray = found & (alone | head | warming)
     return kept
 
 

@@ -168,7 +168,7 @@ class Regime:
             own = np.broadcast_to(own, np.shape(load.decode_requests)).astype(np.float64)
             found = own if found is None else np.maximum(found, own)
         assert found is not None
-        found = found + self.turning(load)
+        found += self.turning(load)
         return found
 
     def turning(self, load: Load) -> Number:
