@@ -58,10 +58,11 @@ INTERFERENCE = (
 )
 SKEW = (
     "The model has no term for skew: a decode step costs what the sum of its contexts says. The "
-    "library kernels show none (a term fitted on top is between -1.3 and +0.2 ns a token of "
-    "imbalance, beside 7 ns for a token that is read, and gains what a constant would); the fused "
-    "ones show 1 to 2 ns, worth up to 0.5 % of a step. Were every request read as if it were as "
-    "long as the longest, steps would be as wrong as the last column says."
+    "library kernels show none (a term fitted on top is -0.3 to +0.1 ns a token of imbalance, "
+    "beside 7 ns for a token that is read, and gains what a constant would; under the Python host, "
+    "whose steps were all too short, it stands for that); the fused ones show 1 to 2 ns, worth up "
+    "to 0.5 % of a step. Were every request read as if it were as long as the longest, steps would "
+    "be as wrong as the last column says."
 )
 """What there is to say of the two terms that cannot be removed; for the report."""
 
