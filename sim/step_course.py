@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .engine_cost import EngineCost
 from .rng import uniforms
 from .step_cost import StepCost
 from .step_form import Load, line
@@ -17,16 +18,18 @@ from .step_form import Load, line
 if TYPE_CHECKING:
     from .cost import Cost
     from .decoding import Decoding
+    from .visited import Visited
 
     Lines = tuple[tuple[float, float], ...]
 
 
 class Course:
-    """The way of replica number *replica* through kinds of steps; asked of each of them once."""
+    """The way of replica number *replica* through kinds of steps; asked of each of them once.
 
-    def __init__(self, cost: StepCost, seed: int, replica: int) -> None:
-        self.cost = cost
-        self.form = cost.steps.form
+    By itself it adds noise; what turning and held batches take, those say that derive from it.
+    """
+
+    def __init__(self, cost: Visited, seed: int, replica: int) -> None:
         self.ratios = cost.ratios
         self.key = seed, "step noise", replica
         self.after = ""
@@ -34,16 +37,14 @@ class Course:
         self.idle = 0.0
         self.held = 0
         """Requests of the latest iteration that only decoded straight after prefill."""
-        self.lines: dict[tuple[int, int, int], tuple[Lines, float]] = {}
 
     def prefill(self, seconds: float, number: int, batch: int, idle: float) -> float:
         """Seconds of iteration *number* with prefill beside *batch* decoding requests; nothing
         has run for *idle* seconds in all."""
         turned = self.after == "decode" and idle == self.idle
         self.after, self.idle = "prefill", idle
-        turn = self.form.mixed.turn
-        if turned and turn:
-            seconds += line(turn, _load(batch, batch))[0]
+        if turned:
+            seconds += self.turned_to_prefill(batch)
         if self.ratios is not None:
             drawn = self.ratios["prefill"].draw(uniforms(*self.key, np.array([number])))
             seconds *= float(drawn[0])
@@ -56,13 +57,23 @@ class Course:
         turned, self.after = self.after == "prefill", "decode"
         if turned or not self.held:
             self.held = batch
-        if self.form.held and self.held > batch:
-            rows, context = decoding.load[:2]
-            own, held = (self._known(size, batch, rows)[0] for size in (batch, self.held))
-            seconds += max(0.0, _most(held, context) - _most(own, context))
-        if turned and self.form.decode.turn:
-            seconds[0] += self._known(batch, batch, decoding.rows)[1]
+        if self.held > batch:
+            seconds += self.held_open(batch, decoding)
+        if turned:
+            seconds[0] += self.turned_to_decode(batch, decoding)
         return seconds if self.ratios is None else seconds * self._noise(number, seconds, turned)
+
+    def turned_to_prefill(self, batch: int) -> float:
+        """More seconds of the first iteration with prefill beside *batch* requests."""
+        return 0.0
+
+    def turned_to_decode(self, batch: int, decoding: Decoding) -> float:
+        """More seconds of the first iteration in which all of *decoding* do nothing else."""
+        return 0.0
+
+    def held_open(self, batch: int, decoding: Decoding) -> float:
+        """More seconds of *batch* requests because the loop has room for those that have ended."""
+        return 0.0
 
     def _noise(self, number: int, seconds: np.ndarray, turned: bool) -> np.ndarray:
         assert self.ratios is not None
@@ -71,6 +82,30 @@ class Course:
         if turned:
             found[:1] = self.ratios["turned"].draw(drawn[:1])
         return found
+
+
+class StepCourse(Course):
+    """That of a profile of steps."""
+
+    def __init__(self, cost: StepCost, seed: int, replica: int) -> None:
+        super().__init__(cost, seed, replica)
+        self.cost = cost
+        self.form = cost.steps.form
+        self.lines: dict[tuple[int, int, int], tuple[Lines, float]] = {}
+
+    def turned_to_prefill(self, batch: int) -> float:
+        turn = self.form.mixed.turn
+        return float(line(turn, _load(batch, batch))[0]) if turn else 0.0
+
+    def turned_to_decode(self, batch: int, decoding: Decoding) -> float:
+        return self._known(batch, batch, decoding.rows)[1] if self.form.decode.turn else 0.0
+
+    def held_open(self, batch: int, decoding: Decoding) -> float:
+        if not self.form.held:
+            return 0.0
+        rows, context = decoding.load[:2]
+        own, held = (self._known(size, batch, rows)[0] for size in (batch, self.held))
+        return max(0.0, _most(held, context) - _most(own, context))
 
     def _known(self, size: int, batch: int, rows: int) -> tuple[Lines, float]:
         """Of *batch* requests with *rows* tokens, run as *size* would be: the straight lines in
@@ -86,6 +121,25 @@ class Course:
         return found
 
 
+class EngineCourse(Course):
+    """That of an engine over a profile of kernels."""
+
+    def __init__(self, cost: EngineCost, seed: int, replica: int) -> None:
+        super().__init__(cost, seed, replica)
+        self.cost = cost
+        # A loop on the device is entered and left where the replica says so.
+        self.enters = 0.0 if cost.loop.leaves else cost.engine.term("enter_s")
+
+    def turned_to_decode(self, batch: int, decoding: Decoding) -> float:
+        return self.enters
+
+    def held_open(self, batch: int, decoding: Decoding) -> float:
+        if not self.cost.holds:
+            return 0.0
+        load = decoding.load
+        return self.cost.more_for(self.held, batch, load.rows, load.context)
+
+
 def _most(lines: Lines, context: float) -> float:
     return float(max(const + slope * context for const, slope in lines))
 
@@ -95,5 +149,7 @@ def _load(requests: int, tokens: int) -> Load:
 
 
 def course_of(cost: Cost, seed: int, replica: int) -> Course | None:
-    """The course of a replica's iterations, if *cost* is of steps."""
-    return Course(cost, seed, replica) if isinstance(cost, StepCost) else None
+    """The course of a replica's iterations, if *cost* comes from an engine's log."""
+    if isinstance(cost, StepCost):
+        return StepCourse(cost, seed, replica)
+    return EngineCourse(cost, seed, replica) if isinstance(cost, EngineCost) else None

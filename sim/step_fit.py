@@ -88,7 +88,7 @@ def fit_steps(
     held = held_out(form, load, seconds)
     ratio = seconds / predicted
     slow = ratio > 1.5
-    first = _first_of_kind(load, slow)
+    first = first_of_kind(load, slow)
     own = slow & ~first
     gpu = _gpu(chosen, form, meaning)
     floor, pairs = noise_floor(chosen, seconds)
@@ -100,12 +100,12 @@ def fit_steps(
         form, gpu, step_domain.domain_of(load), len(seconds), head, found,
         residuals(load, held, seconds), floor, float(own.mean()),
         float((seconds - predicted)[own].sum() / predicted.sum()),
-        _by_kind(ratio, load, ~(slow & first)),
+        by_kind(ratio, load, ~(slow & first)),
         notes, predicted, seconds, chosen,
     )  # fmt: skip
 
 
-def _by_kind(ratio: np.ndarray, load: Load, kept: np.ndarray) -> dict[str, np.ndarray]:
+def by_kind(ratio: np.ndarray, load: Load, kept: np.ndarray) -> dict[str, np.ndarray]:
     """*ratio* of the *kept* steps, by kind."""
     plain = load.prefill_tokens == 0
     turned = plain & (load.turned > 0) if load.turned is not None else np.zeros(len(plain), bool)
@@ -215,7 +215,7 @@ def _unbiased(form: Form, load: Load, seconds: np.ndarray) -> Form:
     return replace(form, decode=regimes[0], mixed=regimes[1])
 
 
-def _first_of_kind(load: Load, slow: np.ndarray) -> np.ndarray:
+def first_of_kind(load: Load, slow: np.ndarray) -> np.ndarray:
     """Steps that are the first with so many decoding requests, or with so many tokens.
 
     Nearly every prompt is the first of its length: those with prefill are taken from a log's first

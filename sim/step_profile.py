@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .errors import shown
 from .profile_check import finite
 from .step_domain import AXES, Domain
 from .step_form import UNITS, Branch, Form, Regime, Term
+from .step_ratios import Ratios, check_ratios, read_ratios, written_ratios
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,43 +27,8 @@ _KEYS = {
     "schema", "kind", "name", "status", "mode", "log", "form", "gpu", "domain", "residuals",
     "noise_floor", "outliers", "ratios", "notes",
 }  # fmt: skip
-NOISES = ("decode", "turned", "prefill")
-"""Kinds of steps whose noise may be given apart."""
-_MANY = 100
-"""Steps of a kind from which on their noise is told apart."""
 _LONGEST = 1e4
 _TURNS = ("step", "decode_request")
-_SLOW = 1.5
-"""Times as long as usual from which on a step is a rare slow one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ratios:
-    """Measured over predicted seconds, the *values* at shares *at* of all steps."""
-
-    at: np.ndarray
-    values: np.ndarray
-
-    @classmethod
-    def of(cls, ratios: np.ndarray) -> Ratios:
-        """Those of a log: hundredths of the usual steps, then tenths of the rare slow ones."""
-        slow = ratios > _SLOW * np.median(ratios)
-        share, part = float(slow.mean()), np.linspace(0.0, 1.0, 101)
-        at, values = part * (1.0 - share), np.quantile(ratios[~slow], part)
-        values *= float(ratios[~slow].mean()) / float(np.trapezoid(values, part))
-        if slow.any():
-            tenth = np.linspace(0.0, 1.0, 11)
-            tail = np.quantile(ratios[slow], tenth)
-            tail *= float(ratios[slow].mean()) / float(np.trapezoid(tail, tenth))
-            at = np.append(at, (1.0 - share) + tenth * share)
-            values = np.append(values, np.maximum(tail, values[-1]))
-        at[-1] = 1.0
-        return cls(at, values)
-
-    def draw(self, uniform: np.ndarray) -> np.ndarray:
-        """The ratios at shares *uniform*."""
-        found: np.ndarray = np.interp(uniform, self.at, self.values)
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +54,6 @@ class Steps:
 def document(fit: Fit, name: str, mode: str, log: Mapping[str, Any]) -> dict[str, Any]:
     """The profile of *fit* as JSON-able data; *log* says which files and columns it is from."""
     pace = fit.pace
-    kinds = {kind: fit.ratios[kind] for kind in NOISES if len(fit.ratios[kind]) >= _MANY}
     domain = fit.domain
     return {
         "schema": 1, "kind": KIND, "name": name, "status": "fitted", "mode": mode,
@@ -106,16 +69,9 @@ def document(fit: Fit, name: str, mode: str, log: Mapping[str, Any]) -> dict[str
         },
         "residuals": fit.residuals, "noise_floor": fit.noise,
         "outliers": {"share": fit.outliers, "time_lost": fit.lost},
-        "ratios": _ratios(fit.ratios["all"]) | {
-            "kinds": {kind: _ratios(values) for kind, values in kinds.items()},
-        },
+        "ratios": written_ratios(fit.ratios),
         "notes": fit.notes,
     }  # fmt: skip
-
-
-def _ratios(ratios: np.ndarray) -> dict[str, Any]:
-    found = Ratios.of(ratios)
-    return {"at": found.at.tolist(), "values": found.values.tolist()}
 
 
 def _form(form: Form) -> dict[str, Any]:
@@ -151,25 +107,22 @@ def check(finder: Finder, document: dict[str, Any]) -> None:
         finder.text(document, key, key)
     if document.get("mode") not in MODES:
         finder.add("mode", f"{shown(document.get('mode'))}; use {', '.join(MODES)}")
+    _check_form(finder, finder.table(document, "form", "form"), "form")
+    if document.get("gpu") is not None:
+        _check_form(finder, finder.table(document, "gpu", "gpu"), "gpu")
+    check_learned(finder, document)
+
+
+def check_learned(finder: Finder, document: dict[str, Any]) -> None:
+    """Notes what is wrong with what *document* says of its log: errors, coverage, noise."""
     finder.table(document, "log", "log")
     for key in ("residuals", "outliers"):
         for name, entry in finder.table(document, key, key).items():
             good = finite(entry) or (isinstance(entry, dict) and all(map(finite, entry.values())))
             if not good:
                 finder.add(f"{key}.{shown(name)}", "no numbers; fit the log again")
-    _check_form(finder, finder.table(document, "form", "form"), "form")
-    if document.get("gpu") is not None:
-        _check_form(finder, finder.table(document, "gpu", "gpu"), "gpu")
     _check_domain(finder, finder.table(document, "domain", "domain"))
-    ratios = finder.table(document, "ratios", "ratios")
-    _check_ratios(finder, ratios, "ratios")
-    kinds = ratios.get("kinds", {})
-    if not isinstance(kinds, dict) or not set(kinds) <= set(NOISES):
-        finder.add("ratios.kinds", f"not a table with some of {', '.join(NOISES)}")
-    else:
-        for kind in kinds:
-            _check_ratios(finder, finder.table(kinds, kind, f"ratios.kinds.{kind}"),
-                          f"ratios.kinds.{kind}")  # fmt: skip
+    check_ratios(finder, document)
     floor = document.get("noise_floor")
     if floor is not None and not finite(floor):
         finder.add("noise_floor", f"{shown(floor)} is no finite number; write null if unknown")
@@ -251,19 +204,6 @@ def _is_cell(cell: Any) -> bool:
     )  # fmt: skip
 
 
-def _check_ratios(finder: Finder, ratios: dict[str, Any], path: str) -> None:
-    at, values = ratios.get("at"), ratios.get("values")
-    for name, numbers in (("at", at), ("values", values)):
-        good = isinstance(numbers, list) and len(numbers) > 1 and all(map(finite, numbers))
-        if not good or sorted(numbers or ()) != numbers or min(numbers) < 0:
-            finder.add(f"{path}.{name}", "not a list of ascending numbers >= 0")
-            return
-    assert isinstance(at, list)
-    assert isinstance(values, list)
-    if len(at) != len(values) or at[0] != 0 or at[-1] != 1:
-        finder.add(f"{path}.at", "not from 0 to 1 with as many values")
-
-
 def steps_of(document: Mapping[str, Any]) -> Steps:
     """The content of a checked *document*."""
     domain, ratios = document["domain"], document["ratios"]
@@ -275,17 +215,13 @@ def steps_of(document: Mapping[str, Any]) -> Steps:
             frozenset(map(tuple, domain["cells"])),
             {axis: (float(low), float(high)) for axis, (low, high) in domain["ranges"].items()},
         ),
-        ratios={kind: _read_ratios(ratios.get("kinds", {}).get(kind, ratios)) for kind in NOISES},
+        ratios=read_ratios(ratios),
         log=document["log"],
         residuals={k: v for k, v in document["residuals"].items() if isinstance(v, dict)},
         noise_floor=document.get("noise_floor"),
         outliers=document["outliers"],
         notes=tuple(document.get("notes", ())),
     )
-
-
-def _read_ratios(ratios: Mapping[str, Any]) -> Ratios:
-    return Ratios(np.array(ratios["at"], float), np.array(ratios["values"], float))
 
 
 def _read_form(form: Mapping[str, Any]) -> Form:
