@@ -41,6 +41,9 @@ class Engine:
     tokens: int = 1
     """New tokens of a request in a step: one and its drafts."""
 
+    late: bool = False
+    """Whether a slot that decoding frees is given away a step late."""
+
     @property
     def rival(self) -> str:
         """Model, kernels and what else is the same in configurations that differ by their loop."""
@@ -167,15 +170,15 @@ def _second() -> Round:
         Engine(GRAPH, "1b", "graph", "library", 64, 73.0),
         Engine(HOST, "1b", "host-c", "library", 64, 68.0),
         Engine(PYTHON, "1b", "host-python", "library", 64, 63.0),
-        Engine(CONTROL, "1b", "control", "library", 64, 73.0),
+        Engine(CONTROL, "1b", "control", "library", 64, 73.0, late=True),
         Engine(FUSED_GRAPH, "1b", "graph", "fused", 16, 39.0),
-        Engine(FUSED_CONTROL, "1b", "control", "fused", 16, 39.0),
-        Engine(RESIDENT, "1b", "resident", "fused", 16, 40.0),
+        Engine(FUSED_CONTROL, "1b", "control", "fused", 16, 39.0, late=True),
+        Engine(RESIDENT, "1b", "resident", "fused", 16, 40.0, late=True),
         Engine(LARGE[0], "8b", "graph", "library", 64, 15.5, requests=600),
         Engine(LARGE[1], "8b", "host-c", "library", 64, 14.0, requests=600),
         Engine(SPARSE, "1b", "graph", "library", 64, 70.0, 600, budget_tokens=512),
         Engine(DRAFTS, "1b", "graph", "library", 16, 50.0, 600, tokens=4),
-        Engine(RESIDENT_DRAFTS, "1b", "resident", "fused", 4, 25.0, 600, tokens=4),
+        Engine(RESIDENT_DRAFTS, "1b", "resident", "fused", 4, 25.0, 600, tokens=4, late=True),
     )
     windows = {"A": ("window-A.csv", 1200.0), "B": ("window-B.csv", 2400.0)}
     return Round(2, engines, windows, tuple(_second_cells()), CONTEXT, (1, 2, 3))

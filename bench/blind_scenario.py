@@ -45,6 +45,8 @@ def _engine_part(engine: Engine) -> dict[str, Any]:
         "model": {"preset": PRESETS[engine.model], "max_context": CONTEXT},
         "schedule": {"order": "prefill_alone" if engine.alone else "decode_first"},
     }
+    if engine.late:
+        found["schedule"]["freed_late"] = True
     if engine.tokens > 1:
         found["speculation"] = {
             "draft": "ngram", "width": engine.tokens - 1, "acceptance": ACCEPTANCE,

@@ -64,17 +64,17 @@ class Admission:
         self.pool.take(blocks)
         return self.waiting.popleft()
 
-    def try_begin(self, running: int, reserved: int, budget: int) -> tuple[Request, int] | None:
-        """The next request and the tokens of its first chunk, whose blocks alone are taken.
-
-        The rest as in `try_admit`; at most *budget* tokens.
-        """
+    def try_begin(self, running: int, reserved: int, tokens: int, fits: bool) -> Request | None:
+        """As `try_admit`, but blocks are taken for its first *tokens* alone; free for its whole
+        prompt they must be if it *fits* only then."""
         if not self.waiting or running >= self.max_batch:
             return None
-        tokens = min(budget, self.waiting[0].prefill_tokens)
+        request = self.waiting[0]
+        if fits and self.pool.blocks(request.prefill_tokens) > self.pool.free - reserved:
+            return None
         if not take(self.pool, 0, tokens, reserved):
             return None
-        return self.waiting.popleft(), tokens
+        return self.waiting.popleft()
 
     def return_to_head(self, request: Request) -> None:
         """Queues a preempted request before all others: it arrived before them."""

@@ -8,7 +8,7 @@ slower server sees it later.
 from __future__ import annotations
 
 from itertools import chain, pairwise, repeat
-from math import inf
+from math import inf, nan
 from typing import TYPE_CHECKING, Protocol
 
 from .clock import ARRIVALS, Alarm
@@ -47,6 +47,7 @@ class Arrivals:
     def __init__(
         self, clock: Clock, chunks: Iterable[Chunk], server: Server, stop_at: float = inf,
         ids_found: Callable[[], Memory | None] = lambda: None,
+        delays: tuple[float, float] = (0.0, 0.0),
     ) -> None:  # fmt: skip
         self.clock = clock
         self.chunks = iter(chunks)
@@ -55,6 +56,8 @@ class Arrivals:
         self.count = 0
         self.prefix_ids = False
         """Whether the trace says which prompts share a prefix."""
+        self.delays = delays
+        """Seconds from a send until the engine knows of it, and from a token to its client."""
         self.ids_found = ids_found
         self.memory: Memory | None = None
         """Who makes use of that."""
@@ -73,23 +76,25 @@ class Arrivals:
                 assert self.count == 0, "either all chunks of a trace have links or none"
                 yield from self.arrive_linked(chain((chunk,), self.chunks))
                 return
+            delay = self.delays[0]
             rows = zip(
-                chunk.arrival_s.tolist(), chunk.prompt_tokens.tolist(),
-                chunk.output_tokens.tolist(), self._held(chunk), strict=True,
+                (chunk.arrival_s + delay).tolist(), chunk.prompt_tokens.tolist(),
+                chunk.output_tokens.tolist(), self._held(chunk),
+                chunk.arrival_s.tolist() if delay else repeat(nan, len(chunk)), strict=True,
             )  # fmt: skip
-            for time, prompt, output, held in rows:
+            for time, prompt, output, held, sent in rows:
                 if time > clock.now:
                     if time > self.stop_at:
                         return
                     yield clock.at(time)
-                submit(Request(self.count, time, prompt, output, kv=held))
+                submit(Request(self.count, time, prompt, output, kv=held, sent=sent))
                 self.count += 1
 
     # ---------------------------------------------------------------- closed loop
     def arrive_linked(self, chunks: Iterable[Chunk]) -> Generator[Event, None, None]:
         """The process for a trace with links. A request is read when the clock is at its earliest
         time, so each one that can be due is known; sooner where KV is brought up for it."""
-        clock, links = self.clock, ClosedLoop()
+        clock, links = self.clock, ClosedLoop(*self.delays)
         self.links = links
         self.server.listen(self.hear)
         for request, after in self._requests(chunks):

@@ -6,11 +6,11 @@ iterations. When each happens is the replica's business.
 
 from __future__ import annotations
 
-from math import isnan
+from math import ceil, isnan
 from typing import TYPE_CHECKING
 
 from .cost import Chunk
-from .prefill import Chunks, Prefilling
+from .prefill import Chunks, Filling, Prefilling
 from .request import Request, Status
 
 if TYPE_CHECKING:
@@ -50,23 +50,30 @@ class Batch:
         self.preemptions = 0
         self.answered: list[Request] | None = None  # since the last look, if anybody looks
         self.by_chunk = False  # whether prompts take their blocks chunk by chunk
+        self.share = 0.0  # of what requests have still to make, for which admission keeps blocks
         self.freed = (0, 0)  # slots and blocks of those that have finished since the last look
 
     def admit(
-        self, now: float, budget: int, reserved: int, held: int = 0, floor: float = 0.0
+        self, now: float, filling: Filling, reserved: int, held: int = 0, floor: float = 0.0
     ) -> None:
-        """Takes in requests while *budget* tokens of prefill, a slot and memory are left.
+        """Takes in requests while *filling* has room for their prompts, and a slot and memory are
+        left.
 
         *reserved* free blocks are kept for those that decode, *held* slots are not free yet, and
         with fewer than *floor* blocks nobody is taken in beside others.
         """
         admission, running, memory = self.admission, self.running, self.memory
-        while budget > 0 and admission.waiting:
-            if running and self.room < floor:
+        waiting, share = admission.waiting, self.share
+        if share:
+            reserved = max(reserved, self.to_come)
+        while waiting and filling.tokens(waiting[0].prefill_tokens):
+            if running and floor and self.room < floor:
                 return
-            if memory is not None and memory.is_swapped(admission.waiting[0]):
+            if memory is not None and memory.is_swapped(waiting[0]):
                 # It would not prefill but compete for blocks at once.
                 reserved = max(reserved, self.decoding.blocks_needed())
+            if share:
+                reserved += self._more(waiting[0], waiting[0].prefill_tokens)
             request = admission.try_admit(len(running) + held, reserved)
             if request is None:
                 return
@@ -75,23 +82,62 @@ class Batch:
                 self.prefilling.join(request)
             elif memory.resumes(request):
                 continue
-            budget -= request.prefill_tokens - request.prefilled
+            rest = request.prefill_tokens - request.prefilled
+            filling.take(filling.tokens(rest), rest)
 
     def admit_chunks(
-        self, now: float, budget: int, reserved: int, held: int, floor: float
+        self, now: float, filling: Filling, reserved: int, held: int, floor: float, fits: bool
     ) -> Chunks:
-        """As `admit`, where blocks are taken for the first chunks alone; returns these."""
+        """As `admit`, where blocks are taken for the first chunks alone; returns these.
+
+        If *fits*, blocks for a whole prompt must be free all the same.
+        """
         chunks: Chunks = {}
-        while budget > 0 and not (self.running and self.pool.free < floor):
-            found = self.admission.try_begin(len(self.running) + held, reserved, budget)
-            if found is None:
+        waiting = self.admission.waiting
+        reserved = max(reserved, self.to_come)
+        while waiting and not (self.running and self.pool.free < floor):
+            head = waiting[0]
+            rest = head.prefill_tokens
+            tokens = filling.tokens(rest)
+            more = self._more(head, tokens)
+            if not tokens or not self.admission.try_begin(
+                len(self.running) + held, reserved + more, tokens, fits
+            ):
                 break
-            request, tokens = found
-            self._admitted(request, now)
-            self.prefilling.join(request)
-            chunks[request] = Chunk(tokens, 0)
-            budget -= tokens
+            reserved += more
+            self._admitted(head, now)
+            self.prefilling.join(head)
+            chunks[head] = Chunk(tokens, 0)
+            filling.take(tokens, rest)
         return chunks
+
+    def _more(self, request: Request, tokens: int) -> int:
+        """Blocks beyond those of its first *tokens* that must be free for *request*, too."""
+        if not self.share:
+            return 0
+        return self._until(request, request.prefill_tokens) - self.pool.blocks(tokens)
+
+    def _until(self, request: Request, context: int) -> int:
+        """Blocks of *request* when, of the tokens it has still to make at *context*, the share that
+        counts is there."""
+        rest = request.final_context_tokens - context
+        return self.pool.blocks(context + ceil(self.share * rest))
+
+    @property
+    def to_come(self) -> int:
+        """Blocks that those who run will still take, until the share of their output is there."""
+        if not self.share:
+            return 0
+        total = 0
+        for request in self.running:
+            if request in self.decoding:
+                context = self.decoding.context(request)
+                held = self.pool.blocks(context)
+            else:
+                context = request.prefill_tokens
+                held = self.pool.blocks(request.prefilled if self.by_chunk else context)
+            total += self._until(request, context) - held
+        return total
 
     def _admitted(self, request: Request, now: float) -> None:
         self.departures += 1

@@ -56,8 +56,9 @@ def modes(
 
     chosen = load(scenario, sets or (), faults)
     profile = load_profile(chosen.hardware.profile)
-    if profile.steps is not None:
-        what = f"{profile.name} is of whole steps; modes are compared on a profile of kernels"
+    if profile.steps is not None or profile.engine is not None:
+        of = "whole steps" if profile.steps is not None else "an engine in one mode"
+        what = f"{profile.name} is of {of}; modes are compared on a profile of kernels"
         raise InputError(f"hardware.profile: {what}")
     rows = _numbers("--batches", batches) or [b for b in BATCHES if b <= chosen.loop.max_batch]
     most = chosen.model.shape.max_context

@@ -1,4 +1,5 @@
-"""`residentsim profile`: show a profile, fit one to an engine's steps (`cli_fit`), or derive one.
+"""`residentsim profile`: show a profile, fit one to an engine's steps (`cli_fit`, `cli_engine`), or
+derive one.
 
 `python -m kernels bench` writes a measured one of kernels.
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_engine import engine
 from .cli_fit import fit
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def profile() -> None:
 
 
 app.command()(fit)
+app.command()(engine)
 
 
 @app.command()
@@ -52,6 +55,11 @@ def show(
         from .step_show import show as show_steps
 
         show_steps(console, loaded)
+        return
+    if loaded.engine is not None:
+        from .engine_show import show as show_engine
+
+        show_engine(console, loaded)
         return
     _heading(console, loaded)
     tables = [_constants(loaded), _kernels("Kernels", loaded.kernels)]

@@ -47,6 +47,7 @@ def validate(
     from .validation import errors, served
     from .validation.matching import matched
     from .validation.scheduled import schedule_line
+    from .validation.waiting import waiting_line
 
     if unit is not None and unit not in step_names.UNITS:
         raise InputError(f"--unit {unit}: choose {', '.join(step_names.UNITS)}")
@@ -69,6 +70,8 @@ def validate(
             said.append("the second measured run has not all requests: no noise floor")
     found = errors.compare(real, told, limits, again)
     found.notes[:0] = [*left, *said, *real.notes, *told.notes]
+    late = waiting_line(real, told)
+    found.notes += [late] if late else []
     _steps(found, measured, run, steps, profile, step_maps or (), unit)
     line = schedule_line(measured, run, steps or (), profile)
     found.notes += [line] if line else []

@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 class ClosedLoop:
     """Requests that have been read and not been sent; of all others only when they were answered.
 
+    The engine knows of a request *arrival_delay* seconds after its client sends it, and a client
+    gets an answer *token_delay* seconds after the engine has made its last token; all times told
+    and asked here are the engine's.
+
     Nobody knows which requests of a trace will still be waited for, so the time of an answer is
     kept to the end: 8 bytes a request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arrival_delay: float = 0.0, token_delay: float = 0.0) -> None:
+        self.arrival_delay = arrival_delay
+        self.token_delay = token_delay
         self.sessions: dict[str, str] = {}
         """The names of sessions among the requests read."""
         self.waiting = 0
@@ -65,7 +71,7 @@ class ClosedLoop:
         if request.session:
             request.session = self.sessions.setdefault(request.session, request.session)
         if not after:
-            heappush(self._due, (request.arrival, request.id, request))
+            self._send(request, request.arrival)
             return False
         self.waiting += 1
         self.answers_awaited += len(after)
@@ -84,6 +90,7 @@ class ClosedLoop:
 
         Returns the requests whose times are known now.
         """
+        time += self.token_delay
         self._answered[request.id] = time
         released = []
         for waiting in self._behind.pop(request.id, ()):
@@ -95,5 +102,11 @@ class ClosedLoop:
         return released
 
     def _release(self, request: Request, last_answer: float) -> None:
-        request.arrival = max(request.arrival, last_answer + request.think)
+        self._send(request, max(request.arrival, last_answer + request.think))
+
+    def _send(self, request: Request, time: float) -> None:
+        """The client sends *request* at *time*."""
+        request.arrival = time + self.arrival_delay
+        if self.arrival_delay:
+            request.sent = time
         heappush(self._due, (request.arrival, request.id, request))

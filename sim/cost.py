@@ -82,7 +82,7 @@ class Cost:
 
     def apart(self) -> Cost:
         """Another one that nobody has asked anything yet; what it is asked leaves no mark here."""
-        other = Cost(*self._made_of)
+        other = type(self)(*self._made_of)
         for own, same in zip(self.models, other.models, strict=True):
             same.measured.works = own.measured.works  # steps' stages, the same for both
         return other

@@ -196,6 +196,9 @@ class CourseDecoding:
         lower = self.ahead.now(LOWER)
         return lower > 0 and lower > self.measures.lower_capacity
 
+    def context(self, request: Request) -> int:
+        raise NotImplementedError("steps of several tokens: nobody may ask")
+
     def blocks(self, context: int) -> int:
         return int(self.measures.blocks(context))
 

@@ -56,7 +56,7 @@ class DecodeCost:
         Of these, *attended* are read where pages are selected, of *pages* that are scored;
         *fetched* blocks come from DRAM.
         """
-        x = layer_time(self.layer, context, attended, pages, whole=False)
+        x = self.reading(context, attended, pages)
         total = self.timing.seconds(x)
         if self.draft is not None:
             total = self.draft.beside(total, self.timing.busy(x), float(context))
@@ -91,6 +91,10 @@ class DecodeCost:
             busy = busy + self.draft.busy(contexts)
             tklqt = tklqt + self.draft.tklqt(contexts, np.maximum)
         return busy, tklqt
+
+    def reading(self, context: int, attended: float | None, pages: float | None) -> float:
+        """Seconds that a layer takes for the KV, as `seconds` counts them."""
+        return layer_time(self.layer, context, attended, pages, whole=False)
 
     @property
     def launches(self) -> int:

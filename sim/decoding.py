@@ -42,6 +42,9 @@ class Decoding(Protocol):
 
     def __contains__(self, request: Request) -> bool: ...
 
+    def context(self, request: Request) -> int:
+        """KV entries of *request*, which decodes a token a step."""
+
     @property
     def rows(self) -> int:
         """Tokens that the next iteration puts through the model."""
@@ -116,6 +119,9 @@ class PlainDecoding:
 
     def leave(self, request: Request) -> None:
         self.requests.remove(request)
+
+    def context(self, request: Request) -> int:
+        return request.context_tokens
 
     @property
     def rows(self) -> int:

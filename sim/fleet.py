@@ -24,7 +24,7 @@ from .memory.summary import summary as memory_summary
 from .metrics import LoopStats
 from .replica import Replica
 from .router import Router
-from .step_cost import jitter_of
+from .step_course import course_of
 from .tiers import memory_options
 from .units import bytes_text
 from .widening import hbm_bytes
@@ -110,7 +110,7 @@ class Fleet:
             self.clock, loop, scenario.schedule, self.cost, batch, scenario.stop.at or inf, number,
             self._turns,
         )  # fmt: skip
-        replica.jitter = jitter_of(self.cost, scenario.seed, number)
+        replica.course = course_of(self.cost, scenario.seed, number)
         replica.plans, measures = self.wide.plans, self.wide.measures[number]
         if measures is not None and measures.refresh is not None:
             replica.refreshed = measures.refreshed

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .step_cost import StepCost
 from .steps import Load
+from .visited import Visited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ def charged(
         path[rows] = [PATHS.index(charge.path) for _, charge in singles]
         accounts = cost.account([charge for _, charge in singles])
         busy[rows], tklqt[rows], launches[rows], syncs[rows] = accounts
-    if isinstance(cost, StepCost):
+    if isinstance(cost, Visited):
         cost.saw(columns, busy)
     return {
         "padded_requests": padded,

@@ -68,6 +68,9 @@ class LeapDecoding:
         self.phases[offset % self.block_tokens] -= 1
         return context
 
+    def context(self, request: Request) -> int:
+        return self.offsets[request] + self.iteration
+
     def blocks(self, context: int) -> int:
         return -(-context // self.block_tokens)
 

@@ -18,6 +18,7 @@ from .timing import LaunchQueue, Segment, Timing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .engine import Engine
     from .profile import Profile
     from .stages import Body, Pass, Stage
     from .timing import Line
@@ -50,10 +51,28 @@ class Modes:
         self.mailbox = profile.constant("mailbox_round_trip_s")
         self.exit = profile.constant("resident_exit_s")
         self.relaunch = profile.constant("resident_relaunch_s")
+        self.step_base = self.step_each = 0.0
+        self.prefill_submit: float | None = None
+        self.own_submit: float | None = None
+        self.known = profile.engine is not None
+        """Whether an engine's log says what it does between steps."""
+        if profile.engine is not None:
+            self._around(profile.engine)
         # Model: a graph that the device launches again starts as late as a kernel of the host.
         self.control_around = self.latency + self.device_base
         self.stream: Stream | None = None
         self.segments: dict[Body, tuple[Segment, Segment, Segment]] = {}
+
+    def _around(self, engine: Engine) -> None:
+        """Takes what *engine* does between steps, in the place of placeholders for it."""
+        # Model: between two steps an engine does as much as it was seen to do, whatever the kernels
+        # below it; fitted on its log (sim/engine_fit.py).
+        self.schedule_base = self.schedule_each = self.device_base = self.device_each = 0.0
+        self.step_base = engine.term("step_s")
+        self.step_each = engine.term("decode_request_s")
+        self.own_submit = engine.terms.get("submit_s")
+        self.submit = self.own_submit or self.submit
+        self.prefill_submit = engine.terms.get("prefill_submit_s")
 
     def measured(self, parameters: Mapping[str, float]) -> Modes:
         """These modes with the *parameters* of a loop that was measured on a whole decoder.
@@ -69,7 +88,7 @@ class Modes:
         other.node = parameters["node_s"]
         other.sync, other.copy_back = around, 0.0
         other.graph_launch = other.control_around = around
-        other.submit = parameters.get("submit_s", self.submit)
+        other.submit = self.own_submit or parameters.get("submit_s", self.submit)
         other.latency = parameters.get("latency_s", self.latency)
         other.device_base = other.device_each = 0.0
         return other
@@ -86,6 +105,7 @@ class Modes:
         other.sync = other.copy_back = other.schedule_base = other.schedule_each = 0.0
         other.graph_launch = min(self.graph_launch, self.submit + self.latency)
         other.device_base = other.device_each = other.control_around = 0.0
+        other.step_base = other.step_each = 0.0
         other.asynchronous = False
         return other
 
@@ -98,6 +118,10 @@ class Modes:
 
     def uses(self, mode: str, prefill: str) -> list[str]:
         """Names of the profile's constants that *mode* depends on."""
+        found = self._uses(mode, prefill)
+        return [name for name in found if "schedule" not in name] if self.known else found
+
+    def _uses(self, mode: str, prefill: str) -> list[str]:
         host = [f"host_{self.language}_{what}_s" for what in ("submit", "schedule")]
         host += [f"host_{self.language}_schedule_per_request_s", "launch_latency_s"]
         host += [self.names["sync"], self.names["copyback"], "graph_node_s"]
@@ -131,8 +155,11 @@ class Modes:
             segments = self.segments[body] = (head, before, after)
         head, before, after = segments
         tail = self._segment(work.tail)
+        submit = self.submit
+        if prefill is not None and self.prefill_submit is not None:
+            submit = self.prefill_submit
         return LaunchQueue(
-            self.submit, self.latency, head, before, attends, prefill, after, tail, body.layers
+            submit, self.latency, head, before, attends, prefill, after, tail, body.layers
         )
 
     def _segment(self, stages: tuple[Stage, ...]) -> Segment:
@@ -157,13 +184,22 @@ class Modes:
         """A decode iteration of *requests* requests with the stages of *work* in *mode*."""
         match mode:
             case "graph":
-                return self.graph(work, requests)
+                found = self.graph(work, requests)
             case "control":
-                return self.control(work, requests)
+                found = self.control(work, requests)
             case "resident":
-                return self.resident(work, requests)
+                found = self.resident(work, requests)
             case _:
-                return self.host(work, requests)
+                found = self.host(work, requests)
+        around = self.around(requests)
+        if not around:
+            return found
+        lines = tuple((const + around, slope) for const, slope in found.lines)
+        return replace(found, lines=lines)
+
+    def around(self, requests: int) -> float:
+        """Seconds of an engine beside its kernels and launches in a step that decodes so many."""
+        return self.step_base + self.step_each * requests
 
     def host(self, work: Pass, requests: int) -> Timing:
         """Decode with one launch a stage, sync and copy-back at the end, CPU scheduling before."""

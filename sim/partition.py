@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .clock import Alarm
 from .iteration_log import Iteration
+from .prefill import Filling
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -46,7 +47,8 @@ class Partition:
         """The process: chunk after chunk."""
         replica, batch = self.replica, self.replica.batch
         while True:
-            chunks = batch.prefilling.chunks(replica.loop.token_budget)
+            budget = replica.loop.token_budget
+            chunks = batch.prefilling.chunks(Filling(budget, budget))
             if not chunks:
                 replica.mark_idle()
                 self.asleep = True

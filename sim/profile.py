@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import engine as engines
 from .errors import InputError
 from .forms import (
     CachedBytes,
@@ -34,7 +36,6 @@ from .step_profile import KIND, Steps, steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 __all__ = ["Constant", "Kernel", "Profile", "build_form", "load_profile", "shipped"]
 
@@ -103,6 +104,8 @@ class Profile:
     checks: tuple[Mapping[str, Any], ...]
     steps: Steps | None = None
     """Of whole steps of an engine, where the profile is of these and not of kernels."""
+    engine: engines.Engine | None = None
+    """What an engine does around these kernels, where its log was fitted over them."""
 
     def constant(self, name: str) -> float:
         """Value of the constant *name* in SI units; `InputError` if the profile has none."""
@@ -197,7 +200,22 @@ def load_profile(name_or_path: str | Path) -> Profile:
         stamp = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
     except (OSError, ValueError):
         stamp = None  # a shipped one, or a fault that is found below
-    return _loaded(name_or_path, stamp)
+    found = _loaded(name_or_path, stamp)
+    return found if found.engine is None else _over(found, found.engine, Path(name_or_path))
+
+
+def _over(stub: Profile, engine: engines.Engine, place: Path) -> Profile:
+    """The profile of kernels that *engine*, of the file *place*, goes over, with it."""
+    over: str | Path = engine.over
+    if over not in shipped():
+        over = place.parent / over
+    below = load_profile(over)
+    wrong = engines.faults(engine, below)
+    if wrong:
+        raise InputError([f"{place}: {one}" for one in wrong])
+    both = hashlib.blake2b(f"{stub.hash} {below.hash}".encode(), digest_size=6).hexdigest()
+    engine = replace(engine, over=below.name, seams=engines.seams(engine, below.hash, below.name))
+    return replace(below, name=stub.name, status=stub.status, hash=both, engine=engine)
 
 
 @lru_cache(maxsize=64)
@@ -205,7 +223,9 @@ def _loaded(name_or_path: str | Path, stamp: tuple[int, ...] | None) -> Profile:
     """The profile as the file of that *stamp* has it."""
     document = profile_document(name_or_path)
     if document.get("kind") == KIND:
-        return _of_steps(document)
+        return _stub(document, steps=steps_of(document))
+    if document.get("kind") == engines.KIND:
+        return _stub(document, engine=engines.engine_of(document))
     constants = {
         name: Constant(**_constant(entry)) for name, entry in document["constants"].items()
     }
@@ -231,12 +251,12 @@ def _hash(document: Mapping[str, Any]) -> str:
     return hashlib.blake2b(canonical.encode(), digest_size=6).hexdigest()
 
 
-def _of_steps(document: dict[str, Any]) -> Profile:
-    """The profile in the checked *document*, which is of whole steps."""
+def _stub(document: dict[str, Any], **content: Any) -> Profile:
+    """The profile in the checked *document*, which has no kernels of its own."""
     return Profile(
         name=document["name"], status=document["status"], hash=_hash(document), date="",
         commit=None, device={"name": document["name"]}, sources={}, constants={}, kernels={},
-        loops={}, in_step={}, checks=(), steps=steps_of(document),
+        loops={}, in_step={}, checks=(), **content,
     )  # fmt: skip
 
 

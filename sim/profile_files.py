@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from . import engine
 from .errors import InputError, shown
 from .profile_check import Finder
 from .profile_derive import base_name, derived
@@ -33,9 +34,10 @@ def profile_document(name_or_path: str | Path) -> dict[str, Any]:
     """The checked JSON document that `load_profile` builds from, a derived one in full."""
     text, place = _read(name_or_path)
     document = Finder(place).document(text)
-    if document.get("kind") == KIND:
+    own = {KIND: check, engine.KIND: engine.check}.get(str(document.get("kind")))
+    if own is not None:
         finder = Finder(place)
-        check(finder, document)
+        own(finder, document)
         finder.raise_if_any()
         return document
     base = base_name(document, place)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .planner import Plan
     from .scenario import Loop
     from .schedule import Schedule
-    from .step_cost import Jitter
+    from .step_course import Course
 
 
 class Replica:
@@ -56,7 +56,7 @@ class Replica:
         self.planner = Planner(loop, schedule, batch)
         self.begun = 0.0  # when the latest iteration began
         self.done = 0  # iterations
-        self.jitter: Jitter | None = None  # how they vary
+        self.course: Course | None = None  # what they take beyond their load
         self.number = number
         self.turns = turns
         self.alarm = Alarm(clock, AFTER_ARRIVALS + number)
@@ -241,8 +241,8 @@ class Replica:
             load.rows, *load[2:],
         )  # fmt: skip
         seconds = charge.seconds
-        if self.jitter is not None:
-            seconds *= float(self.jitter.factors(self.done, 1)[0])
+        if self.course is not None:
+            seconds = self.course.prefill(seconds, self.done, decoding, self.idle)
         leaves = self.exits and not self.outside
         if leaves:
             seconds += self.cost.modes.exit
@@ -283,8 +283,8 @@ class Replica:
         if count > 1 and self.kept_out:
             count = decoding.steady(count, self.loop.token_budget)
         seconds = decoding.durations(self.plans, count, beside, slow)
-        if self.jitter is not None:
-            seconds = seconds * self.jitter.factors(self.done, count)
+        if self.course is not None:
+            seconds = self.course.decode(seconds, self.done, decoding)
         sums = decoding.sums(count)
         leaves = None
         if self.exits and self.refreshed is not None and sums is not None:

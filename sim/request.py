@@ -33,8 +33,8 @@ class Reason(Enum):
 class Request:
     """One request; times in seconds since the first arrival of the trace, `nan` until passed.
 
-    `id` is its position in the trace, `arrival` the time at which it is sent: of one that waits
-    for answers, the earliest until they are there.
+    `id` is its position in the trace, `arrival` the time at which the engine gets to know of it: of
+    one that waits for answers, the earliest until they are there.
     """
 
     id: int
@@ -66,6 +66,8 @@ class Request:
     cached_remote: int = 0
     load_s: float = 0.0
     """Seconds it held its place and waited for KV from a lower tier."""
+    sent: float = nan
+    """When the client sent it, where the engine knows of it later than that."""
     replica: int = 0
     """The one it was sent to."""
     kv: Held | None = None

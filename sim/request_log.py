@@ -38,6 +38,8 @@ class RequestLog:
         self.several = several
         self.memory = False
         self.drafts = False
+        self.delays = (0.0, 0.0)
+        """Seconds from a send until the engine knows of it, and from a token to its client."""
         self.ended = 0
         self._slices: dict[int, list[Request]] = {}
         self._next = 0
@@ -69,6 +71,11 @@ class RequestLog:
         }
         for name in _TIMES:
             columns[name] = np.array([getattr(row, name) for row in rows])
+        # Model: what clients see is on their clock, `admitted` on the engine's.
+        if self.delays[0]:
+            columns["arrival"] = np.array([row.sent for row in rows])
+        columns["first_token"] += self.delays[1]
+        columns["finished"] += self.delays[1]
         columns["status"] = np.array([_STATUS[row.status] for row in rows], np.int8)
         columns["reason"] = np.array([_REASON[row.reason] for row in rows], np.int8)
         columns["session"] = np.array([row.session for row in rows], object)

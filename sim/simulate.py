@@ -57,6 +57,8 @@ class Simulation:
         self.transfers = TransferLog(on_transfers or (lambda columns: None))
         wide = Wide(scenario, self.cost, engine == "leap")
         self.requests.drafts = wide.drafts
+        delays = scenario.schedule.arrival_delay, scenario.schedule.token_delay
+        self.requests.delays = delays
         self.fleet = Fleet(
             scenario, self.profile, self.cost, self.clock,
             wide, self.requests, self.transfers, on_iterations,
@@ -64,6 +66,7 @@ class Simulation:
         self.arrivals = Arrivals(
             self.clock, chunks(scenario, self.tally), self.fleet.server, scenario.stop.at or inf,
             lambda: self.fleet.ids_found(self.tally.block_tokens),
+            delays,
         )  # fmt: skip
 
     def run(self, progress: Progress | None = None) -> Summary:
@@ -102,7 +105,8 @@ class Simulation:
     @property
     def duration(self) -> float:
         """Seconds from the start of the trace to the last event, or to the end of the run."""
-        return self.scenario.stop.at or self.fleet.last_change
+        last = self.fleet.last_change
+        return self.scenario.stop.at or (last + self.scenario.schedule.token_delay if last else 0.0)
 
     def summary(self) -> Summary:
         """vLLM's keys, then ours."""

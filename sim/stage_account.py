@@ -130,6 +130,7 @@ def _reads(layer: Layer, load: Load) -> dict[str, float]:
 
 def _orchestrate(mode: str, modes: Modes, batch: int, found: dict[str, float]) -> None:
     """Adds what a mode's constants say."""
+    found["schedule"] += modes.around(batch)
     if modes.asynchronous:
         return  # hidden, or the GPU waits for a launch
     if mode in ("host", "graph"):

@@ -10,17 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .accounting import Accounts, Charge, account
 from .cost import Cost
 from .cost_table import CostTable
 from .curve import Curve
 from .decode_cost import DecodeCost
-from .rng import uniforms
-from .step_domain import Visits
+from .engine_cost import EngineCost
+from .engine_cost import faults as engine_faults
 from .step_form import Load as Counts
 from .timing import LaunchQueue, Segment, Timing
+from .visited import Visited
 from .widening import Widening
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from .profile import Profile
     from .scenario import Scenario
     from .step_form import Form
-    from .step_profile import Ratios, Steps
+    from .step_profile import Steps
 
 PATH = "engine"
 _TOKENS = Curve(0.0, 1.0, 0.0, 0.0)
@@ -51,21 +50,7 @@ class Apart:
     asynchronous: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Jitter:
-    """How much longer than predicted each iteration of a replica takes, by its number."""
-
-    ratios: Ratios
-    seed: int
-    replica: int
-
-    def factors(self, first: int, count: int) -> np.ndarray:
-        """Those of *count* iterations from number *first* on."""
-        numbers = np.arange(first, first + count)
-        return self.ratios.draw(uniforms(self.seed, "step noise", self.replica, numbers))
-
-
-class StepCost(Cost):
+class StepCost(Visited, Cost):
     """The cost model of a scenario whose profile is of whole steps."""
 
     def __init__(self, scenario: Scenario, profile: Profile) -> None:
@@ -83,7 +68,7 @@ class StepCost(Cost):
         self.by_load = {}
         self.table = CostTable()
         self.places = {}
-        self.visits = Visits(self.steps.domain)
+        self.watch(self.steps.domain)
         noisy = scenario.hardware.step_noise == "measured"
         self.ratios = self.steps.ratios if noisy else None
 
@@ -129,24 +114,13 @@ class StepCost(Cost):
         """Busy seconds of single iterations; launches and syncs are not known."""
         return account(charges, 0.0)
 
-    def saw(self, columns: dict[str, np.ndarray], busy: np.ndarray) -> None:
-        """Takes note of where iterations lie; the GPU is busy for as long as they last at most."""
-        np.minimum(busy, columns["duration_s"], out=busy)
-        decode = columns["decode_requests"].astype(np.float64)
-        load = Counts(
-            decode, decode, columns["context_tokens"].astype(np.float64),
-            columns["prefill_requests"].astype(np.float64),
-            columns["prefill_tokens"].astype(np.float64), np.zeros(len(decode)),
-        )  # fmt: skip
-        self.visits.add(load, columns["duration_s"])
-
     def estimated(self) -> list[str]:
         """Nothing of a step's length is estimated where the log has steps of its kind."""
         return []
 
     def extrapolated(self) -> list[str]:
         """Where the run left what the step log covers, one phrase each."""
-        return self.visits.outside()
+        return self.outside()
 
 
 def _both(form: Form, gpu: Form | None, load: Counts) -> tuple[float, float]:
@@ -158,22 +132,20 @@ def _both(form: Form, gpu: Form | None, load: Counts) -> tuple[float, float]:
     return float(seconds), float(min(seconds, const + slope * counted.context))
 
 
-def jitter_of(cost: Cost, seed: int, replica: int) -> Jitter | None:
-    """The noise of a replica's iterations, if *cost* is of steps and there is to be any."""
-    if not isinstance(cost, StepCost) or cost.ratios is None:
-        return None
-    return Jitter(cost.ratios, seed, replica)
-
-
 def cost_of(scenario: Scenario, profile: Profile) -> Cost:
-    """The cost model of *scenario*: of whole steps if its *profile* is, else of kernels."""
-    return Cost(scenario, profile) if profile.steps is None else StepCost(scenario, profile)
+    """The cost model of *scenario*: of whole steps if its *profile* is, else of kernels, in the
+    engine that the profile has over them, if any."""
+    if profile.steps is not None:
+        return StepCost(scenario, profile)
+    return Cost(scenario, profile) if profile.engine is None else EngineCost(scenario, profile)
 
 
 # ---------------------------------------------------------------- what steps cannot say
 def faults(scenario: Scenario, profile: Profile) -> list[tuple[Place, str]]:
     """What of *scenario* its profile cannot say, or says only in another mode."""
     steps, mode = profile.steps, scenario.loop.mode
+    if profile.engine is not None:
+        return engine_faults(scenario, profile.engine)
     if steps is None:
         if mode != "engine":
             return []

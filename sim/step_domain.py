@@ -89,7 +89,8 @@ def domain_of(load: Load) -> Domain:
     }
     own = load.decode_requests > 0
     if (load.decode_tokens > load.decode_requests).any():
-        ranges["tokens_each"] = (1.0, float((load.decode_tokens / load.decode_requests)[own].max()))
+        most = float((load.decode_tokens[own] / load.decode_requests[own]).max())
+        ranges["tokens_each"] = (1.0, most)
     return Domain(frozenset(map(tuple, cells.tolist())), ranges)
 
 

@@ -12,22 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import step_domain
-from .step_form import Form, Load, Regime, Term, line, pad, rows_of
+from .step_beyond import beside, beyond
+from .step_form import Form, Load, pad, rows_of
 from .step_pace import noise_floor, warm_up
-from .step_plan import (
-    FAMILIES,
-    Openings,
-    Plan,
-    error,
-    fit,
-    folds_of,
-    knots_of,
-    menu,
-    scaled,
-    seconds_of,
-)  # fmt: skip
+from .step_plan import FAMILIES, Openings, Plan, fit, scaled
 from .step_ready import LEAST, load_of, prepared
-from .step_residuals import held_out, remarks, residuals
+from .step_residuals import drift, held_out, remarks, residuals
+from .step_search import search
+from .step_turns import calm, said, with_turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,14 +28,11 @@ if TYPE_CHECKING:
     from .step_log import StepLog
     from .step_pace import Pace
 
-_SELECT = 1500
-_GAIN = 0.03
-"""Share by which a richer form must be better on unseen steps."""
-_TRIED = 3
-"""Richer forms that are judged on unseen steps, of those that fit best."""
 _APART = 60
 """Steps of a kind from which on it gets a form of its own."""
 _FEW = 8
+_HELD = 0.02
+"""Share of decode steps padded further than need be from which on that is a rule."""
 _GRAINS = (8, 32, 64, 128, 256)
 """Multiples to which engines pad the tokens of a step with prefill, tried."""
 
@@ -66,8 +55,9 @@ class Fit:
     """Share of steps that took more than half longer than such steps do."""
     lost: float
     """Time that those took beyond that, as a share of all."""
-    ratios: np.ndarray
-    """measured / predicted of steps, but for first ones of their kind that were slow."""
+    ratios: dict[str, np.ndarray]
+    """measured / predicted of steps, but for first ones of their kind that were slow, by kind of
+    step: all, decode, turned (the first that only decode after prefill) and prefill."""
     notes: list[str] = field(default_factory=list)
     predicted: np.ndarray = field(default_factory=lambda: np.empty(0))
     measured: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -98,20 +88,29 @@ def fit_steps(
     held = held_out(form, load, seconds)
     ratio = seconds / predicted
     slow = ratio > 1.5
-    first = _first_of_kind(load)
+    first = first_of_kind(load, slow)
     own = slow & ~first
     gpu = _gpu(chosen, form, meaning)
     floor, pairs = noise_floor(chosen, seconds)
     if floor is None:
         notes.append(f"no noise floor: only {pairs} pairs of alike steps")
-    notes += remarks(chosen, found, form, gpu)
+    notes += [*remarks(chosen, found, form, gpu), *said(form)]
+    notes += [text for text in (drift(load, ratio),) if text]
     return Fit(
         form, gpu, step_domain.domain_of(load), len(seconds), head, found,
         residuals(load, held, seconds), floor, float(own.mean()),
         float((seconds - predicted)[own].sum() / predicted.sum()),
-        ratio[~(slow & first)],
+        by_kind(ratio, load, ~(slow & first)),
         notes, predicted, seconds, chosen,
     )  # fmt: skip
+
+
+def by_kind(ratio: np.ndarray, load: Load, kept: np.ndarray) -> dict[str, np.ndarray]:
+    """*ratio* of the *kept* steps, by kind."""
+    plain = load.prefill_tokens == 0
+    turned = plain & (load.turned > 0) if load.turned is not None else np.zeros(len(plain), bool)
+    rows = {"all": kept, "decode": plain & ~turned, "turned": turned, "prefill": ~plain}
+    return {kind: ratio[own & kept] for kind, own in rows.items()}
 
 
 def _captured(log: StepLog, captured: Sequence[int] | None) -> tuple[tuple[int, ...], ...]:
@@ -141,9 +140,9 @@ def _form(
     log: StepLog, seconds: np.ndarray, sizes: tuple[tuple[int, ...], ...], meaning: str,
     notes: list[str],
 ) -> Form:  # fmt: skip
-    load = load_of(log)
-    if meaning != "decode":
-        load = load.counted(meaning)
+    load = load_of(log).counted(meaning)
+    held = _held(load, sizes[0])
+    load = load if held else load._replace(held=None)
     plain = load.prefill_tokens == 0
     many = int(plain.sum()), int((~plain).sum())
     decode_terms = ["step", "decode_request", *(["context"] if _varies(log) else [])]
@@ -156,66 +155,42 @@ def _form(
     decode = mixed = None
     host = ("step", "decode_request")
     if many[0] >= min(_APART, LEAST):
+        own, wanted = rows_of(load, plain), seconds[plain]
+        rows = calm(own)
         plan = Plan(tuple(decode_terms), captured=captured)
-        plan = _search(plan, rows_of(load, plain), seconds[plain], Openings(pairs, host, sizes[1:]))
-        decode, captured = fit(plan, rows_of(load, plain), seconds[plain]), plan.captured
+        plan = search(plan, rows_of(own, rows), wanted[rows], Openings(pairs, host, sizes[1:]))
+        decode, captured = fit(plan, rows_of(own, rows), wanted[rows]), plan.captured
+        decode = with_turns(decode, plan, own, wanted)
     if many[1] >= _APART:
-        mixed_load = rows_of(load, ~plain)
+        own, wanted = rows_of(load, ~plain), seconds[~plain]
         opening = Openings(squares, (*host, "prefill_request"), grains=_GRAINS)
-        plan = _search(Plan(tuple(mixed_terms)), mixed_load, seconds[~plain], opening)
-        mixed = fit(plan, mixed_load, seconds[~plain])
+        plan = search(Plan(tuple(mixed_terms)), own, wanted, opening)
+        mixed = with_turns(fit(plan, own, wanted), plan, own, wanted)
     elif many[1] >= _FEW and decode is not None:
-        mixed = _beside(decode, rows_of(load, ~plain), seconds[~plain])
+        mixed = beside(decode, rows_of(load, ~plain), seconds[~plain])
         notes.append(f"only {many[1]} steps with prefill: reading of KV as in the others")
     if decode is None or mixed is None:
         extra = ("prefill_step",) if many[0] and many[1] else ()
         plan = Plan((*mixed_terms, *extra), captured=captured, joint=bool(extra))
-        joint = fit(_search(plan, load, seconds, Openings()), load, seconds)
+        joint = fit(search(plan, load, seconds, Openings()), load, seconds)
         if mixed is None:
             notes.append(f"{many[1] or 'no'} steps with prefill in the log: theirs is a guess")
         if decode is None:
             notes.append(f"{many[0] or 'no'} steps that only decode in the log: a guess")
         decode, mixed = decode or joint, mixed or joint
     elif many[0]:
-        decode = _beyond(decode, mixed, pad(rows_of(load, plain), captured))
-    return Form(decode, mixed, captured, meaning)
+        decode = beyond(decode, mixed, pad(rows_of(load, plain), captured))
+    return Form(decode, mixed, captured, meaning, held)
 
 
-def _beyond(decode: Regime, mixed: Regime, load: Load) -> Regime:
-    """*decode*, which beyond the most tokens seen takes at least what computing them takes.
-
-    # Model: decode steps of a log may all be limited by memory; what computing a token takes, once
-    that is the limit, is known from steps with prefill. Where it would already be the limit
-    within the log, it begins where the log ends.
-    """
-    most = float(load.decode_tokens.max())
-    edge = Load(float(load.decode_requests.max()), most, 0.0, 0.0, 0.0, 0.0)
-    main = decode.branches[-1]
-    kept = {t.name: t.seconds for t in mixed.branches[-1] if t.name in ("step", "decode_request")}
-    tokens = tuple(t for t in mixed.branches[-1] if t.name == "tokens")
-    read = tuple(t for t in main if t.name in ("context", "all_pair"))
-    each = tuple(Term(name, value) for name, value in kept.items() if name == "decode_request")
-    reached = max(const for const, _ in decode.lines(edge))
-    computing = float(line((*tokens, *each), edge)[0])
-    if computing <= reached:
-        step = Term("step", min(kept.get("step", 0.0), reached - computing))
-        branch = (step, *each, *tokens, *read)
-        return replace(decode, branches=(*decode.branches[:-1], branch, main))
-    last = sum(t.seconds for t in tokens if t.high is None)
-    last -= sum(t.seconds for t in main if t.name == "tokens" and t.high is None)
-    if last > 0.0:
-        main = (*main, Term("tokens", last, most, None))
-    return replace(decode, branches=(*decode.branches[:-1], main))
-
-
-def _beside(decode: Regime, load: Load, seconds: np.ndarray) -> Regime:
-    """The form of few steps with prefill, which read KV as *decode* does."""
-    read = tuple(term for term in decode.branches[-1] if term.name == "context")
-    rest = seconds - sum(term.seconds for term in read) * load.context
-    rest = np.maximum(rest, 0.2 * seconds)
-    plan = _search(Plan(("step", "decode_request")), load, rest, Openings())
-    found = fit(plan, load, rest)
-    return Regime(tuple((*branch, *read) for branch in found.branches))
+def _held(load: Load, captured: tuple[int, ...]) -> bool:
+    """Whether the log shows decode batches padded beyond the size that would do, as loops on a
+    device do that go on with the size at which they were entered."""
+    plain = load.prefill_tokens == 0
+    if load.held is None or not captured or not plain.any():
+        return False
+    least = pad(load._replace(held=None), captured).decode_requests
+    return bool(np.mean(load.held[plain] > least[plain]) > _HELD)
 
 
 def _has(log: StepLog, name: str) -> bool:
@@ -225,50 +200,6 @@ def _has(log: StepLog, name: str) -> bool:
 def _varies(log: StepLog) -> bool:
     context = log.get("context_tokens")
     return bool(context.max(initial=0.0) > 1.05 * max(1.0, float(context.min(initial=0.0))))
-
-
-def _search(plan: Plan, load: Load, seconds: np.ndarray, open_: Openings) -> Plan:
-    """*plan*, or a richer one that is better on steps left out."""
-    if len(seconds) > _SELECT:
-        rows = np.arange(0, len(seconds), -(-len(seconds) // _SELECT))
-        load, seconds = rows_of(load, rows), seconds[rows]
-    folds = folds_of(load)
-    knots = knots_of(load.decode_tokens + load.prefill_tokens)
-    best, own = _score(plan, load, seconds, folds), _inside(plan, load, seconds)
-    for _ in range(5):
-        if best < 1e-3:
-            break
-        others = [one for one in menu(plan, knots, open_) if one.size * 3 < len(seconds)]
-        # What does not fit better where it may see all does not hold better where it may not.
-        ranked = sorted(((_inside(one, load, seconds), one) for one in others), key=_first)
-        found = [
-            (_score(one, load, seconds, folds), error_, one)
-            for error_, one in ranked[:_TRIED] if error_ < (1.0 - _GAIN) * own
-        ]  # fmt: skip
-        if not found:
-            break
-        score, error_, other = min(found, key=_first)
-        if score > (1.0 - _GAIN) * best:
-            break
-        plan, best, own = other, score, error_
-    return plan
-
-
-def _first(pair: tuple[Any, ...]) -> float:
-    return float(pair[0])
-
-
-def _inside(plan: Plan, load: Load, seconds: np.ndarray) -> float:
-    """The error of *plan* on the steps that it is fitted to."""
-    return error(seconds_of(fit(plan, load, seconds), plan.captured, load), seconds)
-
-
-def _score(plan: Plan, load: Load, seconds: np.ndarray, folds: list[np.ndarray]) -> float:
-    scores = []
-    for out in folds:
-        regime = fit(plan, rows_of(load, ~out), seconds[~out])
-        scores.append(error(seconds_of(regime, plan.captured, rows_of(load, out)), seconds[out]))
-    return float(np.mean(scores))
 
 
 def _unbiased(form: Form, load: Load, seconds: np.ndarray) -> Form:
@@ -284,14 +215,22 @@ def _unbiased(form: Form, load: Load, seconds: np.ndarray) -> Form:
     return replace(form, decode=regimes[0], mixed=regimes[1])
 
 
-def _first_of_kind(load: Load) -> np.ndarray:
-    """Steps that are the first with so many decoding requests, or with so many tokens."""
+def first_of_kind(load: Load, slow: np.ndarray) -> np.ndarray:
+    """Steps that are the first with so many decoding requests, or with so many tokens.
+
+    Nearly every prompt is the first of its length: those with prefill are taken from a log's first
+    tenth, and from all of it if the *slow* ones grow rarer, as shapes do that an engine gets to
+    know, and unlike hiccups.
+    """
     found = np.zeros(len(load.context), bool)
     keys = np.stack([load.decode_requests, load.prefill_tokens], axis=1)
     _, first = np.unique(keys, axis=0, return_index=True)
     found[first] = True
     alone = load.prefill_tokens == 0
-    kept: np.ndarray = found & (alone | (np.arange(len(found)) < len(found) // 10))
+    early, late = np.array_split(slow[found & ~alone], 2)
+    warming = early.sum() >= _FEW and early.mean() > 2.0 * late.mean()
+    head = np.arange(len(found)) < len(found) // 10
+    kept: np.ndarray = found & (alone | head | warming)
     return kept
 
 
@@ -305,6 +244,7 @@ def _gpu(log: StepLog, form: Form, meaning: str) -> Form | None:
         return None
     chosen, seconds = log.take(rows), gpu[rows]
     load = load_of(chosen).counted(meaning)
+    load = load if form.held else load._replace(held=None)
     regimes = []
     for own, base in (
         (load.prefill_tokens == 0, form.decode), (load.prefill_tokens > 0, form.mixed)
@@ -317,4 +257,4 @@ def _gpu(log: StepLog, form: Form, meaning: str) -> Form | None:
         terms -= {"tokens"} | (set() if _varies(chosen) else {"context"})
         plan = Plan(tuple(sorted(terms)), knots, captured=form.captured)
         regimes.append(fit(plan, rows_of(load, rows), seconds[rows]))
-    return Form(regimes[0], regimes[1], form.captured, meaning)
+    return replace(form, decode=regimes[0], mixed=regimes[1])

@@ -42,6 +42,10 @@ class Load(NamedTuple):
     prefill_context: Number
     pairs: Number = None
     """Of prefilled tokens and what they attend to, where single prompts are known."""
+    turned: Number = None
+    """1 for the first step that only decodes after one with prefill, and the other way round."""
+    held: Number = None
+    """The decode batch as the log says that it was padded; None where that follows from sizes."""
 
     def counted(self, meaning: str) -> Load:
         """With the context tokens that the log's column means: of decode, or of all requests."""
@@ -142,6 +146,8 @@ class Regime:
     branches: tuple[Branch, ...]
     grain: int = 1
     """Tokens are rounded up to a multiple of so many."""
+    turn: Branch = ()
+    """What the first step of this kind takes beyond, straight after one of the other."""
 
     def grained(self, load: Load) -> Load:
         """*load* with as many tokens as are computed."""
@@ -162,7 +168,15 @@ class Regime:
             own = np.broadcast_to(own, np.shape(load.decode_requests)).astype(np.float64)
             found = own if found is None else np.maximum(found, own)
         assert found is not None
+        found += self.turning(load)
         return found
+
+    def turning(self, load: Load) -> Number:
+        """The part of the seconds that is for turning to this kind of step."""
+        if not self.turn or load.turned is None:
+            return 0.0
+        taken: Number = line(self.turn, load)[0] * load.turned
+        return taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +189,13 @@ class Form:
     context_of: str = "decode"
     """Whose tokens the log's context column counts: decode, prefix (and those before chunks), all
     (and the chunks' own)."""
+    held: bool = False
+    """Whether decode batches stay as large as at the first step after prefill, whoever ends."""
 
     def seconds(self, load: Load) -> np.ndarray:
         """Seconds of each step of *load*, whose decode counts are not padded yet."""
         plain = np.asarray(load.prefill_tokens) == 0
+        load = load if self.held else load._replace(held=None)
         padded = pad(load, self.captured).counted(self.context_of)
         found = np.empty(len(plain))
         for rows, regime in ((plain, self.decode), (~plain, self.mixed)):
@@ -190,7 +207,7 @@ class Form:
 def pad(load: Load, captured: Sequence[int]) -> Load:
     """*load* (arrays) with the decode batches of steps without prefill as large as captured ones.
 
-    Batches beyond the largest size run as they are.
+    Batches beyond the largest size run as they are; those that are held, at least as held.
     """
     if not captured:
         return load
@@ -199,6 +216,8 @@ def pad(load: Load, captured: Sequence[int]) -> Load:
     place = np.searchsorted(sizes, batch)
     fits = (place < len(sizes)) & (np.asarray(load.prefill_tokens) == 0) & (batch > 0)
     padded = np.where(fits, sizes[np.minimum(place, len(sizes) - 1)], batch)
+    if load.held is not None:
+        padded = np.where(fits, np.maximum(padded, load.held), padded)
     each = np.ceil(load.decode_tokens / np.maximum(batch, 1.0))
     tokens = np.where(fits, padded * each, load.decode_tokens)
     return load._replace(decode_requests=padded, decode_tokens=tokens)

@@ -23,6 +23,8 @@ _SPLITS = (0.3, 0.6)
 _BLOCKS = 10
 _FOLDS = 5
 _ROUNDS = 8
+_EACH = 8
+_LEVELS = 40
 
 FAMILIES: dict[str, tuple[int, ...]] = {
     "powers of two": tuple(2**i for i in range(11)),
@@ -74,6 +76,17 @@ def knots_of(tokens: np.ndarray) -> tuple[float, ...]:
     if len(found) > 7:
         found = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, 7).astype(int))]
     return tuple(found)
+
+
+def levels_of(captured: tuple[int, ...], load: Load) -> tuple[float, ...]:
+    """Token counts between which each captured size has a cost of its own: those that steps which
+    only decode are padded to, the first and the last left out; of rare ones, none."""
+    if not captured:
+        return ()
+    tokens = pad(load, captured).decode_tokens[load.prefill_tokens == 0]
+    found, steps = np.unique(tokens, return_counts=True)
+    kept = found[steps >= _EACH]
+    return tuple(kept[1:-1].tolist()) if len(kept) <= _LEVELS else ()
 
 
 def error(predicted: np.ndarray, seconds: np.ndarray) -> float:
@@ -137,21 +150,25 @@ def _with(branch: Branch, seconds: np.ndarray) -> Branch:
 
 
 def scaled(regime: Regime, factor: float) -> Regime:
-    """*regime* with all coefficients times *factor*."""
-    return Regime(
-        tuple(
-            tuple(term._replace(seconds=term.seconds * factor) for term in branch)
-            for branch in regime.branches
-        ),
-        regime.grain,
+    """*regime* with all coefficients but those for turning times *factor*."""
+    branches = tuple(
+        tuple(term._replace(seconds=term.seconds * factor) for term in branch)
+        for branch in regime.branches
     )
+    return replace(regime, branches=branches)
 
 
-def menu(plan: Plan, knots: tuple[float, ...], open_: Openings) -> Iterator[Plan]:
-    """Plans that differ from *plan* in one respect, and have what is *open_*."""
+def menu(
+    plan: Plan, several: tuple[tuple[float, ...], ...], open_: Openings
+) -> Iterator[Plan]:  # fmt: skip
+    """Plans that differ from *plan* in one respect, and have what is *open_*.
+
+    The knots in *several* come together; of the first ones also single ones.
+    """
+    knots = several[0]
     single = [knots[i] for i in sorted({len(knots) // 4, len(knots) // 2, 3 * len(knots) // 4})
               if i < len(knots)]  # fmt: skip
-    for some in ((), *((one,) for one in single), knots):
+    for some in dict.fromkeys(((), *((one,) for one in single), *several)):
         if some != plan.knots:
             yield replace(plan, knots=some)
     for name in open_.terms:
@@ -191,4 +208,4 @@ def folds_of(load: Load, heavy: bool = True) -> list[np.ndarray]:
 
 def seconds_of(regime: Regime, captured: tuple[int, ...], load: Load) -> np.ndarray:
     """Seconds of steps of one kind."""
-    return Form(regime, regime, captured).seconds(load)
+    return Form(regime, regime, captured, held=True).seconds(load)

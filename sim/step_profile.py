@@ -9,15 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .errors import shown
 from .profile_check import finite
 from .step_domain import AXES, Domain
-from .step_form import UNITS, Form, Regime, Term
+from .step_form import UNITS, Branch, Form, Regime, Term
+from .step_ratios import Ratios, check_ratios, read_ratios, written_ratios
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from .profile_check import Finder
     from .step_fit import Fit
@@ -29,37 +28,7 @@ _KEYS = {
     "noise_floor", "outliers", "ratios", "notes",
 }  # fmt: skip
 _LONGEST = 1e4
-_SLOW = 1.5
-"""Times as long as usual from which on a step is a rare slow one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ratios:
-    """Measured over predicted seconds, the *values* at shares *at* of all steps."""
-
-    at: np.ndarray
-    values: np.ndarray
-
-    @classmethod
-    def of(cls, ratios: np.ndarray) -> Ratios:
-        """Those of a log: hundredths of the usual steps, then tenths of the rare slow ones."""
-        slow = ratios > _SLOW * np.median(ratios)
-        share, part = float(slow.mean()), np.linspace(0.0, 1.0, 101)
-        at, values = part * (1.0 - share), np.quantile(ratios[~slow], part)
-        values *= float(ratios[~slow].mean()) / float(np.trapezoid(values, part))
-        if slow.any():
-            tenth = np.linspace(0.0, 1.0, 11)
-            tail = np.quantile(ratios[slow], tenth)
-            tail *= float(ratios[slow].mean()) / float(np.trapezoid(tail, tenth))
-            at = np.append(at, (1.0 - share) + tenth * share)
-            values = np.append(values, np.maximum(tail, values[-1]))
-        at[-1] = 1.0
-        return cls(at, values)
-
-    def draw(self, uniform: np.ndarray) -> np.ndarray:
-        """The ratios at shares *uniform*."""
-        found: np.ndarray = np.interp(uniform, self.at, self.values)
-        return found
+_TURNS = ("step", "decode_request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +41,8 @@ class Steps:
     gpu: Form | None
     """Seconds in which the GPU works, where the log said so."""
     domain: Domain
-    ratios: Ratios
+    ratios: Mapping[str, Ratios]
+    """Of decode steps, turned ones (`step_fit.Fit.ratios`) and those with prefill."""
     log: Mapping[str, Any]
     residuals: Mapping[str, Mapping[str, float]]
     noise_floor: float | None
@@ -84,7 +54,6 @@ class Steps:
 def document(fit: Fit, name: str, mode: str, log: Mapping[str, Any]) -> dict[str, Any]:
     """The profile of *fit* as JSON-able data; *log* says which files and columns it is from."""
     pace = fit.pace
-    ratios = Ratios.of(fit.ratios)
     domain = fit.domain
     return {
         "schema": 1, "kind": KIND, "name": name, "status": "fitted", "mode": mode,
@@ -100,16 +69,19 @@ def document(fit: Fit, name: str, mode: str, log: Mapping[str, Any]) -> dict[str
         },
         "residuals": fit.residuals, "noise_floor": fit.noise,
         "outliers": {"share": fit.outliers, "time_lost": fit.lost},
-        "ratios": {"at": ratios.at.tolist(), "values": ratios.values.tolist()},
+        "ratios": written_ratios(fit.ratios),
         "notes": fit.notes,
     }  # fmt: skip
 
 
 def _form(form: Form) -> dict[str, Any]:
     return {
-        "captured": list(form.captured), "context_of": form.context_of,
+        "captured": list(form.captured), "held": form.held, "context_of": form.context_of,
         "decode": _regime(form.decode), "mixed": _regime(form.mixed),
         "grains": [form.decode.grain, form.mixed.grain],
+        "turns": {
+            "decode": list(map(_term, form.decode.turn)), "mixed": list(map(_term, form.mixed.turn))
+        },
     }  # fmt: skip
 
 
@@ -135,17 +107,22 @@ def check(finder: Finder, document: dict[str, Any]) -> None:
         finder.text(document, key, key)
     if document.get("mode") not in MODES:
         finder.add("mode", f"{shown(document.get('mode'))}; use {', '.join(MODES)}")
+    _check_form(finder, finder.table(document, "form", "form"), "form")
+    if document.get("gpu") is not None:
+        _check_form(finder, finder.table(document, "gpu", "gpu"), "gpu")
+    check_learned(finder, document)
+
+
+def check_learned(finder: Finder, document: dict[str, Any]) -> None:
+    """Notes what is wrong with what *document* says of its log: errors, coverage, noise."""
     finder.table(document, "log", "log")
     for key in ("residuals", "outliers"):
         for name, entry in finder.table(document, key, key).items():
             good = finite(entry) or (isinstance(entry, dict) and all(map(finite, entry.values())))
             if not good:
                 finder.add(f"{key}.{shown(name)}", "no numbers; fit the log again")
-    _check_form(finder, finder.table(document, "form", "form"), "form")
-    if document.get("gpu") is not None:
-        _check_form(finder, finder.table(document, "gpu", "gpu"), "gpu")
     _check_domain(finder, finder.table(document, "domain", "domain"))
-    _check_ratios(finder, finder.table(document, "ratios", "ratios"))
+    check_ratios(finder, document)
     floor = document.get("noise_floor")
     if floor is not None and not finite(floor):
         finder.add("noise_floor", f"{shown(floor)} is no finite number; write null if unknown")
@@ -164,6 +141,19 @@ def _check_form(finder: Finder, form: dict[str, Any], path: str) -> None:
     grains = form.get("grains")
     if not (isinstance(grains, list) and len(grains) == 2 and all(map(_is_count, grains))):
         finder.add(f"{path}.grains", "not two whole numbers, of decode and of mixed steps")
+    if not isinstance(form.get("held", False), bool):
+        finder.add(f"{path}.held", f"{shown(form['held'])}; true or false")
+    turns = form.get("turns", {})
+    if not isinstance(turns, dict) or not set(turns) <= {"decode", "mixed"}:
+        finder.add(f"{path}.turns", "not a table with decode and mixed, each a list of terms")
+        turns = {}
+    for kind, terms in turns.items():
+        place = f"{path}.turns.{kind}"
+        if not isinstance(terms, list):
+            finder.add(place, "not a list of terms")
+            continue
+        for number, term in enumerate(terms):
+            _check_term(finder, term, f"{place}[{number}]", _TURNS)
     for kind in ("decode", "mixed"):
         branches = form.get(kind)
         if not isinstance(branches, list) or not branches:
@@ -178,9 +168,9 @@ def _check_form(finder: Finder, form: dict[str, Any], path: str) -> None:
                 _check_term(finder, term, f"{place}[{number}]")
 
 
-def _check_term(finder: Finder, term: Any, path: str) -> None:
-    if not isinstance(term, dict) or term.get("term") not in UNITS:
-        finder.add(path, f"{shown(term)}: no term; one of {', '.join(UNITS)}")
+def _check_term(finder: Finder, term: Any, path: str, names: Iterable[str] = UNITS) -> None:
+    if not isinstance(term, dict) or str(term.get("term")) not in names:
+        finder.add(path, f"{shown(term)}: no term; one of {', '.join(names)}")
         return
     value: Any = term.get("value")
     if not finite(value) or not 0.0 <= value <= _LONGEST:
@@ -214,19 +204,6 @@ def _is_cell(cell: Any) -> bool:
     )  # fmt: skip
 
 
-def _check_ratios(finder: Finder, ratios: dict[str, Any]) -> None:
-    at, values = ratios.get("at"), ratios.get("values")
-    for name, numbers in (("at", at), ("values", values)):
-        good = isinstance(numbers, list) and len(numbers) > 1 and all(map(finite, numbers))
-        if not good or sorted(numbers or ()) != numbers or min(numbers) < 0:
-            finder.add(f"ratios.{name}", "not a list of ascending numbers >= 0")
-            return
-    assert isinstance(at, list)
-    assert isinstance(values, list)
-    if len(at) != len(values) or at[0] != 0 or at[-1] != 1:
-        finder.add("ratios.at", "not from 0 to 1 with as many values")
-
-
 def steps_of(document: Mapping[str, Any]) -> Steps:
     """The content of a checked *document*."""
     domain, ratios = document["domain"], document["ratios"]
@@ -238,7 +215,7 @@ def steps_of(document: Mapping[str, Any]) -> Steps:
             frozenset(map(tuple, domain["cells"])),
             {axis: (float(low), float(high)) for axis, (low, high) in domain["ranges"].items()},
         ),
-        ratios=Ratios(np.array(ratios["at"], float), np.array(ratios["values"], float)),
+        ratios=read_ratios(ratios),
         log=document["log"],
         residuals={k: v for k, v in document["residuals"].items() if isinstance(v, dict)},
         noise_floor=document.get("noise_floor"),
@@ -248,11 +225,19 @@ def steps_of(document: Mapping[str, Any]) -> Steps:
 
 
 def _read_form(form: Mapping[str, Any]) -> Form:
+    turns = form.get("turns", {})
     regimes = [
-        Regime(tuple(tuple(map(_read_term, branch)) for branch in form[kind]), grain)
+        Regime(tuple(map(_read_branch, form[kind])), grain, _read_branch(turns.get(kind, ())))
         for kind, grain in zip(("decode", "mixed"), form["grains"], strict=True)
     ]
-    return Form(regimes[0], regimes[1], tuple(form["captured"]), form["context_of"])
+    return Form(
+        regimes[0], regimes[1], tuple(form["captured"]), form["context_of"],
+        form.get("held", False),
+    )  # fmt: skip
+
+
+def _read_branch(terms: Iterable[Mapping[str, Any]]) -> Branch:
+    return tuple(map(_read_term, terms))
 
 
 def _read_term(term: Mapping[str, Any]) -> Term:

@@ -10,6 +10,7 @@ import numpy as np
 from .errors import InputError
 from .step_form import Load
 from .step_pace import Pace, pace
+from .step_rows import ONLY_DECODE, WITH_PREFILL
 
 if TYPE_CHECKING:
     from .step_log import StepLog
@@ -25,8 +26,24 @@ def load_of(log: StepLog) -> Load:
         requests = (log.get("prefill_tokens") > 0).astype(np.float64)
     return Load(
         log.get("decode_requests"), log.get("decode_tokens"), log.get("context_tokens"), requests,
-        log.get("prefill_tokens"), log.get("prefill_context_tokens"),
+        log.get("prefill_tokens"), log.get("prefill_context_tokens"), None, _turned(log),
+        log.columns.get("padded_requests"),
     )  # fmt: skip
+
+
+def _turned(log: StepLog) -> np.ndarray | None:
+    """Whether each step is the first of its kind straight after one of the other, idle time
+    between them none; None where the log does not know what was before."""
+    before = log.columns.get("prev_kind")
+    if before is None:
+        return None
+    own = np.where(log.get("prefill_tokens") > 0, WITH_PREFILL, ONLY_DECODE)
+    turned = (before != own) & (before > 0)
+    if "prev_end_s" in log.columns:
+        gap = log.columns["start_s"] - log.columns["prev_end_s"]
+        turned &= ~(gap > np.median(log.columns["duration_s"])) | (own == ONLY_DECODE)
+    found: np.ndarray = turned.astype(np.float64)
+    return found
 
 
 def context_meaning(log: StepLog) -> str:

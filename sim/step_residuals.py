@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .step_form import Form, Load, Regime, rows_of
+from .step_form import Form, Load, Regime, pad, rows_of
 from .step_plan import Plan, fit, folds_of, seconds_of
 
 if TYPE_CHECKING:
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
     from .step_pace import Pace
 
 _LEAST = 30
+_BLOCKS = 10
+_DRIFT = 0.03
+"""Share by which parts of a log must differ to be worth a word."""
 
 
 def held_out(form: Form, load: Load, seconds: np.ndarray) -> np.ndarray:
     """Each step predicted by a fit of the same form to the other blocks of time."""
-    load = load.counted(form.context_of)
+    load = (load if form.held else load._replace(held=None)).counted(form.context_of)
     found = np.empty(len(seconds))
     for out in folds_of(load, heavy=False):
         for own, regime in (
@@ -31,7 +35,9 @@ def held_out(form: Form, load: Load, seconds: np.ndarray) -> np.ndarray:
                 found[rows] = seconds_of(regime, form.captured, rows_of(load, rows))
                 continue
             plan = _plan_of(regime, form.captured)
-            other = fit(plan, rows_of(load, rest), seconds[rest])
+            turning = regime.turning(pad(rows_of(load, rest), form.captured))
+            other = fit(plan, rows_of(load, rest), seconds[rest] - turning)
+            other = replace(other, turn=regime.turn)
             found[rows] = seconds_of(other, plan.captured, rows_of(load, rows))
     return found
 
@@ -75,6 +81,27 @@ def figures(relative: np.ndarray) -> dict[str, float]:
         "n": len(size), "median": float(np.median(size)), "p90": float(np.quantile(size, 0.9)),
         "max": float(size.max()), "signed_median": float(np.median(relative)),
     }  # fmt: skip
+
+
+def drift(load: Load, ratio: np.ndarray) -> str | None:
+    """Says if steps that only decode grow slower or faster over the log; *ratio* is measured /
+    predicted of each step. None where they do not, or are too few."""
+    own = ratio[load.prefill_tokens == 0]
+    if len(own) < _BLOCKS * _LEAST:
+        return None
+    blocks = np.array_split(own, _BLOCKS)
+    middle = np.array([np.median(block) for block in blocks])
+    within = max(float(np.quantile(block, 0.75) - np.quantile(block, 0.25)) for block in blocks)
+    low, high = int(middle.argmin()), int(middle.argmax())
+    apart = float(middle[high] - middle[low])
+    # The medians of blocks without drift differ by chance, the more so the more steps scatter.
+    chance = 4.0 * within / np.sqrt(min(map(len, blocks)))
+    if apart < max(_DRIFT, chance):
+        return None
+    return (
+        f"the same decode steps take {apart:.1%} longer in part {high + 1} of {_BLOCKS} of the log "
+        f"than in part {low + 1} (clocks, warm-up, other work?); the profile is of their mean"
+    )
 
 
 def remarks(log: StepLog, found: Pace, form: Form, gpu: Form | None) -> list[str]:

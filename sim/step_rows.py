@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Columns = dict[str, np.ndarray]
 
+ONLY_DECODE, WITH_PREFILL = 1.0, 2.0
+"""Kinds of steps in `prev_kind`; 0 where nothing is known of the step before."""
 MOST_ROWS = 400_000
 """Rows that are kept; of more, every second, fourth, ... after neighbours have been looked at."""
 
@@ -51,10 +53,14 @@ def gather(parts: Iterable[Columns], most: int = MOST_ROWS) -> tuple[Columns, in
 def neighbours(part: Columns) -> Columns:
     """*part* with what each row's neighbours say, nan where there are none.
 
-    When the next step began, how long it took and whether it decoded; when the one before began
-    and ended.
+    Of which kind the step before was; when the next step began, how long it took and whether it
+    decoded; when the one before began and ended.
     """
     found = dict(part)
+    tokens = part.get("prefill_tokens", np.zeros(len(part["duration_s"])))
+    kind = np.where(tokens > 0, WITH_PREFILL, ONLY_DECODE)
+    head = part["prev_kind"][:1] if "prev_kind" in part else np.zeros(1)
+    found["prev_kind"] = np.append(head, kind[:-1])
     if "start_s" not in part:
         return found
     start, seconds = part["start_s"], part["duration_s"]

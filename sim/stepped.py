@@ -116,6 +116,9 @@ class SteppedDecoding:
     def overfull(self) -> bool:
         return int(self.sums(1)[LOWER, 0]) > self.measures.lower_capacity
 
+    def context(self, request: Request) -> int:
+        raise NotImplementedError("steps of several tokens: nobody may ask")
+
     def blocks(self, context: int) -> int:
         return int(self.measures.blocks(context))
 

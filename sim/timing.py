@@ -72,26 +72,27 @@ def slowed(timing: Timing, factor: float) -> Timing:
 
 
 class Segment:
-    """Kernels of a stretch of launches; its sums are worked out once."""
+    """Kernels of a stretch of launches; its sums are worked out once for a pace of the host."""
 
-    __slots__ = ("_ahead", "kernels", "seconds")
+    __slots__ = ("_ahead", "_submit", "kernels", "seconds")
 
     def __init__(self, kernels: Sequence[float]) -> None:
         self.kernels = kernels
         self.seconds = sum(kernels)
         self._ahead: tuple[float, float] | None = None
+        self._submit = -1.0
 
     def ahead(self, submit: float) -> tuple[float, float]:
         """How far submissions of *submit* seconds run ahead of the kernels, from 0 at the first.
 
         The most before any kernel, -inf if there is none, and where it stands after the last.
         """
-        if self._ahead is None:
+        if self._ahead is None or self._submit != submit:
             peak, now = -inf, 0.0
             for seconds in self.kernels:
                 peak = max(peak, now)
                 now += submit - seconds
-            self._ahead = (peak, now)
+            self._ahead, self._submit = (peak, now), submit
         return self._ahead
 
 

@@ -97,7 +97,7 @@ def test_hiccups_and_warm_up_are_told_apart_and_do_not_bend_the_fit() -> None:
     assert found.outliers == pytest.approx(0.01, rel=0.5)
     assert found.lost == pytest.approx(0.09, rel=0.5)
     assert abs(judged(found, served(seed=3))["signed_median"]) < 0.004
-    assert found.ratios.mean() == pytest.approx(1.0 + found.lost, abs=0.01)
+    assert found.ratios["all"].mean() == pytest.approx(1.0 + found.lost, abs=0.01)
 
 
 def test_time_between_steps_counts_and_idle_time_does_not() -> None:

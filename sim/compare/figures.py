@@ -26,7 +26,7 @@ _COLOURS = {
     "queue": "#999999", "load": "#cc79a7", "prefill": "#e69f00", "prefill_gpu": "#e69f00",
     "prefill_gap": "#f5cf80", "prefill_rest": "#d9d9d9", "decode": "#0072b2",
     "decode_gpu": "#0072b2", "decode_gap": "#80b8d9", "decode_prompts": "#009e73",
-    "decode_rest": "#595959",
+    "decode_rest": "#595959", "delivery": "#56b4e9",
 }  # fmt: skip
 
 

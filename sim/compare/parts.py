@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.delays import token_delay_of
 from sim.errors import InputError
 from sim.runs import columns_of
 
@@ -26,6 +27,7 @@ LABELS = {
     "prefill_gpu": "prefill: GPU works",
     "prefill_gap": "prefill: gaps of the loop",
     "prefill_rest": "prefill: no iteration runs",
+    "delivery": "delivery of the token to the client",
     "decode": "decode, from the first token to the last",
     "decode_gpu": "decode: GPU works",
     "decode_gap": "decode: gaps of the loop",
@@ -34,7 +36,9 @@ LABELS = {
 }
 """Parts of a request's time, in order. `decode_prompts`: iterations that others' prompts make
 longer, or in which the request waits for them."""
-OF_TTFT = ("queue", "load", "prefill", "prefill_gpu", "prefill_gap", "prefill_rest")
+OF_TTFT = (
+    "queue", "load", "prefill", "prefill_gpu", "prefill_gap", "prefill_rest", "delivery",
+)  # fmt: skip
 TAIL = 99.0
 """Percentile from which a TTFT counts among the slowest."""
 
@@ -109,7 +113,9 @@ def requests_of(run: Run, rows: clock.Columns | None) -> Requests:
     times = [table[name][done].astype(float) for name in _NEEDED[1:5]]
     if any(not np.isfinite(time).all() for time in times) or (np.diff(times, axis=0) < 0).any():
         raise InputError(f"{path}: has times that no run can have; delete the run and repeat it")
-    arrival, admitted, first, last = times
+    delay = token_delay_of(run.folder)
+    arrival, admitted = times[:2]
+    first, last = (time - delay for time in times[2:])  # when their iterations ended
     load = np.zeros(len(arrival))
     if "load_ms" in more:
         load = np.clip(more["load_ms"][done].astype(float) / 1e3, 0.0, first - admitted)
@@ -119,9 +125,11 @@ def requests_of(run: Run, rows: clock.Columns | None) -> Requests:
     else:
         replica = more["replica"][done] if "replica" in more else np.zeros(len(arrival), int)
         parts |= _divided(rows, replica, admitted + load, first, last)
+    if delay:
+        parts["delivery"] = np.full(len(arrival), delay)
     return Requests(
         table["request_id"][done], table["prompt_tokens"][done], table["output_tokens"][done],
-        first - arrival, last - arrival, admitted - arrival, parts, sent,
+        times[2] - arrival, times[3] - arrival, admitted - arrival, parts, sent,
     )  # fmt: skip
 
 

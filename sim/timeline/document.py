@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.delays import token_delay
 from sim.trace.write import replacing
 
 from . import loop_tracks, other_tracks
@@ -114,7 +115,7 @@ class Document:
         ]
         inside = window.overlaps(*run.lives)
         requests = run.requests.columns(other_tracks.REQUESTS, inside)
-        self.requests = Requests(count + 1, requests, run.end, window)
+        self.requests = Requests(count + 1, requests, run.end, window, token_delay(run.scenario))
         moved = window.overlaps(*run.moves)
         transfers = run.transfers.columns(other_tracks.TRANSFERS, moved)
         self.links = Links(count + 2, transfers, count > 1) if transfers else None

@@ -102,8 +102,9 @@ class Links:
 class Requests:
     """Requests as nested spans, cut at the ends of the window, and marks where they arrive."""
 
-    def __init__(self, pid: int, rows: Columns, end_s: float, window: Window) -> None:
+    def __init__(self, pid: int, rows: Columns, end_s: float, window: Window, delay: float) -> None:
         self.pid = pid
+        self.delay = delay  # seconds from the end of an iteration until clients have its tokens
         order = np.argsort(rows["arrival_s"], kind="stable")
         self.rows = {name: values[order] for name, values in rows.items()}
         arrival = self.rows["arrival_s"].astype(float)
@@ -162,8 +163,8 @@ class Requests:
         for number, loop in enumerate(loops):
             mine = self.rows.get("replica", np.zeros(len(self.id))) == number
             rows = np.flatnonzero(mine)
-            first = loop.at_end(self.first[rows], prefill=True)
-            last = loop.at_end(self.last[rows], prefill=False)
+            first = loop.at_end(self.first[rows] - self.delay, prefill=True)
+            last = loop.at_end(self.last[rows] - self.delay, prefill=False)
             last[last == first] = -1
             there = np.stack([self.marked[rows], first >= 0, last >= 0])
             rows, first, last = (v[there.sum(axis=0) > 1] for v in (rows, first, last))

@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.cost import Chunk
 from sim.errors import InputError
+from sim.forced_seconds import seconds_of, turns_of
 from sim.profile import load_profile, shipped
 from sim.result import read_json
 from sim.scenario import Scenario
-from sim.step_cost import StepCost, cost_of
+from sim.step_cost import cost_of
 from sim.step_ready import load_of, prepared
 from sim.step_residuals import residuals
 
 if TYPE_CHECKING:
     from sim.cost import Cost
     from sim.profile import Profile
-    from sim.step_form import Load
     from sim.step_log import StepLog
 
 _MOST = 20_000
@@ -67,22 +66,5 @@ def forced(log: StepLog, cost: Cost, basis: str = "auto") -> tuple[dict[str, Any
     keep = np.arange(0, len(seconds), -(-len(seconds) // _MOST))
     chosen, seconds = chosen.take(keep), seconds[keep]
     load = load_of(chosen)
-    if isinstance(cost, StepCost):
-        predicted = cost.steps.form.seconds(load)
-    else:
-        predicted = np.array([_seconds(cost, load, row) for row in range(len(seconds))])
+    predicted = seconds_of(cost, load) + turns_of(cost, chosen)
     return residuals(load, predicted, seconds), seconds, predicted
-
-
-def _seconds(cost: Cost, load: Load, row: int) -> float:
-    """One step; its prompts are taken as equally long, as a log of totals leaves no other."""
-    totals = load[:6]  # what comes after is of single prompts, which a log of totals has not
-    batch, rows, context, prompts, tokens, before = (int(values[row]) for values in totals)
-    if not tokens:
-        return cost.decode(batch, max(batch, rows)).seconds(context)
-    prompts = max(1, min(prompts, tokens))
-    chunks = [
-        Chunk((tokens + number) // prompts, (before + number) // prompts)
-        for number in range(prompts)
-    ]
-    return cost.mixed(batch, context, chunks, batch + prompts, 1.0, max(batch, rows)).seconds

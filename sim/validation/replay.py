@@ -32,7 +32,8 @@ EARLY_S = 2e-9
 
 
 class Asked(NamedTuple):
-    """A request of the log: *arrival* in seconds on the engine's clock."""
+    """A request of the log: *arrival* in seconds on the clock of its steps, when its client sent
+    it; the engine knew of it `schedule.arrival_delay` later."""
 
     id: int
     arrival: float
@@ -93,7 +94,9 @@ def replay(
     silent = cast("Any", _Silent())
     batch = Batch(admission, PlainDecoding(pool.block_tokens), silent, silent)
     planner = Planner(scenario.loop, scenario.schedule, batch)
-    coming = deque(sorted(asked, key=lambda one: (one.arrival, one.id)))
+    delay = scenario.schedule.arrival_delay
+    known = (one._replace(arrival=one.arrival + delay) for one in asked)
+    coming = deque(sorted(known, key=lambda one: (one.arrival, one.id)))
     begun, count = 0.0, 0
     for step in steps:
         while coming and not step.inside and coming[0].arrival <= step.seen + EARLY_S:

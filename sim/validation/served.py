@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.delays import token_delay_of
 from sim.errors import InputError
 
 from .columns import Columns, read_columns
@@ -222,6 +223,7 @@ def _with_tokens(served: Served, folder: Path) -> Served:
     table = pq.read_table(steps, columns=["start_s", "duration_s", "decode_requests"])
     ends = table["start_s"].to_numpy() + table["duration_s"].to_numpy()
     ends = ends[table["decode_requests"].to_numpy() > 0]
+    ends = ends + token_delay_of(folder)
     return replace(served, gaps=_of_steps(served, ends))
 
 
