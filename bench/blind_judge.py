@@ -204,7 +204,7 @@ def judge(chosen: Round, windows: Path | None, out: Path) -> None:
     floor = {name: max(one[name] for one in spread.values()) for name in BARS} if spread else {}
     recorded = {one.folder: known[one.cell] for one in measured if one.folder is not None}
     found: dict[str, Any] = {
-        "round": chosen.number, "made": told.get("made"), "fitted": fitted(chosen),
+        "round": chosen.number, "fitted": fitted(chosen), "late": seen_before(recorded),
         "measured_on": machines(recorded), "cells": cells,
         "engines": {cell["cell"]: chosen.engine_of(cell).name for cell in cells},
         "requests": {cell["cell"]: chosen.engine_of(cell).requests for cell in cells},
@@ -230,6 +230,14 @@ def judge(chosen: Round, windows: Path | None, out: Path) -> None:
     text = page(found, [one for one in earlier if one], notes_in(out / "notes.md"))
     (out / "README.md").write_text(text)
     print(f"{out}/README.md")
+
+
+def seen_before(recorded: dict[Path, dict[str, Any]]) -> list[str]:
+    """Runs that began before their cell was predicted."""
+    begun = machines(recorded)
+    return sorted(
+        run.name for run, cell in recorded.items() if begun[run.name]["date"] < cell.get("made", "")
+    )
 
 
 def machines(recorded: Iterable[Path]) -> dict[str, dict[str, Any]]:

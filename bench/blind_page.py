@@ -90,10 +90,16 @@ def head(found: dict[str, Any]) -> str:
 def _when(found: dict[str, Any]) -> str:
     """Dates and machines of fit, prediction and measurement."""
     fit, run = (_places(found[key].values()) for key in ("fitted", "measured_on"))
-    made, left = found["made"], found["not_run"]
-    first = min((one["date"] for one in found["measured_on"].values()), default="")
-    told = f"predicted {_minute(made)}; " if made else ""
-    blind = " **Not blind: predicted after the first run.**" if made and first < made else ""
+    times, left = (
+        sorted({cell["made"] for cell in found["cells"] if "made" in cell}),
+        found["not_run"],
+    )
+    told = f"predicted {' and '.join(map(_minute, times))}; " if times else ""
+    blind = (
+        f" **Not blind: predicted after the run: {listed(found['late'])}.**"
+        if found["late"]
+        else ""
+    )
     missing = f" Predicted and not measured, for want of time: {listed(left)}." if left else ""
     seeds = max(len(cell.get("by_seed", ())) for cell in found["cells"])
     mean = f" A prediction is the mean of {seeds} simulations." if seeds > 1 else ""

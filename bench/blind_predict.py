@@ -110,8 +110,13 @@ class Predictor:
 
 
 def predict(chosen: Round, windows: Path, out: Path, jobs: int = JOBS) -> None:
-    """Writes *out*: cells with hashes and predicted figures, and the runs in their order."""
+    """Writes *out*: cells with hashes and predicted figures, and the runs in their order.
+
+    A cell that was predicted before just so keeps the time at which it was.
+    """
     predictor = Predictor(chosen, windows)
+    told = json.loads(out.read_text())["cells"] if out.is_file() else []
+    before = {one["cell"]: one for one in told}
     cells: dict[str, dict[str, Any]] = {}
     runs: list[str] = []
     for one in chosen.wanted:
@@ -132,10 +137,11 @@ def predict(chosen: Round, windows: Path, out: Path, jobs: int = JOBS) -> None:
         ):
             cell.update(figures)
             print(_line(cell), flush=True)
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    found = {
-        "made": made, "fitted": fitted(chosen), "runs": runs, "cells": list(cells.values()),
-    }  # fmt: skip
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    for name, cell in cells.items():
+        made = before.get(name, {}).pop("made", now)
+        cell["made"] = made if before.get(name) == cell else now
+    found = {"fitted": fitted(chosen), "runs": runs, "cells": list(cells.values())}
     out.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{out}: {len(cells)} cells, {len(runs)} runs")
 

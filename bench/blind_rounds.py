@@ -152,7 +152,7 @@ def _first() -> Round:
 GRAPH, HOST, PYTHON, CONTROL = (
     f"1b-{loop}-library" for loop in ("graph", "host-c", "host-python", "control")
 )
-LIBRARY = (GRAPH, CONTROL, HOST, PYTHON)
+LIBRARY = (GRAPH, CONTROL, HOST)
 RESIDENT, FUSED_GRAPH, FUSED_CONTROL = (
     f"1b-{loop}-fused" for loop in ("resident", "graph", "control")
 )
@@ -162,7 +162,9 @@ SPARSE, DRAFTS, RESIDENT_DRAFTS = (
     "1b-graph-library-sparse", "1b-graph-library-drafts", "1b-resident-fused-drafts"
 )  # fmt: skip
 LOW, HIGH = 0.68, 0.8
-"""Loads of the slowest loop over the library kernels: the graph is then at 0.6 and 0.7."""
+"""Loads of the host in C over the library kernels: the others are a little less loaded then."""
+PYTHON_A, PYTHON_B = 7.8, 9.65
+"""Rates of the host in Python: those of the other loops at `LOW`, where it is at some 0.75."""
 
 
 def _second() -> Round:
@@ -193,6 +195,7 @@ def _second_cells() -> list[Wanted]:
 
     return [
         *each(LIBRARY, LOW, LIBRARY),
+        Wanted(PYTHON, "A", rate=PYTHON_A),
         *each((RESIDENT, FUSED_GRAPH), 0.6, FUSED),
         *each(LIBRARY, HIGH, LIBRARY),
         *each((RESIDENT, FUSED_GRAPH), 0.8, FUSED),
@@ -203,7 +206,9 @@ def _second_cells() -> list[Wanted]:
         *each((FUSED_CONTROL,), 0.6, FUSED),
         *each((GRAPH, HOST, CONTROL), LOW, LIBRARY, "B"),
         *each((RESIDENT,), 0.6, FUSED, "B"),
-        *each((GRAPH, HOST, PYTHON), LOW, LIBRARY, again=True),
+        *each((GRAPH, HOST), LOW, LIBRARY, again=True),
+        Wanted(PYTHON, "A", rate=PYTHON_A, again=True),
+        Wanted(PYTHON, "B", rate=PYTHON_B),
         *each((RESIDENT, FUSED_GRAPH), 0.6, FUSED, again=True),
         *each(LARGE, 0.6, LARGE),
         *each((SPARSE,), 0.8),
@@ -211,7 +216,7 @@ def _second_cells() -> list[Wanted]:
         *each((GRAPH,), 0.3),
         *each((GRAPH,), 0.95),
         *each((GRAPH,), 1.2),
-        *each((PYTHON, HOST, CONTROL), HIGH, LIBRARY, again=True),
+        *each((HOST, CONTROL), HIGH, LIBRARY, again=True),
         *each((RESIDENT,), 0.8, FUSED, again=True),
         *each((RESIDENT,), 0.95),
         *each((RESIDENT,), 1.2),

@@ -148,10 +148,16 @@ def read(queue: Path, done: Path | None) -> list[Run]:
 
 
 def cores(parts: int) -> list[str]:
-    """This process's cores in so many equal parts, as taskset takes them."""
+    """This process's cores in so many equal parts, as taskset takes them.
+
+    Two threads of one physical core have numbers side by side, or half of all apart: a part is a
+    piece of the lower half and the piece of the upper half above it, so that none is shared.
+    """
     own = sorted(os.sched_getaffinity(0))
-    each = max(1, len(own) // parts)
-    found = [own[i * each : (i + 1) * each] or own[-1:] for i in range(parts)]
+    half = (len(own) + 1) // 2
+    each = max(1, half // parts)
+    pieces = [slice(i * each, (i + 1) * each) for i in range(parts)]
+    found = [[*own[:half][piece], *own[half:][piece]] or own[-1:] for piece in pieces]
     return [",".join(map(str, some)) for some in found]
 
 

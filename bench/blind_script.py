@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bench.blind_rounds import Round
 
-START_S = 15.0
+START_S = 12.0
 """Until a run's first arrival: weights, kernels, warm-up; and what comes after its last token."""
 DRAIN_S = 6.0
 """After the last arrival of a ramp, which ends with more than the engine serves."""
