@@ -8,8 +8,9 @@ real time. It knows nothing of residentsim and logs as one does for oneself:
     python examples/torch_engine.py --rate 18 --requests 400 --seed 2 --out runs/judge
 
 Each folder gets `traffic.csv` (what was asked), `steps.json` (a dictionary a step: t0 in seconds,
-ms, n_dec requests that decoded, ctx tokens of KV they read, n_pre prompts, chunk prompt tokens)
-and `requests.jsonl` (arrival, first, tokens: seconds on the same clock).
+ms, n_dec requests that decoded, ctx tokens of KV they read, n_pre prompts, of each prompt chunk
+tokens computed after past ones) and `requests.jsonl` (arrival, first, tokens: seconds on the same
+clock).
 """
 
 from __future__ import annotations
@@ -234,7 +235,8 @@ def serve(requests: list[Request], model, max_batch: int, budget: int):
         step = {
             "t0": start, "ms": 0.0, "n_dec": len(decoding),
             "ctx": sum(r.length + 1 for r in decoding), "n_pre": len(chunks),
-            "chunk": sum(count for _, count in chunks), "queue": len(scheduler.waiting),
+            "chunk": [count for _, count in chunks], "past": [r.done for r, _ in chunks],
+            "queue": len(scheduler.waiting),
         }  # fmt: skip
         tokens = model.step(decoding, chunks)
         now = time.perf_counter() - zero
@@ -263,12 +265,15 @@ def main() -> None:
     add("--max-batch", type=int, default=32)
     add("--budget", type=int, default=512, help="tokens of a step at most")
     add("--max-len", type=int, default=2048, help="tokens of a request at most")
+    add("--no-cudnn", action="store_true", help="attention that plans nothing for new shapes")
     args = parser.parse_args()
     if torch is None:
         raise SystemExit("needs PyTorch: pip install torch")
     own = (args.rate, args.requests, args.seed, args.max_len)
     requests = read(args.traffic, args.max_len) if args.traffic else made(*own)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if args.no_cudnn:
+        torch.backends.cuda.enable_cudnn_sdp(False)
     if device == "cpu":
         torch.set_num_threads(1)  # threads that wait for each other make steps of any length
     size = args.size or ("1b" if device.startswith("cuda") else "tiny")

@@ -242,7 +242,7 @@ class Replica:
         )  # fmt: skip
         seconds = charge.seconds
         if self.course is not None:
-            seconds = self.course.prefill(seconds, self.done, decoding, self.idle)
+            seconds = self.course.prefill(seconds, self.done, decoding, self.idle, plan)
         leaves = self.exits and not self.outside
         if leaves:
             seconds += self.cost.modes.exit

@@ -18,6 +18,7 @@ from .step_form import Load, line
 if TYPE_CHECKING:
     from .cost import Cost
     from .decoding import Decoding
+    from .planner import Plan
     from .visited import Visited
 
     Lines = tuple[tuple[float, float], ...]
@@ -38,13 +39,14 @@ class Course:
         self.held = 0
         """Requests of the latest iteration that only decoded straight after prefill."""
 
-    def prefill(self, seconds: float, number: int, batch: int, idle: float) -> float:
-        """Seconds of iteration *number* with prefill beside *batch* decoding requests; nothing
-        has run for *idle* seconds in all."""
+    def prefill(self, seconds: float, number: int, batch: int, idle: float, plan: Plan) -> float:
+        """Seconds of iteration *number* with prefill as in *plan*, *batch* requests decoding beside
+        it; nothing has run for *idle* seconds in all."""
         turned = self.after == "decode" and idle == self.idle
         self.after, self.idle = "prefill", idle
         if turned:
             seconds += self.turned_to_prefill(batch)
+        seconds += self.new_shapes(plan)
         if self.ratios is not None:
             drawn = self.ratios["prefill"].draw(uniforms(*self.key, np.array([number])))
             seconds *= float(drawn[0])
@@ -62,6 +64,10 @@ class Course:
         if turned:
             seconds[0] += self.turned_to_decode(batch, decoding)
         return seconds if self.ratios is None else seconds * self._noise(number, seconds, turned)
+
+    def new_shapes(self, plan: Plan) -> float:
+        """More seconds of an iteration with chunks in *plan* whose shapes are new to the engine."""
+        return 0.0
 
     def turned_to_prefill(self, batch: int) -> float:
         """More seconds of the first iteration with prefill beside *batch* requests."""
@@ -92,6 +98,16 @@ class StepCourse(Course):
         self.cost = cost
         self.form = cost.steps.form
         self.lines: dict[tuple[int, int, int], tuple[Lines, float]] = {}
+        self.met: set[tuple[int, ...]] = set()
+        """Shapes of prompts that the replica has computed."""
+
+    def new_shapes(self, plan: Plan) -> float:
+        cold = self.form.cold
+        if cold is None:
+            return 0.0
+        before = len(self.met)
+        self.met.update(cold.shape(chunk) for chunk in plan.chunks.values())
+        return cold.seconds * (len(self.met) - before)
 
     def turned_to_prefill(self, batch: int) -> float:
         turn = self.form.mixed.turn

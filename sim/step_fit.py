@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import step_domain
+from . import step_cold, step_domain
 from .step_beyond import beside, beyond
 from .step_form import Form, Load, pad, rows_of
 from .step_pace import noise_floor, warm_up
 from .step_plan import FAMILIES, Openings, Plan, fit, scaled
+from .step_ratios import true
 from .step_ready import LEAST, load_of, prepared
 from .step_residuals import drift, held_out, remarks, residuals
 from .step_search import search
@@ -76,41 +77,51 @@ def fit_steps(
     if meaning != "decode":
         notes.append("the context column counts prefilling requests, too; so does the fit")
     sizes = _captured(chosen, captured)
-    form = _form(chosen, seconds, sizes, meaning, notes)
-    ratio = seconds / form.seconds(load_of(chosen))
-    head = warm_up(ratio)
+    cold, new = step_cold.learned(load_of(chosen), seconds)
+    form = _form(chosen, seconds - new, sizes, meaning, notes)
+    head = warm_up((seconds - new) / form.seconds(load_of(chosen)))
     if head:
         chosen, seconds = chosen.take(np.arange(head, len(seconds))), seconds[head:]
-        form = _form(chosen, seconds, sizes, meaning, notes[:0])
+        new = new[head:]
+        form = _form(chosen, seconds - new, sizes, meaning, notes[:0])
     load = load_of(chosen)
-    form = _unbiased(form, load, seconds)
+    form = _unbiased(form, load, seconds - new)
+    usual, held = form.seconds(load) + new, held_out(form, load, seconds - new)
+    form = replace(form, cold=cold)
     predicted = form.seconds(load)
-    held = held_out(form, load, seconds)
-    ratio = seconds / predicted
+    if cold is not None:
+        held += cold.taken(load)
+    ratio = seconds / usual
     slow = ratio > 1.5
-    first = first_of_kind(load, slow)
+    # What a cold engine loses is no noise, unless a run begins cold, too.
+    first = first_of_kind(load, slow) if cold is None else np.zeros(len(slow), bool)
     own = slow & ~first
     gpu = _gpu(chosen, form, meaning)
     floor, pairs = noise_floor(chosen, seconds)
     if floor is None:
         notes.append(f"no noise floor: only {pairs} pairs of alike steps")
-    notes += [*remarks(chosen, found, form, gpu), *said(form)]
+    notes += [*remarks(chosen, found, form, gpu), *said(form), *step_cold.said(cold, load, new)]
     notes += [text for text in (drift(load, ratio),) if text]
     return Fit(
         form, gpu, step_domain.domain_of(load), len(seconds), head, found,
         residuals(load, held, seconds), floor, float(own.mean()),
-        float((seconds - predicted)[own].sum() / predicted.sum()),
-        by_kind(ratio, load, ~(slow & first)),
+        float((seconds - usual)[own].sum() / usual.sum()),
+        by_kind(ratio, load, ~(slow & first), usual),
         notes, predicted, seconds, chosen,
     )  # fmt: skip
 
 
-def by_kind(ratio: np.ndarray, load: Load, kept: np.ndarray) -> dict[str, np.ndarray]:
-    """*ratio* of the *kept* steps, by kind."""
+def by_kind(
+    ratio: np.ndarray, load: Load, kept: np.ndarray, usual: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """*ratio* of the *kept* steps, by kind; over *usual* seconds they keep the kind's time."""
     plain = load.prefill_tokens == 0
     turned = plain & (load.turned > 0) if load.turned is not None else np.zeros(len(plain), bool)
     rows = {"all": kept, "decode": plain & ~turned, "turned": turned, "prefill": ~plain}
-    return {kind: ratio[own & kept] for kind, own in rows.items()}
+    found = {kind: ratio[own & kept] for kind, own in rows.items()}
+    if usual is None:
+        return found
+    return {kind: true(found[kind], usual[own & kept]) for kind, own in rows.items()}
 
 
 def _captured(log: StepLog, captured: Sequence[int] | None) -> tuple[tuple[int, ...], ...]:
@@ -257,4 +268,4 @@ def _gpu(log: StepLog, form: Form, meaning: str) -> Form | None:
         terms -= {"tokens"} | (set() if _varies(chosen) else {"context"})
         plan = Plan(tuple(sorted(terms)), knots, captured=form.captured)
         regimes.append(fit(plan, rows_of(load, rows), seconds[rows]))
-    return replace(form, decode=regimes[0], mixed=regimes[1])
+    return replace(form, decode=regimes[0], mixed=regimes[1], cold=None)

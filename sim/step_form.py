@@ -14,6 +14,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .step_cold import Cold
+
 UNITS = {
     "step": "s a step",
     "prefill_step": "s a step with prefill",
@@ -46,6 +48,8 @@ class Load(NamedTuple):
     """1 for the first step that only decodes after one with prefill, and the other way round."""
     held: Number = None
     """The decode batch as the log says that it was padded; None where that follows from sizes."""
+    fresh: Number = None
+    """New shapes among the prompts (rows x 2, as `step_cold.fresh`); None where nobody counts."""
 
     def counted(self, meaning: str) -> Load:
         """With the context tokens that the log's column means: of decode, or of all requests."""
@@ -191,6 +195,8 @@ class Form:
     (and the chunks' own)."""
     held: bool = False
     """Whether decode batches stay as large as at the first step after prefill, whoever ends."""
+    cold: Cold | None = None
+    """What shapes of prompts take that the engine has not met before; None: nothing."""
 
     def seconds(self, load: Load) -> np.ndarray:
         """Seconds of each step of *load*, whose decode counts are not padded yet."""
@@ -201,7 +207,7 @@ class Form:
         for rows, regime in ((plain, self.decode), (~plain, self.mixed)):
             if rows.any():
                 found[rows] = regime.seconds(rows_of(padded, rows))
-        return found
+        return found if self.cold is None else found + self.cold.taken(load)
 
 
 def pad(load: Load, captured: Sequence[int]) -> Load:

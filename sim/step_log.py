@@ -19,7 +19,7 @@ from .step_names import COUNTS, TIMES, plain, sources
 from .step_rows import Columns, gather, in_order, joined
 from .step_stamps import Stamps, check_units
 from .step_text import with_iteration_lines
-from .step_values import derived, numbers, place_of
+from .step_values import chunks_of, derived, numbers, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -95,6 +95,7 @@ class Reader:
             columns = {
                 name: self._column(name, source, chunk, place) for name, source in found.items()
             }
+            columns |= chunks_of(found, chunk)
             columns = self._wanted(chunk, columns, place)
             self.rows += chunk.rows
             if "duration_s" not in columns and not {"start_s", "end_s"} <= set(columns):

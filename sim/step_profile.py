@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import shown
 from .profile_check import finite
+from .step_cold import SHAPES, Cold
 from .step_domain import AXES, Domain
 from .step_form import UNITS, Branch, Form, Regime, Term
 from .step_ratios import Ratios, check_ratios, read_ratios, written_ratios
@@ -75,6 +76,7 @@ def document(fit: Fit, name: str, mode: str, log: Mapping[str, Any]) -> dict[str
 
 
 def _form(form: Form) -> dict[str, Any]:
+    cold = {} if form.cold is None else {"cold": form.cold._asdict()}
     return {
         "captured": list(form.captured), "held": form.held, "context_of": form.context_of,
         "decode": _regime(form.decode), "mixed": _regime(form.mixed),
@@ -82,7 +84,7 @@ def _form(form: Form) -> dict[str, Any]:
         "turns": {
             "decode": list(map(_term, form.decode.turn)), "mixed": list(map(_term, form.mixed.turn))
         },
-    }  # fmt: skip
+    } | cold  # fmt: skip
 
 
 def _regime(regime: Regime) -> list[list[dict[str, Any]]]:
@@ -143,6 +145,11 @@ def _check_form(finder: Finder, form: dict[str, Any], path: str) -> None:
         finder.add(f"{path}.grains", "not two whole numbers, of decode and of mixed steps")
     if not isinstance(form.get("held", False), bool):
         finder.add(f"{path}.held", f"{shown(form['held'])}; true or false")
+    cold = form.get("cold", {"seconds": 0.0, "by": SHAPES[0]})
+    good = isinstance(cold, dict) and set(cold) == {"seconds", "by"} and cold["by"] in SHAPES
+    if not good or not finite(cold["seconds"]) or not 0.0 <= cold["seconds"] <= _LONGEST:
+        what = f"no table of seconds (>= 0) and by ({' or '.join(SHAPES)})"
+        finder.add(f"{path}.cold", f"{shown(form['cold'])}; {what}")
     turns = form.get("turns", {})
     if not isinstance(turns, dict) or not set(turns) <= {"decode", "mixed"}:
         finder.add(f"{path}.turns", "not a table with decode and mixed, each a list of terms")
@@ -225,14 +232,14 @@ def steps_of(document: Mapping[str, Any]) -> Steps:
 
 
 def _read_form(form: Mapping[str, Any]) -> Form:
-    turns = form.get("turns", {})
+    turns, cold = form.get("turns", {}), form.get("cold")
     regimes = [
         Regime(tuple(map(_read_branch, form[kind])), grain, _read_branch(turns.get(kind, ())))
         for kind, grain in zip(("decode", "mixed"), form["grains"], strict=True)
     ]
     return Form(
         regimes[0], regimes[1], tuple(form["captured"]), form["context_of"],
-        form.get("held", False),
+        form.get("held", False), None if cold is None else Cold(float(cold["seconds"]), cold["by"]),
     )  # fmt: skip
 
 

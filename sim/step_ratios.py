@@ -18,6 +18,8 @@ NOISES = ("decode", "turned", "prefill")
 """Kinds of steps whose noise may be given apart."""
 _MANY = 100
 """Steps of a kind from which on their noise is told apart."""
+_TRUE = 0.02
+"""Share by which noise may make a kind of step longer in all than in the log."""
 _SLOW = 1.5
 """Times as long as usual from which on a step is a rare slow one."""
 
@@ -49,6 +51,25 @@ class Ratios:
         """The ratios at shares *uniform*."""
         found: np.ndarray = np.interp(uniform, self.at, self.values)
         return found
+
+
+def true(ratios: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """*ratios* of steps that usually take *seconds*, such that runs take as long as the log.
+
+    # Model: draws know nothing of a step's length. Where short steps scatter more than long ones,
+    # the ratios' mean is another than that of the time; then each counts by its seconds.
+    """
+    if not len(ratios):
+        return ratios
+    mean = float(ratios @ seconds / seconds.sum())
+    if abs(mean / float(ratios.mean()) - 1.0) < _TRUE:
+        return ratios
+    order = np.argsort(ratios, kind="stable")
+    share = np.cumsum(seconds[order])
+    share = (share - 0.5 * seconds[order]) / share[-1]
+    found = np.interp((np.arange(len(ratios)) + 0.5) / len(ratios), share, ratios[order])
+    scaled: np.ndarray = found * (mean / float(found.mean()))
+    return scaled
 
 
 def written_ratios(ratios: Mapping[str, np.ndarray]) -> dict[str, Any]:

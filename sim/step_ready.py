@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import InputError
+from .step_cold import fresh
 from .step_form import Load
 from .step_pace import Pace, pace
 from .step_rows import ONLY_DECODE, WITH_PREFILL
@@ -17,18 +18,33 @@ if TYPE_CHECKING:
 
 LEAST = 30
 _MOST = 100_000
+_FRESH = ("fresh_tokens", "fresh_chunks")
+"""Columns of what was new before rows were left out."""
 
 
 def load_of(log: StepLog) -> Load:
     """What the steps of *log* compute."""
-    requests = log.get("prefill_requests")
-    if "prefill_requests" not in log.columns:
-        requests = (log.get("prefill_tokens") > 0).astype(np.float64)
+    requests = _prompts(log)
     return Load(
         log.get("decode_requests"), log.get("decode_tokens"), log.get("context_tokens"), requests,
         log.get("prefill_tokens"), log.get("prefill_context_tokens"), None, _turned(log),
-        log.columns.get("padded_requests"),
+        log.columns.get("padded_requests"), _fresh(log),
     )  # fmt: skip
+
+
+def _prompts(log: StepLog) -> np.ndarray:
+    if "prefill_requests" not in log.columns:
+        return (log.get("prefill_tokens") > 0).astype(np.float64)
+    return log.get("prefill_requests")
+
+
+def _fresh(log: StepLog) -> np.ndarray:
+    """New shapes among the prompts of each step (`step_cold.fresh`)."""
+    if _FRESH[0] in log.columns:
+        return np.stack([log.columns[name] for name in _FRESH], axis=1)
+    before = log.columns.get("prefill_context_tokens")
+    chunks = log.columns.get("chunks")
+    return fresh(log.get("prefill_tokens"), _prompts(log), before, log.get("segment"), chunks)
 
 
 def _turned(log: StepLog) -> np.ndarray | None:
@@ -59,6 +75,8 @@ def prepared(log: StepLog, basis: str, least: int = LEAST) -> tuple[StepLog, np.
     """The usable steps of *log*, how long each lasted, how that is known, and whose context the
     log counts; decode's own stands in the log that is returned."""
     found = pace(log, basis)
+    fresh_ = dict(zip(_FRESH, _fresh(log).T, strict=True))
+    log = replace(log, columns=log.columns | fresh_)
     usable = np.isfinite(found.seconds) & (found.seconds > 0)
     busy = (log.get("decode_tokens") + log.get("prefill_tokens")) > 0
     rows = np.flatnonzero(usable & busy)

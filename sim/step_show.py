@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .step_domain import WORDS, edge
-from .step_form import UNITS
+from .step_form import UNITS, Term
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from .profile import Profile
-    from .step_form import Form, Term
+    from .step_form import Form
     from .step_profile import Steps
 
 _SCALES = ((1e-3, "ms", 1e3), (1e-6, "us", 1e6), (0.0, "ns", 1e9))
@@ -98,6 +98,11 @@ def _form(title: str, form: Form) -> Table:
                 table.add_row(kind, of, _words(term), value, unit)
         if regime.grain > 1:
             table.add_row(kind, "", "tokens rounded up to", f"{regime.grain}", "tokens")
+    if form.cold is not None:
+        value, unit = _value(Term("step", form.cold.seconds))
+        what = "length" if form.cold.by == "tokens" else "shape"
+        unit = unit.replace("a step", f"a chunk of a new {what}")
+        table.add_row("with prefill", "", f"new {what}", value, unit)
     return table
 
 

@@ -10,9 +10,11 @@ from .errors import InputError, shown
 
 if TYPE_CHECKING:
     from .step_files import Chunk
+    from .step_names import Source
 
 Columns = dict[str, np.ndarray]
 
+_OF_PROMPTS = ("prefill_tokens", "prefill_context_tokens")
 _EMPTY = ("", "nan", "none", "null", "na", "n/a")
 
 
@@ -60,6 +62,37 @@ def _number(value: Any, ours: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if np.isfinite(number) else (float("nan") if number != number else None)
+
+
+def chunks_of(found: dict[str, Source], chunk: Chunk) -> Columns:
+    """A column `chunks` where cells of prompts' tokens are lists: of each step its prompts' pairs
+    (tokens, tokens before), None where there is no list; and how many they are, if no other column
+    says so. Nothing where none is a list."""
+    cells = [_listed(found.get(name), chunk) for name in _OF_PROMPTS]
+    if cells[0] is None or not any(isinstance(one, list) for one in cells[0]):
+        return {}
+    column = np.empty(chunk.rows, object)
+    for row, sizes in enumerate(cells[0]):
+        if not isinstance(sizes, list) or None in (own := [_number(one, "") for one in sizes]):
+            continue
+        past = cells[1][row] if cells[1] is not None else None
+        offsets = [_number(one, "") for one in past] if isinstance(past, list) else []
+        if len(offsets) != len(sizes) or None in offsets:
+            offsets = [0.0] * len(sizes)
+        column[row] = tuple(zip(own, offsets, strict=True))
+    if "prefill_requests" in found:
+        return {"chunks": column}
+    count = [0.0 if one is None else float(len(one)) for one in column.tolist()]
+    return {"chunks": column, "prefill_requests": np.array(count)}
+
+
+def _listed(source: Source | None, chunk: Chunk) -> list[Any] | None:
+    """The cells of the one column that *source* is, lists of all kinds as such; None without."""
+    raw = chunk.columns.get(source.terms[0][0]) if source and len(source.terms) == 1 else None
+    if raw is None or (isinstance(raw, np.ndarray) and raw.dtype != object):
+        return None
+    plain = (one.tolist() if hasattr(one, "tolist") else one for one in raw)
+    return [list(one) if isinstance(one, tuple) else one for one in plain]
 
 
 def instant(value: str) -> float | None:

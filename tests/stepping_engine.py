@@ -43,6 +43,8 @@ class Law:
     captured: tuple[int, ...] = (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64)
     hidden: bool = False
     """Whether the host works beside the GPU."""
+    longest: int = 0
+    """The longest context of the step; the engine says so."""
 
     def seconds(
         self, decode: int, context: int, chunks: list[tuple[int, int]]
@@ -89,6 +91,7 @@ class Engine:
             chunks = [(chunk, one.computed) for one, chunk in order]
             runs = [] if self.prefill_first and chunks else list(decoding)
             context = sum(one.prompt + one.generated for one in runs)
+            self.law.longest = max((one.prompt + one.generated for one in runs), default=0)
             gpu, host = self.law.seconds(len(runs), context, chunks)
             gpu *= float(np.exp(rng.normal(0.0, self.noise)))
             if rng.random() < self.hiccups:

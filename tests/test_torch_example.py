@@ -20,7 +20,7 @@ from sim.validation.served import read
 
 FILE = Path(__file__).parent.parent / "examples" / "torch_engine.py"
 MAPS = ["duration_s=ms", "decode_requests=n_dec", "context_tokens=ctx", "prefill_requests=n_pre",
-        "prefill_tokens=chunk"]  # fmt: skip
+        "prefill_tokens=chunk", "prefill_context_tokens=past"]  # fmt: skip
 SCENARIO = """
 trace: {file: asked.csv}
 model: llama-3.2-1b
@@ -43,14 +43,19 @@ class Clock:
 
 
 class Model:
-    """Steps that last as a formula says, with 1 % of noise."""
+    """Steps that last as a formula says, with 1 % of noise, and *plan* seconds more for each shape
+    of a chunk that is new."""
 
-    def __init__(self, clock: Clock, seed: int) -> None:
-        self.clock, self.random = clock, random.Random(seed)
+    def __init__(self, clock: Clock, seed: int, plan: float = 0.0) -> None:
+        self.clock, self.random, self.plan = clock, random.Random(seed), plan
+        self.met: set[tuple[int, int]] = set()
 
     def step(self, decoding: list[Any], chunks: list[Any]) -> list[int]:
         context, tokens = sum(r.length + 1 for r in decoding), sum(count for _, count in chunks)
         seconds = 4e-3 + 1e-4 * len(decoding) + 1e-6 * context + 1e-4 * tokens
+        shapes = {(count, r.done) for r, count in chunks} - self.met
+        self.met |= shapes
+        seconds += self.plan * len(shapes)
         self.clock.now += seconds * self.random.lognormvariate(0, 0.01)
         return [1] * (len(decoding) + len(chunks))
 
@@ -66,10 +71,10 @@ def engine() -> Any:
     return module
 
 
-def served(engine: Any, out: Path, rate: str, count: int, seed: int) -> None:
+def served(engine: Any, out: Path, rate: str, count: int, seed: int, plan: float = 0.0) -> None:
     engine.time = clock = Clock()
     requests = engine.made(rate, count, seed, 256)
-    engine.write(out, requests, engine.serve(requests, Model(clock, seed), 8, 64))
+    engine.write(out, requests, engine.serve(requests, Model(clock, seed, plan), 8, 64))
 
 
 def invoke(*arguments: object) -> str:
@@ -78,12 +83,13 @@ def invoke(*arguments: object) -> str:
     return result.output
 
 
+@pytest.mark.parametrize(("plan", "rate"), [(0.0, "9"), (0.02, "6")])
 def test_fitted_on_one_run_and_judged_on_another(
-    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: float, rate: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    served(engine, tmp_path / "fit", "2:16", 160, 1)
-    served(engine, tmp_path / "judge", "9", 160, 2)
+    served(engine, tmp_path / "fit", "2:16", 160, 1, plan)
+    served(engine, tmp_path / "judge", rate, 160, 2, plan)
     maps = [word for one in MAPS for word in ("--map", one)]
     invoke("profile", "fit", "fit/steps.json", *maps, "--out", "engine.json", "-q")
     said = invoke("trace", "requests", "judge/requests.jsonl", "--out", "asked.csv")
@@ -107,9 +113,9 @@ def test_what_the_engine_writes(engine: Any, tmp_path: Path) -> None:
     assert sorted(found.prompt.tolist()) == sorted(r.prompt for r in requests)
     assert found.output.sum() == sum(r.output for r in requests)
     steps = json.loads((tmp_path / "steps.json").read_text())
-    assert sum(step["chunk"] for step in steps) == sum(r.prompt for r in requests)
+    assert sum(sum(step["chunk"]) for step in steps) == sum(r.prompt for r in requests)
     assert sum(step["n_dec"] for step in steps) == sum(r.output - 1 for r in requests)
-    assert max(step["n_dec"] + step["chunk"] for step in steps) <= 64
+    assert max(step["n_dec"] + sum(step["chunk"]) for step in steps) <= 64
     again = engine.read(tmp_path / "traffic.csv", 256)
     assert [(r.prompt, r.output) for r in again] == [(r.prompt, r.output) for r in requests]
 
