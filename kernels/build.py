@@ -93,11 +93,32 @@ def cpu_library(folder: str, defines: Iterable[str] = ()) -> Path:
     target = _cache() / f"{folder}-cpu-{_digest(folder, [*CPU_FLAGS, *macros])}.so"
     if not target.exists():
         entry = target.with_suffix(f".{os.getpid()}.cpp")
-        entry.write_text(f'#include "cpu/cuda_on_cpu.h"\n#include "{source}"\n{exports}\n')
+        entry.write_text(f'#include "{source}"\n{exports}\n')
+        header = ["-include", str(_cpu_header(includes))]
         try:
-            _compile(["g++", *CPU_FLAGS, *macros, *includes, str(entry)], target)
+            _compile(["g++", *CPU_FLAGS, *macros, *includes, *header, str(entry)], target)
         finally:
             entry.unlink()
+    return target
+
+
+def _cpu_header(includes: list[str]) -> Path:
+    """A header that includes `cpu/cuda_on_cpu.h`, and beside it the same one precompiled.
+
+    Reading CUDA's headers is most of a small kernel's time. A compiler that cannot use what
+    another has left there reads the header itself.
+    """
+    digest = hashlib.blake2b("\0".join([*CPU_FLAGS, *includes]).encode(), digest_size=6)
+    for path in sorted(_sources(HERE / "cpu" / "cuda_on_cpu.h", set())):
+        digest.update(path.relative_to(HERE).as_posix().encode() + path.read_bytes())
+    target = _cache() / f"cuda_on_cpu-{digest.hexdigest()}.h"
+    precompiled = target.with_name(f"{target.name}.gch")
+    if not precompiled.exists():
+        draft = target.with_suffix(f".{os.getpid()}.h")
+        draft.write_text('#include "cpu/cuda_on_cpu.h"\n')
+        draft.replace(target)
+        flags = [flag for flag in CPU_FLAGS if flag != "-shared"]
+        _compile(["g++", *flags, *includes, "-x", "c++-header", str(target)], precompiled)
     return target
 
 

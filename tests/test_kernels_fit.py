@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from kernels.__main__ import main
 from kernels.bench_worker import plain
-from kernels.fit import estimates
+from kernels.fit import estimates, solve
+from kernels.fit import kernel as kernel_fit
 from kernels.fit.constants import REQUIRED
 from kernels.fit.control import constants
 from kernels.fit.forms import FORMS
@@ -259,11 +261,20 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fit")
     file, out = folder / "s.jsonl", folder / "p.json"
     file.write_text("".join(json.dumps(entry) + "\n" for entry in made_up()))
-    with pytest.MonkeyPatch.context() as patch:
-        words = ["kernels", "bench", "--fit-only", "--samples", str(file), "--out", str(out)]
+    words = ["kernels", "bench", "--fit-only", "--samples", str(file), "--out", str(out)]
+    with from_the_truth() as patch:
         patch.setattr(sys, "argv", words)
         assert main() == 0
     return file, out
+
+
+@contextmanager
+def from_the_truth():
+    """Fits start at the made-up truth only and need few steps; from elsewhere they take long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel_fit, "STARTS", 1)
+        patch.setattr(solve, "MOST_STEPS", 20)
+        yield patch
 
 
 def test_constants_of_control_by_hand():
@@ -324,7 +335,8 @@ def test_every_kernel_has_points_held_out(recipe):
 @pytest.mark.slow
 def test_same_samples_same_bytes(written):
     samples = read(written[0])
-    assert text(build(samples)) == written[1].read_text()
+    with from_the_truth():
+        assert text(build(samples)) == written[1].read_text()
 
 
 def test_a_second_run_is_set_beside_the_first(written):
