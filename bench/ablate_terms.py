@@ -1,13 +1,15 @@
 """The kernel profile in our engine: fitted, judged, and judged again with one term removed.
 
     python bench/ablate_terms.py fit                        # engines over nvidia-h200
-    python bench/ablate_terms.py judge --trace window.csv [--whole FOLDER]
+    python bench/ablate_terms.py judge --windows windows [--whole FOLDER]
+    python bench/ablate_terms.py skew --whole FOLDER
     python bench/ablate_terms.py table                      # Markdown of what judge wrote
 
-The terms of an engine are fitted to the training logs (calibration/serve/fitted), over the shipped
-profile of kernels, which has seen no log of the engine. Judged are the measured runs of the first
-round: not blind, as they were known when this was written. A term is removed by setting it to
-nothing, without a new fit. Skew needs who took part in a step: whole logs with ids (--whole).
+Of the newest round that has measured runs, unless `--round` says otherwise. The terms of an engine
+are fitted to the round's training logs, over the shipped profile of kernels, which has seen no log
+of the engine. Judged are measured runs: not blind, as they were known when this was written. A term
+is removed by setting it to nothing, without a new fit. Skew needs who took part in a step: whole
+logs with ids (--whole).
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import gzip
 import json
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,19 +30,24 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench.blind import CELLS, METRICS, MODES, SERVE, scenario, simulated  # noqa: E402
-from bench.blind_ablate import KERNELS, SIZES, of_kernels  # noqa: E402
+from bench.blind_ablate import KERNELS, NOISE, SIZES, lines, of_kernels, promised  # noqa: E402
+from bench.blind_pack import requests  # noqa: E402
+from bench.blind_predict import JOBS, predicted  # noqa: E402
+from bench.blind_rounds import ROUNDS  # noqa: E402
+from bench.blind_scenario import cell_scenario, scenario, simulated  # noqa: E402
+from bench.blind_steps import log_of  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from bench.blind_rounds import Engine, Round
     from sim.cost import Cost
+    from sim.step_log import StepLog
 
     Document = dict[str, Any]
     Change = Callable[[Document, Document], None]
+    Variant = tuple[str, Document]
 
-ENGINES = ROOT / "calibration" / "serve" / "engines"
-OUT = ROOT / "calibration" / "serve" / "terms.json"
 OVER = ROOT / "sim" / "profiles" / "nvidia-h200.json"
 NOTHING = 1e-12
 """Of what a profile wants above 0."""
@@ -48,23 +57,6 @@ JUDGED = (
     "p99_ttft_ms",
 )  # fmt: skip
 WORDS = ("throughput", "TPOT mean", "ITL p99", "TTFT p50", "TTFT p90", "TTFT p99")
-
-
-INTERFERENCE = (
-    "Interference does not occur in these runs: nothing was copied to or from DRAM while they ran, "
-    "and prompts run behind decode steps, not beside them. What the model takes for it (attention "
-    "beside copies takes 1.01 to 1.32 times as long) was measured on kernels alone; no measured "
-    "run of the engine shows it, so no error can be shown to return."
-)
-SKEW = (
-    "The model has no term for skew: a decode step costs what the sum of its contexts says. The "
-    "library kernels show none (a term fitted on top is -0.3 to +0.1 ns a token of imbalance, "
-    "beside 7 ns for a token that is read, and gains what a constant would; under the Python host, "
-    "whose steps were all too short, it stands for that); the fused ones show 1 to 2 ns, worth up "
-    "to 0.5 % of a step. Were every request read as if it were as long as the longest, steps would "
-    "be as wrong as the last column says."
-)
-"""What there is to say of the two terms that cannot be removed; for the report."""
 
 
 # ---------------------------------------------------------------- what a term is
@@ -148,10 +140,19 @@ REMOVED: dict[str, Change] = {
 
 
 # ---------------------------------------------------------------- fitting
-def inside(mode: str, profile: Path, trace: Path, scale: float) -> Document:
-    """The scenario of a cell in the simulator's own loop mode, with *profile*."""
-    base = scenario(mode, profile, trace, scale)
-    found = of_kernels(base, mode)
+def engine_file(chosen: Round, engine: Engine) -> Path:
+    """The fitted profile of an *engine* of a round."""
+    return chosen.profile(engine.name, chosen.folder / "engines")
+
+
+def out_file(chosen: Round) -> Path:
+    """Where what was judged of a round is."""
+    return chosen.folder / "terms.json"
+
+
+def inside(engine: Engine, base: Document, profile: Path) -> Document:
+    """The scenario *base* of an *engine* in the simulator's own loop mode, with *profile*."""
+    found = of_kernels(engine, base)
     found["loop"] = {k: v for k, v in found["loop"].items() if k != "captured_batches"}
     if found["loop"]["mode"] != "host":
         found["schedule"] = base["schedule"]
@@ -159,68 +160,107 @@ def inside(mode: str, profile: Path, trace: Path, scale: float) -> Document:
     return found | {"hardware": hardware}
 
 
-def fit() -> None:
-    """Writes the engines that the training logs give."""
-    from sim.cli_engine import engine
+def fit(chosen: Round) -> None:
+    """Writes the engines that the training logs of a round give."""
+    from sim.cli_engine import engine as fit_log
+    from sim.errors import InputError
 
-    ENGINES.mkdir(exist_ok=True)
-    for mode in MODES:
+    for engine in chosen.engines.values():
+        path = engine_file(chosen, engine)
+        training = chosen.folder / "fitted" / f"{path.stem.removeprefix('h200-')}.jsonl.gz"
+        if not training.is_file():
+            print(f"{engine.name}: no log")
+            continue
+        path.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory() as name:
             file, trace = Path(name) / "scenario.yaml", Path(name) / "trace.csv"
             trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,1,1\n")
-            data = inside(mode, OVER, trace, 1.0)
+            data = inside(engine, scenario(engine, OVER, trace, 1.0, chosen.clip), OVER)
             # The engine's sizes in every mode; a log shows those of its own batches only.
-            data["loop"]["captured_batches"] = [n for n in SIZES if n <= MODES[mode]]
+            data["loop"]["captured_batches"] = [n for n in SIZES if n <= engine.batch]
             file.write_text(json.dumps(data | {"hardware": {"profile": "nvidia-h200"}}))
             log = Path(name) / "steps.jsonl.gz"
-            log.write_bytes((SERVE / "fitted" / f"1b-{mode}.jsonl.gz").read_bytes())
-            engine([log], file, ENGINES / f"h200-1b-{mode}.json", name=f"h200-1b-{mode}-engine",
-                   quiet=True, maps=None, unit=None, only=None, pace="auto", prefill="apart",
-                   prefill_kernels="library", sets=None)  # fmt: skip
+            log.write_bytes(training.read_bytes())
+            try:
+                fit_log([log], file, path, name=f"{path.stem}-engine", quiet=True, maps=None,
+                        unit=None, only=None, pace="auto", prefill="apart",
+                        prefill_kernels="library", sets=None)  # fmt: skip
+            except InputError as error:
+                print(f"{engine.name}: {error}")
 
 
 # ---------------------------------------------------------------- judging
-def variants(mode: str, trace: Path, scale: float, folder: Path) -> Iterator[tuple[str, Document]]:
-    """The cell's scenario with all terms, with each removed, and by the kernels alone."""
-    path = ENGINES / f"h200-1b-{mode}.json"
-    whole = inside(mode, path, trace, scale)
+def variants(engine: Engine, base: Document, path: Path, folder: Path) -> Iterator[Variant]:
+    """The scenario *base* with all terms of the engine at *path*, without each, and without any."""
+    whole = inside(engine, base, path)
     yield WHOLE, whole
-    for name, change in REMOVED.items():
-        kernels, engine = json.loads(OVER.read_text()), json.loads(path.read_text())
-        before = copy.deepcopy((kernels, engine))
-        change(kernels, engine)
-        if (kernels, engine) == before:
+    for number, (name, change) in enumerate(REMOVED.items()):
+        kernels, own = json.loads(OVER.read_text()), json.loads(path.read_text())
+        before = copy.deepcopy((kernels, own))
+        change(kernels, own)
+        if (kernels, own) == before:
             continue
-        stem = f"{mode}-{list(REMOVED).index(name)}"
+        stem = f"{engine.name}-{number}"
         (folder / f"{stem}-kernels.json").write_text(json.dumps(kernels))
-        engine["over"] = f"{stem}-kernels.json"
-        (folder / f"{stem}.json").write_text(json.dumps(engine))
-        yield name, inside(mode, folder / f"{stem}.json", trace, scale)
-    yield "step noise", whole | {"hardware": whole["hardware"] | {"step_noise": "none"}}
-    yield KERNELS, of_kernels(scenario(mode, path, trace, scale), mode)
+        own["over"] = f"{stem}-kernels.json"
+        (folder / f"{stem}.json").write_text(json.dumps(own))
+        yield name, inside(engine, base, folder / f"{stem}.json")
+    yield NOISE, whole | {"hardware": whole["hardware"] | {"step_noise": "none"}}
+    yield KERNELS, of_kernels(engine, base)
 
 
-def judge(trace: Path, whole: Path | None) -> None:
-    """Writes *OUT*: by variant, figures of every cell and errors of the steps of every run."""
+def judge(chosen: Round, windows: Path, whole: Path | None, jobs: int = JOBS) -> None:
+    """Writes by variant the figures of every cell, and errors of the steps of a recorded run.
+
+    Judged are measured cells at loads that carry a promise, with the first seed of the round.
+    """
+    from bench.blind_judge import runs
+
+    there = {run.cell for run in runs(chosen.folder)}
+    cells = [one for one in promised(chosen) if one["cell"] in there]
+    known = [one for one in cells if engine_file(chosen, chosen.engine_of(one)).is_file()]
     free: dict[str, dict[str, Any]] = {}
     steps: dict[str, dict[str, Any]] = {}
-    runs = sorted((SERVE / "measured").iterdir())
-    with tempfile.TemporaryDirectory() as name:
-        for mode, scale in CELLS:
-            cell = f"{mode}-{scale:g}"
-            own = [run for run in runs if run.name.removesuffix("-again") == cell]
-            for variant, data in variants(mode, trace, scale, Path(name)):
-                _, summary = simulated(data)
-                figures = {metric: summary[metric] for metric in METRICS}
-                free.setdefault(variant, {})[cell] = figures
-                for run in own:
-                    steps.setdefault(variant, {})[run.name] = forced_steps(data, run)
-            print(f"{cell}: {free[WHOLE][cell]['mean_tpot_ms']:.3f} ms TPOT")
-    found: Document = {"free": free, "steps": steps}
+    with ProcessPoolExecutor(jobs) as pool:
+        parts = pool.map(partial(judged, chosen, windows), known)
+        for cell, part in zip(known, parts, strict=True):
+            for variant, (figures, forced_) in part.items():
+                free.setdefault(variant, {})[cell["cell"]] = figures
+                if forced_:
+                    steps.setdefault(variant, {})[cell["cell"]] = forced_
+            print(f"{cell['cell']}: {free[WHOLE][cell['cell']]['mean_tpot_ms']:.3f} ms TPOT")
+    tables: Document = {f"free: {name}": rows for name, rows in free.items()}
+    tables |= {f"steps: {name}": rows for name, rows in steps.items()}
+    out_file(chosen).write_text(lines(tables))
     if whole is not None:
-        found["skew"] = {run.name: skew(run, trace) for run in sorted(whole.iterdir())}
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"{OUT}")
+        judge_skew(chosen, whole)
+    left = sorted({chosen.engine_of(one).name for one in cells if one not in known})
+    print(f"{out_file(chosen)}{'; no engine fitted: ' if left else ''}{', '.join(left)}")
+
+
+def judged(chosen: Round, windows: Path, cell: Document) -> dict[str, tuple[Document, Document]]:
+    """By variant: figures of a *cell*, and errors of the steps that a run of it logged, if any."""
+    engine = chosen.engine_of(cell)
+    base = cell_scenario(chosen, cell, windows)
+    run = chosen.folder / "measured" / cell["cell"]
+    log = log_of(run) if run.is_dir() else None
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        for variant, data in variants(engine, base, engine_file(chosen, engine), Path(name)):
+            _, summary = simulated(data)
+            figures = {metric: summary[metric] for metric in JUDGED}
+            found[variant] = figures, {} if log is None else forced_steps(data, log)
+    return found
+
+
+def read(chosen: Round) -> Document:
+    """What was judged of a round: `free` and `steps` by variant, and `skew`; none: empty."""
+    found: Document = {"free": {}, "steps": {}, "skew": {}}
+    if out_file(chosen).is_file():
+        for name, rows in json.loads(out_file(chosen).read_text()).items():
+            kind, _, variant = name.partition(": ")
+            found[kind] = found[kind] | {variant: rows} if variant else rows
+    return found
 
 
 def cost_model(data: Document) -> Cost:
@@ -233,23 +273,19 @@ def cost_model(data: Document) -> Cost:
     return cost_of(chosen, load_profile(chosen.hardware.profile))
 
 
-def forced_steps(data: Document, run: Path) -> dict[str, Any]:
+def forced_steps(data: Document, log: StepLog) -> dict[str, Any]:
     """Errors of single steps: logged compositions through the cost model, by region."""
-    from sim.step_log import read_steps
     from sim.validation.forced import forced
 
-    found, _, _ = forced(read_steps([run / "steps.jsonl.gz"]), cost_model(data))
-    regions = ("all", "decode only", "with prefill")
-    return {region: found[region] for region in regions if region in found}
+    found, _, _ = forced(log, cost_model(data))
+    regions, keys = ("all", "decode only", "with prefill"), ("n", "median", "p90", "signed_median")
+    return {name: {k: found[name][k] for k in keys} for name in regions if name in found}
 
 
 # ---------------------------------------------------------------- skew, from whole logs
 def contexts(run: Path) -> tuple[list[Document], list[np.ndarray]]:
     """Steps of a whole log, and the contexts of those who decode in each."""
-    import pandas as pd
-
-    prompts = pd.read_parquet(run / "requests.parquet").set_index("request_id")["prompt_tokens"]
-    lengths = prompts.to_dict()
+    lengths = {row["request_id"]: row["prompt_tokens"] for row in requests(run)}
     with gzip.open(run / "steps.jsonl.gz", "rt") as file:
         rows = [json.loads(line) for line in file][1:]
     made: dict[int, int] = {}
@@ -265,14 +301,30 @@ def contexts(run: Path) -> tuple[list[Document], list[np.ndarray]]:
     return rows, found
 
 
-def skew(run: Path, trace: Path) -> dict[str, float]:
+def judge_skew(chosen: Round, whole: Path) -> None:
+    """Adds what skew does in the runs in folder *whole* to the judged terms; no speculative ones,
+    of which a log does not say how long each request is."""
+    tables: Document = json.loads(out_file(chosen).read_text())
+    known = tables[f"steps: {WHOLE}"]
+    tables["skew"] = {
+        one["cell"]: skew(chosen, whole / one["cell"]) for one in predicted(chosen)
+        if one["cell"] in known and (whole / one["cell"]).is_dir()
+        and chosen.engine_of(one).tokens == 1
+    }  # fmt: skip
+    out_file(chosen).write_text(lines(tables))
+    print(f"{out_file(chosen)}: skew in {len(tables['skew'])} runs")
+
+
+def skew(chosen: Round, run: Path) -> dict[str, float]:
     """What the imbalance of contexts does to decode steps of a whole log.
 
     Errors as the model has it (the sum of the contexts decides), with every request as long as the
     longest, and with a term for b * longest - sum fitted on top.
     """
-    mode = run.name.removesuffix("-again").rpartition("-")[0]
-    cost = cost_model(inside(mode, ENGINES / f"h200-1b-{mode}.json", trace, 1.0))
+    (cell,) = (one for one in predicted(chosen) if one["cell"] == run.name)
+    engine = chosen.engine_of(cell)
+    base = cell_scenario(chosen, cell, run)  # its trace is not read
+    cost = cost_model(inside(engine, base, engine_file(chosen, engine)))
     rows, each = contexts(run)
     total = np.array([row["context_tokens"] for row in rows], float)
     assert (total == [one.sum() for one in each]).all(), "contexts that do not add up"
@@ -310,13 +362,11 @@ def skew(run: Path, trace: Path) -> dict[str, float]:
 
 
 # ---------------------------------------------------------------- the table
-def rows_of(found: Document) -> list[dict[str, Any]]:
+def rows_of(chosen: Round) -> list[dict[str, Any]]:
     """A row a variant: median and largest |error| of runs at promised loads, and of their steps."""
-    from bench.blind_judge import PROMISED, runs
+    from bench.blind_judge import runs
 
-    cells = json.loads((SERVE / "predictions.json").read_text())["cells"]
-    loads = {cell["cell"]: round(cell["load"], 2) for cell in cells}
-    measured = [run for run in runs(SERVE) if loads[run.cell] <= PROMISED]
+    found, measured = read(chosen), runs(chosen.folder)
     rows = []
     for variant, figures in found["free"].items():
         row: dict[str, Any] = {"without": variant}
@@ -331,9 +381,14 @@ def rows_of(found: Document) -> list[dict[str, Any]]:
                 key: float(np.median([abs(one[key]) for one in kept])) if kept else None
                 for key in ("median", "p90", "signed_median")
             }
-        row["runs"] = len(own)
+        row |= {"runs": len(own), "cells": len(figures)}
         rows.append(row)
     return rows
+
+
+def newest() -> int:
+    """The last round of which there are measured runs."""
+    return max(one.number for one in ROUNDS.values() if (one.folder / "measured").is_dir())
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
@@ -351,14 +406,14 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def skew_markdown(found: Document) -> str:
+def skew_markdown(found: dict[str, Document]) -> str:
     """What skew does, a row a run of which a whole log was at hand; per cent."""
     lines = [
         "| run | longest / mean context | error by the sum | a term for skew on top |"
         " all as long as the longest |",
         "| :-- | --: | --: | --: | --: |",
     ]
-    for name, one in found.get("skew", {}).items():
+    for name, one in found.items():
         errors = (
             f"{one[f'{kind} median'] * 100:.2f}" for kind in ("sum", "sum and skew", "longest")
         )
@@ -369,19 +424,25 @@ def skew_markdown(found: Document) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("fit", "judge", "table"))
-    parser.add_argument("--trace", type=Path)
+    parser.add_argument("what", choices=("fit", "judge", "skew", "table"))
+    parser.add_argument("--round", type=int, choices=tuple(ROUNDS), default=newest())
+    parser.add_argument("--windows", type=Path, help="the folder that bench/blind.py cut wrote")
     parser.add_argument("--whole", type=Path, help="folder of measured runs with ids")
     given = parser.parse_args()
+    chosen = ROUNDS[given.round]
     if given.what == "fit":
-        fit()
+        fit(chosen)
     elif given.what == "judge":
-        judge(given.trace, given.whole)
+        if given.windows is None:
+            parser.error("judge needs --windows")
+        judge(chosen, given.windows, given.whole)
+    elif given.what == "skew":
+        if given.whole is None:
+            parser.error("skew needs --whole")
+        judge_skew(chosen, given.whole)
     else:
-        found = json.loads(OUT.read_text())
-        print(markdown(rows_of(found)))
-        print(skew_markdown(found))
-        print(f"{SKEW}\n\n{INTERFERENCE}")
+        print(markdown(rows_of(chosen)))
+        print(skew_markdown(read(chosen)["skew"]))
 
 
 if __name__ == "__main__":

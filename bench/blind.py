@@ -22,27 +22,19 @@ part of the trace; nothing of the predicted windows was measured before.
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.blind_predict import document, fit, predict
 from bench.blind_rounds import NEWEST, ROUNDS, Round
-from bench.blind_scenario import METRICS, planned, scenario, simulated
+from bench.blind_scenario import METRICS, planned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-__all__ = ["CELLS", "METRICS", "MODES", "SERVE", "main", "scenario", "simulated"]
-
-# What bench/blind_ablate.py asks for; round 1's alone.
-SERVE = ROUNDS[1].folder
-CELLS = tuple((one.engine, one.rate) for one in ROUNDS[1].wanted if not one.again)
-MODES = {name: engine.batch for name, engine in ROUNDS[1].engines.items()}
 
 
 def commands(chosen: Round, calibrate: bool) -> None:
@@ -65,19 +57,6 @@ def replay(runs: Iterable[Path], out: Path) -> None:
 
     lines = ",\n ".join(json.dumps(row) for row in replayed(runs, planned))
     out.write_text(f"[\n {lines}\n]\n")
-
-
-def ablate(chosen: Round, windows: Path, out: Path) -> None:
-    """Writes the figures of the cells with parts of the model removed."""
-    from bench import blind_ablate
-
-    call: Any = blind_ablate.ablate
-    if "windows" in inspect.signature(call).parameters:
-        call(chosen, windows, out)
-    elif chosen.number == 1:
-        call(windows / "window.csv", chosen.folder, out)
-    else:
-        raise SystemExit("bench/blind_ablate.py knows the first round only")
 
 
 def main() -> None:
@@ -114,6 +93,8 @@ def main() -> None:
 
         pack_all(given.runs, out or chosen.folder, METRICS, given.calibrate)
     elif given.what == "ablate":
+        from bench.blind_ablate import ablate
+
         ablate(chosen, given.windows, out or chosen.folder / "ablation.json")
     else:
         from bench.blind_judge import judge

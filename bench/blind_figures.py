@@ -26,8 +26,9 @@ NAMES = {
     "output_throughput": "throughput", "mean_tpot_ms": "TPOT mean", "p99_itl_ms": "ITL p99",
     "median_ttft_ms": "TTFT p50", "p90_ttft_ms": "TTFT p90", "p99_ttft_ms": "TTFT p99",
 }  # fmt: skip
-COLUMNS, MANY = 4, 16
-"""Of the panels of single requests; and from how many runs on only first runs of cells have one."""
+COLUMNS = 4
+"""Of the panels of single requests."""
+COLOURS = 64
 MEASURED, SIMULATED, MISSED = "#000000", "#d55e00", "#cc0033"
 
 
@@ -35,14 +36,27 @@ def draw(found: dict[str, Any], pairs: Pairs, out: Path) -> None:
     """All figures as PNG in *out*; distributions only with *pairs*."""
     height = 1.6 + 0.24 * len(found["rows"])
     _png(lambda figure: errors(figure, found["rows"]), out / "errors", (11.0, height))
-    for engine in engines(found, pairs):
-        own = {name: pair for name, pair in pairs.items() if engine_of(found, name) == engine}
-        size = 10.0, 0.8 + 2.3 * len(own)
-        _png(lambda figure, own=own: cdfs(figure, own), out / f"cdf-{engine}", size)
-    first = {name: pair for name, pair in pairs.items() if AGAIN not in name or len(pairs) < MANY}
-    if first:
-        size = 11.0, 2.6 * -(-len(first) // COLUMNS)
-        _png(lambda figure: scatter(figure, first), out / "requests", size)
+    shown = [drawn(found, engine, pairs) for engine in engines(found, pairs)]
+    for own in shown:
+        these = {name: pairs[name] for name in own}
+        size = 10.0, 0.6 + 1.9 * len(these)
+        path = out / f"cdf-{engine_of(found, own[0])}"
+        _png(lambda figure, these=these: cdfs(figure, these), path, size)
+    if shown:
+        each = {own[min(1, len(own) - 1)]: pairs[own[min(1, len(own) - 1)]] for own in shown}
+        size = 11.0, 2.6 * -(-len(each) // COLUMNS)
+        _png(lambda figure: scatter(figure, each), out / "requests", size)
+
+
+def drawn(found: dict[str, Any], engine: str, recorded: Iterable[str]) -> list[str]:
+    """Up to three first runs of an *engine*: at the least, the most promised and the most load."""
+    loads = {row["cell"]: row["load"] for row in found["rows"]}
+    promised = {row["cell"] for row in found["rows"] if row["promised"]}
+    own = [name for name in recorded if engine_of(found, name) == engine]
+    first = {name.partition(AGAIN)[0]: name for name in reversed(own)}
+    order = sorted(first, key=lambda cell: loads[cell])
+    kept = [order[0], *[cell for cell in order if cell in promised][-1:], order[-1]]
+    return [first[cell] for cell in dict.fromkeys(kept)]
 
 
 def engine_of(found: dict[str, Any], run: str) -> str:
@@ -58,8 +72,18 @@ def engines(found: dict[str, Any], recorded: Iterable[str]) -> list[str]:
 
 def _png(figure_of: Any, path: Path, size: tuple[float, float]) -> None:
     for file in save(figure_of, path, size):
-        if file.suffix != ".png":
+        if file.suffix == ".png":
+            _fewer_colours(file)
+        else:
             file.unlink()
+
+
+def _fewer_colours(file: Path) -> None:
+    from PIL import Image
+
+    with Image.open(file) as picture:
+        small = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    small.save(file, optimize=True)
 
 
 def errors(figure: Figure, rows: list[dict[str, Any]]) -> None:
@@ -73,10 +97,18 @@ def errors(figure: Figure, rows: list[dict[str, Any]]) -> None:
         for place, row in zip(places, rows, strict=True):
             if row["promised"]:
                 axes.barh(place, 2 * bar, left=-bar, height=0.9, color="#dbe9f4", linewidth=0)
-        missed = [metric in row["missed"] for row in rows]
-        axes.scatter(values, places, s=18, c=[MISSED if one else MEASURED for one in missed],
-                     zorder=3)  # fmt: skip
-        reach = max(bar, float(np.abs(values).max())) * 1.15
+        promised = [abs(v) for v, row in zip(values, rows, strict=True) if row["promised"]]
+        reach = max(bar, *promised, 0.0) * 1.15
+        for place, value, row in zip(places, values, rows, strict=True):
+            beyond = abs(value) > reach
+            mark = "o" if not beyond else ">" if value > 0 else "<"
+            at = float(np.clip(value, -0.97 * reach, 0.97 * reach))
+            colour = MISSED if metric in row["missed"] else MEASURED
+            axes.scatter(at, place, s=18, marker=mark, color=colour, zorder=3)
+            if beyond:
+                axes.annotate(f"{value:+.0f}", (at, place), (-5 if value > 0 else 5, 0),
+                              textcoords="offset points", va="center", fontsize=7,
+                              ha="right" if value > 0 else "left")  # fmt: skip
         axes.axvline(0, color="black", linewidth=0.6)
         axes.set(xlim=(-reach, reach), title=f"{NAMES[metric]}, %")
         axes.title.set_fontsize(9)
@@ -116,7 +148,9 @@ def _cdf(axes: Axes, seconds: np.ndarray, colour: str, style: str, label: str) -
 def _plain(axes: Axes) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    low, high = axes.get_xlim()
+    parts = (1, 2, 5) if high < 500 * low else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=parts, numticks=12))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", labelsize=7.5)

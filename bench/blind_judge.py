@@ -7,7 +7,6 @@ compared, too.
 
 from __future__ import annotations
 
-import gzip
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from bench.blind_pack import device_of
 from bench.blind_predict import document, fitted
 from bench.blind_rounds import AGAIN, ROUNDS
 from bench.blind_scenario import METRICS, cell_scenario
+from bench.blind_steps import log_of, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -108,12 +108,12 @@ def noise(measured: Iterable[Measured]) -> dict[str, dict[str, float]]:
 
 def ranking(
     chosen: Round, cells: Iterable[dict[str, Any]], measured: Sequence[Measured],
-    floor: dict[str, float],
+    floor: dict[str, dict[str, float]],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """By configurations that differ by their loop alone, window and rate: loops from best to worst.
 
     Predicted and measured, a metric each. A pair in the wrong order counts as a tie if its measured
-    figures differ by less than *floor*.
+    figures differ by less than the *floor* of either configuration, which is by name and metric.
     """
     known = {run.cell for run in measured}
     groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
@@ -123,6 +123,7 @@ def ranking(
             groups.setdefault(key, []).append(cell)
     found = []
     for (rival, window, scale), group in groups.items():
+        own = {c["mode"]: floor.get(chosen.engine_of(c).name, {}) for c in group}
         for metric in BARS if len(group) > 1 else ():
             sign = -1.0 if metric == "output_throughput" else 1.0
             told = {c["mode"]: sign * c["predicted"][metric] for c in group}
@@ -135,7 +136,10 @@ def ranking(
             swapped = [
                 (a, b) for i, a in enumerate(order) for b in order[i + 1 :] if real[a] > real[b]
             ]
-            within = all(abs(real[a] / real[b] - 1.0) <= floor.get(metric, 0.0) for a, b in swapped)
+            within = all(
+                abs(real[a] / real[b] - 1.0) <= max(own[one].get(metric, 0.0) for one in (a, b))
+                for a, b in swapped
+            )
             verdict = "right" if not swapped else "tie" if within else "wrong"
             found.append(
                 {
@@ -151,13 +155,12 @@ def forced_steps(chosen: Round, cell: dict[str, Any], run: Path) -> dict[str, fl
     from sim.profile import load_profile
     from sim.scenario import Scenario
     from sim.step_cost import cost_of
-    from sim.step_log import read_steps
     from sim.validation.forced import forced
 
     data = cell_scenario(chosen, cell, run)  # its trace is not read
     profile = load_profile(chosen.profile(chosen.engine_of(cell).name))
     cost = cost_of(Scenario.model_validate(data), profile)
-    found, _, _ = forced(read_steps([run / "steps.jsonl.gz"]), cost)
+    found, _, _ = forced(log_of(run), cost)
     return {key: found["all"][key] for key in ("n", "median", "p90", "signed_median")} | {
         f"{region} median": found[region]["median"]
         for region in ("decode only", "with prefill") if region in found
@@ -166,8 +169,7 @@ def forced_steps(chosen: Round, cell: dict[str, Any], run: Path) -> dict[str, fl
 
 def residence(folder: Path) -> dict[str, float] | None:
     """What entering and leaving a loop on the device cost; None where nobody left one."""
-    with gzip.open(folder / "steps.jsonl.gz", "rt") as file:
-        steps = [json.loads(line) for line in file][1:]
+    steps = rows_of(folder)
     entered = [step for step in steps if step.get("turn") == "entered"]
     late = [step["duration_s"] for step in steps if step.get("late")]
     if not entered:
@@ -189,19 +191,25 @@ def residence(folder: Path) -> dict[str, float] | None:
 
 def judge(chosen: Round, windows: Path | None, out: Path) -> None:
     """Writes the report of a round to *out*; with its *windows* also distributions."""
-    from bench import blind_figures
+    from bench import ablate_terms, blind_figures
     from bench.blind_page import page
     from bench.blind_requests import distributions
+    from bench.blind_twice import twice
     from bench.blind_words import notes_in
 
     told = document(chosen)
-    cells = told["cells"]
+    cells = ordered(chosen, told["cells"])
     known = {cell["cell"]: cell for cell in cells}
     measured = runs(chosen.folder)
     if unknown := sorted({one.cell for one in measured} - set(known)):
         raise SystemExit(f"measured and not predicted: {', '.join(unknown)}")
+    places = list(known)
+    measured.sort(key=lambda one: (places.index(one.cell), one.number))
     spread = noise(measured)
-    floor = {name: max(one[name] for one in spread.values()) for name in BARS} if spread else {}
+    floor: dict[str, dict[str, float]] = {}
+    for cell, figures in spread.items():
+        own = floor.setdefault(chosen.engine_of(known[cell]).name, dict.fromkeys(BARS, 0.0))
+        own.update({name: max(own[name], figures[name]) for name in BARS})
     recorded = {one.folder: known[one.cell] for one in measured if one.folder is not None}
     found: dict[str, Any] = {
         "round": chosen.number, "fitted": fitted(chosen), "late": seen_before(recorded),
@@ -214,8 +222,10 @@ def judge(chosen: Round, windows: Path | None, out: Path) -> None:
         "ranking": ranking(chosen, cells, measured, floor),
         "forced": {run.name: forced_steps(chosen, cell, run) for run, cell in recorded.items()},
         "residence": {run.name: residence(run) for run in recorded},
+        "twice": twice(chosen, list(recorded)),
         "replayed": _read(chosen.folder / "replayed.json", []),
         "ablation": ablation(_read(chosen.folder / "ablation.json", {}), measured, known),
+        "terms": ablate_terms.rows_of(chosen), "skew": ablate_terms.read(chosen)["skew"],
     }  # fmt: skip
     pairs: dict[str, tuple[Served, Served]] = {}
     if windows is not None:
@@ -230,6 +240,17 @@ def judge(chosen: Round, windows: Path | None, out: Path) -> None:
     text = page(found, [one for one in earlier if one], notes_in(out / "notes.md"))
     (out / "README.md").write_text(text)
     print(f"{out}/README.md")
+
+
+def ordered(chosen: Round, cells: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """*cells* by configuration, window and load."""
+    places = list(chosen.engines)
+    return sorted(
+        cells,
+        key=lambda one: (
+            places.index(chosen.engine_of(one).name), one.get("window", ""), one["load"]
+        ),
+    )  # fmt: skip
 
 
 def seen_before(recorded: dict[Path, dict[str, Any]]) -> list[str]:
@@ -258,15 +279,24 @@ def _read(path: Path, otherwise: Any) -> Any:
 def ablation(
     variants: dict[str, Any], measured: Sequence[Measured], known: dict[str, Any]
 ) -> dict[str, dict[str, list[float]]]:
-    """By variant and metric: median and largest |error| over runs at promised loads."""
-    found: dict[str, dict[str, list[float]]] = {}
+    """By variant and metric: median and largest |error| over runs at promised loads.
+
+    Parts that only some cells have come last, behind what was predicted of those cells.
+    """
+    own = [one for one in measured if round(known[one.cell]["load"], 2) <= PROMISED]
+    groups: dict[tuple[str, ...], dict[str, Any]] = {}
     for name, figures in variants.items():
-        for metric in BARS:
-            sizes = [
-                abs(figures[one.cell][metric] / one.figures[metric] - 1.0)
-                for one in measured
-                if one.cell in figures and round(known[one.cell]["load"], 2) <= PROMISED
-            ]  # fmt: skip
-            if sizes:
+        cells = tuple(sorted({one.cell for one in own} & set(figures)))
+        groups.setdefault(cells, {})[name] = figures
+    found: dict[str, dict[str, list[float]]] = {}
+    whole, every = next(iter(variants), ""), max(groups, key=len, default=())
+    for cells in sorted(groups, key=len, reverse=True) if every else ():
+        runs_ = [one for one in own if one.cell in cells]
+        before = {} if cells == every else {f"{whole}, {len(runs_)} runs": variants[whole]}
+        for name, figures in (before | groups[cells]).items() if runs_ else ():
+            for metric in BARS:
+                sizes = [
+                    abs(figures[one.cell][metric] / one.figures[metric] - 1.0) for one in runs_
+                ]
                 found.setdefault(name, {})[metric] = [float(np.median(sizes)), max(sizes)]
     return found

@@ -12,6 +12,8 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+from bench.blind_steps import packed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -32,7 +34,7 @@ def pack_all(runs: Iterable[Path], out: Path, metrics: Iterable[str], calibrate:
 
 
 def pack(run: Path, out: Path, metrics: Iterable[str]) -> None:
-    """Writes the run in folder *run* to *out*: requests.csv.gz, steps.jsonl.gz, run.json."""
+    """Writes the run in folder *run* to *out*: requests.csv.gz, steps.csv.gz, run.json."""
     out.mkdir(parents=True, exist_ok=True)
     summary = json.loads((run / "summary.json").read_text())
     kept = {
@@ -48,7 +50,7 @@ def pack(run: Path, out: Path, metrics: Iterable[str]) -> None:
         since = (row[k] - row["arrival_s"] for k in ("admitted_s", "first_token_s", "finished_s"))
         writer.writerow([int(row["request_id"]), *(f"{seconds * 1e3:.6f}" for seconds in since)])
     zipped(out / "requests.csv.gz", text.getvalue())
-    strip(run / "steps.jsonl.gz", out / "steps.jsonl.gz")
+    zipped(out / "steps.csv.gz", packed(run / "steps.jsonl.gz"))
 
 
 def strip(log: Path, out: Path) -> None:

@@ -19,8 +19,10 @@ from bench.blind_sections import (
     replay,
     residence,
     steps,
+    terms,
     usage,
 )
+from bench.blind_twice import section
 from bench.blind_words import listed, name_of, paragraph, share, summary, table, with_notes
 
 if TYPE_CHECKING:
@@ -37,8 +39,9 @@ def page(found: dict[str, Any], earlier: Sequence[dict[str, Any]], notes: dict[s
     """The README of a round's report, with the results of *earlier* rounds."""
     parts = [
         head(found), comparison(found, earlier), errors(found), noise(found), ranking(found),
-        steps(found), distributions(found), residence(found), replay(found["replayed"]),
-        ablation(found["ablation"]), fits(found), peers(), usage(found),
+        steps(found), processes(found), distributions(found), residence(found),
+        replay(found["replayed"]), ablation(found), terms(found), fits(found), peers(),
+        usage(found),
     ]  # fmt: skip
     return "\n\n".join(with_notes(filter(None, parts), notes)) + "\n"
 
@@ -60,7 +63,7 @@ def head(found: dict[str, Any]) -> str:
         f"conversation, 2023) in {len(run)} cells, {requests} requests each, {len(found['rows'])} "
         "runs in all. A cell is a configuration of the engine, a part of the trace and a rate. "
         "Profiles were fitted to one run of each configuration over another part of the trace, "
-        "and the predictions written down before the first of these runs began. "
+        "and each prediction was written down before the first run of its cell began. "
         f"{_when(found)} Errors are predicted / measured - 1."
     )
     result = (
@@ -90,17 +93,17 @@ def head(found: dict[str, Any]) -> str:
 def _when(found: dict[str, Any]) -> str:
     """Dates and machines of fit, prediction and measurement."""
     fit, run = (_places(found[key].values()) for key in ("fitted", "measured_on"))
-    times, left = (
-        sorted({cell["made"] for cell in found["cells"] if "made" in cell}),
-        found["not_run"],
-    )
-    told = f"predicted {' and '.join(map(_minute, times))}; " if times else ""
+    left = found["not_run"]
+    made = [_minute(cell["made"]) for cell in found["cells"] if "made" in cell]
+    counts = {one: made.count(one) for one in sorted(set(made))}
+    times = [f"{one} ({n} cell{'s' if n > 1 else ''})" for one, n in counts.items()]
+    told = f"predicted {' and '.join(times)}; " if times else ""
     blind = (
         f" **Not blind: predicted after the run: {listed(found['late'])}.**"
         if found["late"]
         else ""
     )
-    missing = f" Predicted and not measured, for want of time: {listed(left)}." if left else ""
+    missing = f" Predicted and not measured: {listed(left)}." if left else ""
     seeds = max(len(cell.get("by_seed", ())) for cell in found["cells"])
     mean = f" A prediction is the mean of {seeds} simulations." if seeds > 1 else ""
     return f"Fitted to runs of {fit}; {told}measured {run}.{blind}{missing}{mean}"
@@ -118,6 +121,24 @@ def _places(runs: Any) -> str:
         return "nothing recorded"
     many = "s" if len(machines) > 1 else ""
     return f"{dates[0]} to {dates[-1]} UTC on GPU{many} {', '.join(machines)}"
+
+
+def processes(found: dict[str, Any]) -> str:
+    """What a log of another process would have changed; nothing where none is kept."""
+    told = found.get("twice") or {}
+    if not told:
+        return ""
+    logs = [one["logs"] for one in told.values()]
+    intro = (
+        "Bias of single steps (median of predicted / measured - 1) of the round's profiles and of "
+        "profiles fitted to another log of the same mode and ramp, which was made before: by GPU "
+        f"{listed(sorted({a['gpu'] for a, _ in logs}))} the one, by GPU "
+        f"{listed(sorted({b['gpu'] for _, b in logs}))} the other (the engine then had no prefill "
+        "over whole multiples of rows). The second is not blind: it was made before the runs, and "
+        "fitted after them."
+    )
+    rows = "\n".join(section(told))
+    return f"## Two processes of one mode\n\n{paragraph(intro)}\n\n{rows}"
 
 
 def errors(found: dict[str, Any]) -> str:
@@ -189,28 +210,36 @@ def ranking(found: dict[str, Any]) -> str:
     if not found["ranking"]:
         return ""
     groups: dict[str, dict[str, str]] = {}
+    modes: dict[str, int] = {}
     misses = []
     for row in found["ranking"]:
         verdict = row["verdict"]
         where = ", ".join(filter(None, [row["rival"], row["window"], f"{row['rate_scale']:g}x"]))
         word = f"**{verdict}**" if verdict == "wrong" else verdict
         groups.setdefault(where, {})[row["metric"]] = word
+        modes[where] = len(row["measured"])
         if verdict != "right":
             misses.append(
                 f"- {where}, {NAMES[row['metric']]}, {verdict}: "
                 f"predicted {' < '.join(row['predicted'])}, measured {' < '.join(row['measured'])}"
             )
-    rows = [[where, *(words[m] for m in BARS)] for where, words in groups.items()]
+    rows = [
+        [where, f"{modes[where]}", *(words[m] for m in BARS)] for where, words in groups.items()
+    ]
     orders = summary(found)["orders"]
     listing = (
         "\n".join(["", "", "Best first, where it is not right:", "", *misses]) if misses else ""
     )
+    text = (
+        f"Right in {orders['right']} of {len(found['ranking'])}; a *tie* is a wrong order of modes "
+        "whose measured figures differ by less than the largest noise of either mode above. Ranked "
+        "are the modes of which there are measured runs; rates are times as fast as recorded."
+    )
     return f"""## Ranking of the modes
 
-Right in {orders["right"]} of {len(found["ranking"])}; a *tie* is a wrong order of modes whose
-measured figures differ by less than the largest noise of that figure above.
+{paragraph(text)}
 
-{table(["model, kernels, window, rate", *(NAMES[m] for m in BARS)], rows)}{listing}"""
+{table(["model, kernels, window, rate", "modes", *(NAMES[m] for m in BARS)], rows)}{listing}"""
 
 
 def fits(found: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -20,6 +19,7 @@ import numpy as np
 
 from bench.blind_predict import JOBS
 from bench.blind_scenario import METRICS, cell_scenario, simulated
+from bench.blind_steps import rows_of
 
 if TYPE_CHECKING:
     from bench.blind_rounds import Round
@@ -41,9 +41,7 @@ def served(folder: Path, told: Served) -> Served:
     own = waits(folder)
     first = told.arrival + own["first_token_ms"] * 1e-3
     finished = told.arrival + own["finished_ms"] * 1e-3
-    with gzip.open(folder / "steps.jsonl.gz", "rt") as file:
-        steps = [json.loads(line) for line in file][1:]
-    ends = np.array([step["commit_s"] for step in steps if step["decode_requests"]])
+    ends = np.array([step["commit_s"] for step in rows_of(folder) if step["decode_requests"]])
     clock = 1e-5  # far less than a step, far more than what clocks are rounded to
     low, high = np.searchsorted(ends, first + clock), np.searchsorted(ends, finished + clock)
     gaps = [

@@ -151,13 +151,16 @@ def cores(parts: int) -> list[str]:
     """This process's cores in so many equal parts, as taskset takes them.
 
     Two threads of one physical core have numbers side by side, or half of all apart: a part is a
-    piece of the lower half and the piece of the upper half above it, so that none is shared.
+    piece of the lower half and the piece of the upper half above it, so that none is shared. With
+    less than two cores a part, a part is one.
     """
     own = sorted(os.sched_getaffinity(0))
-    half = (len(own) + 1) // 2
-    each = max(1, half // parts)
+    half = len(own) // 2
+    each = half // parts
+    if not each:
+        return [str(own[i % len(own)]) for i in range(parts)]
     pieces = [slice(i * each, (i + 1) * each) for i in range(parts)]
-    found = [[*own[:half][piece], *own[half:][piece]] or own[-1:] for piece in pieces]
+    found = [[*own[:half][piece], *own[half:][piece]] for piece in pieces]
     return [",".join(map(str, some)) for some in found]
 
 

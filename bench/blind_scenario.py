@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.blind_rounds import ACCEPTANCE, BLOCK, BUDGET, CONTEXT, ROUNDS, Engine
+from bench.blind_rounds import ACCEPTANCE, BLOCK, BUDGET, CONTEXT, Engine
 
 if TYPE_CHECKING:
     from bench.blind_rounds import Round
@@ -19,12 +19,10 @@ PRESETS = {"1b": "llama-3.2-1b", "8b": "llama-3.1-8b"}
 
 
 def scenario(
-    engine: Engine | str, profile: Path, trace: Path, rate_scale: float,
-    clip: int = ROUNDS[1].clip, requests: int | None = None,
+    engine: Engine, profile: Path, trace: Path, rate_scale: float,
+    clip: int, requests: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The scenario of a run: the engine's own settings. A name is one of round 1's engines."""
-    if isinstance(engine, str):
-        engine = ROUNDS[1].engines[engine]
+    """The scenario of a run: the engine's own settings."""
     traffic = {
         "file": str(trace.resolve()), "rate_scale": rate_scale, "clip_prompt": {"to": clip},
     }  # fmt: skip

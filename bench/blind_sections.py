@@ -86,7 +86,7 @@ def distributions(found: dict[str, Any]) -> str:
     own = found.get("distributions")
     if not own:
         return ""
-    rows = []
+    distances, intervals = [], []
     for name, one in own.items():
         ks, each, ends = one["ks"], one["per_request"], one["intervals"]
         words = [
@@ -94,9 +94,10 @@ def distributions(found: dict[str, Any]) -> str:
             f"{100 * ends[m][0]:+.1f} to {100 * ends[m][1]:+.1f}"
             for m in ("tpot_mean", "itl_p99", "ttft_p50", "ttft_p90", "ttft_p99")
         ]  # fmt: skip
-        single = f"{100 * each['ttft']['median']:.0f}, {100 * each['ttft']['p90']:.0f}"
-        distances = (f"{ks[q]:.3f}" if q in ks else "-" for q in ("ttft", "tpot", "itl", "e2el"))
-        rows.append([name, *distances, single, *words])
+        single = (f"{100 * each['ttft'][key]:.0f}" for key in ("median", "p90"))
+        far = (f"{ks[q]:.3f}" if q in ks else "-" for q in ("ttft", "tpot", "itl", "e2el"))
+        distances.append([name, *far, *single])
+        intervals.append([name, *words])
     different = [name for name, one in own.items() if not one["as_committed"]]
     said = "give the committed figures"
     if different:
@@ -105,25 +106,37 @@ def distributions(found: dict[str, Any]) -> str:
     pictures = "\n".join(
         f"![{name}: measured and simulated](cdf-{name}.png)" for name in engines(found, own)
     )
-    names = ["run", "KS TTFT", "KS TPOT", "KS ITL", "KS E2EL", "a request's TTFT: median, p90 (%)",
-             "TPOT mean", "ITL p99", "TTFT p50", "TTFT p90", "TTFT p99"]  # fmt: skip
     text = (
         "Recorded runs only, beside one simulation each (the first, where a prediction is a mean). "
-        f"Run again from the committed profiles, they {said}. KS: "
-        "largest distance of the two distributions. Then the size of the error of single requests, "
-        "and bootstrap 95 % intervals of the errors above, in per cent (requests drawn in pairs; "
-        "they say how much so many requests leave open, not how much machines differ)."
+        f"Run again from the committed profiles, they {said}. The largest distance of the two "
+        "distributions (KS), and the error of the TTFT of single requests in per cent:"
+    )
+    between = (
+        "Bootstrap 95 % intervals of the errors above, in per cent (requests drawn in pairs; they "
+        "say how much so many requests leave open, not how much machines differ):"
+    )
+    names = ["run", "TTFT", "TPOT", "ITL", "E2EL", "a request's TTFT, median", "p90"]
+    metrics = ["run", "TPOT mean", "ITL p99", "TTFT p50", "TTFT p90", "TTFT p99"]
+    beside = (
+        "Of each configuration three loads at most: the least, the most that carries a promise, "
+        "and the most."
     )
     return f"""## Distributions
 
 {paragraph(text)}
 
-{table(names, rows)}
+{table(names, distances)}
+
+{paragraph(between)}
+
+{table(metrics, intervals)}
+
+{paragraph(beside)}
 
 {pictures}
 
-Single requests, a dot each (that a mean is right does not make a request right: who meets a long
-prompt changes with every run):
+Single requests, a dot each, of a run of every configuration (that a mean is right does not make a
+request right: who meets a long prompt changes with every run):
 
 ![TTFT of single requests](requests.png)"""
 
@@ -178,20 +191,64 @@ def replay(runs: Sequence[dict[str, Any]]) -> str:
 {paragraph(text)}{listing}"""
 
 
-def ablation(own: dict[str, dict[str, list[float]]]) -> str:
+def ablation(found: dict[str, Any]) -> str:
     """Errors with parts of the model removed."""
+    own: dict[str, dict[str, list[float]]] = found["ablation"]
     if not own:
         return ""
     rows = [
         [name, *(f"{100 * figures[m][0]:.1f}, {100 * figures[m][1]:.1f}" for m in BARS)]
         for name, figures in own.items()
     ]
+    seeds = max(len(cell.get("by_seed", ())) for cell in found["cells"])
+    one = " One simulation each, with the first seed." if seeds > 1 else ""
+    text = (
+        "The same cells with one part of the model removed: median and largest |error| in per cent "
+        "over all runs at loads up to 0.8; parts that only some profiles have stand below the "
+        "errors of their runs as predicted. "
+        f"A part is removed by setting it to nothing, without a new fit.{one}"
+    )
     return f"""## Ablation
 
-The same cells with one part of the model removed: median and largest |error| in per cent over all
-runs at loads up to 0.8. A term is removed by setting it to nothing, without a new fit.
+{paragraph(text)}
 
 {table(["without", *(NAMES[m] for m in BARS)], rows)}"""
+
+
+def terms(found: dict[str, Any]) -> str:
+    """Errors by the kernels' own profile in the engine, and without each of its terms."""
+    from bench.ablate_terms import markdown, skew_markdown
+
+    if not found["terms"]:
+        return ""
+    first = found["terms"][0]
+    text = (
+        "`residentsim profile engine` fits what the engine takes around its kernels to the same "
+        "training logs, over the shipped profile of kernels, which has seen no log of the engine. "
+        "What it says of cells at loads up to 0.8 was compared once their runs were known, so this "
+        f"is **not blind**: {first['cells']} cells, {first['runs']} runs; in per cent, single "
+        "steps as median and p90 of |error| (median over runs), figures as median and largest; "
+        "without a term, over the cells that have it. The last row is the kernels' profile alone."
+    )
+    beside = (
+        "Interference does not occur in these runs: nothing was copied to or from DRAM, and "
+        "prompts run behind decode steps, not beside them."
+    )
+    skew = ""
+    if found.get("skew"):
+        said = (
+            "The model has no term for skew: a decode step costs what the sum of its contexts "
+            "says. Median |error| of decode steps in per cent, with a term for it fitted on top, "
+            "and with every request as long as the longest:"
+        )
+        skew = f"\n\n{paragraph(said)}\n\n{skew_markdown(found['skew'])}".rstrip()
+    return f"""## A kernel profile in the engine (not blind)
+
+{paragraph(text)}
+
+{markdown(found["terms"]).rstrip()}
+
+{paragraph(beside)}{skew}"""
 
 
 def peers() -> str:

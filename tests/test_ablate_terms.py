@@ -8,30 +8,42 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.ablate_terms import (
-    ENGINES,
     JUDGED,
-    OUT,
     OVER,
     REMOVED,
     WHOLE,
     cost_model,
+    engine_file,
     inside,
     markdown,
+    newest,
+    out_file,
+    read,
+    rows_of,
+    skew_markdown,
     variants,
 )
+from bench.blind_ablate import NOISE, promised
+from bench.blind_rounds import ROUNDS, Engine, Round
+from bench.blind_scenario import scenario
 from sim.cost import Chunk
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MODES = ("graph-library", "host-python-library", "control-library", "resident-fused")
+FIRST = ROUNDS[1]
+FITTED = [
+    (chosen, engine) for chosen in ROUNDS.values() for engine in chosen.engines.values()
+    if engine_file(chosen, engine).is_file()
+]  # fmt: skip
 
 
-@pytest.fixture
-def trace(tmp_path: Path) -> Path:
-    path = tmp_path / "trace.csv"
+def based(chosen: Round, engine: Engine, folder: Path) -> dict[str, Any]:
+    """The scenario of a run of one request."""
+    path = folder / "trace.csv"
     path.write_text("arrival_s,prompt_tokens,output_tokens\n0,10,10\n")
-    return path
+    return scenario(engine, chosen.profile(engine.name), path, 1.0, chosen.clip)
 
 
 def decode_and_prompts(data: dict[str, Any]) -> tuple[float, float, float]:
@@ -43,13 +55,14 @@ def decode_and_prompts(data: dict[str, Any]) -> tuple[float, float, float]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_term_that_is_removed_changes_what_it_names(
-    tmp_path: Path, trace: Path, mode: str
-) -> None:
+def test_every_term_that_is_removed_changes_what_it_names(tmp_path: Path, mode: str) -> None:
+    engine = FIRST.engines[mode]
+    base = based(FIRST, engine, tmp_path)
     found = {
         name: decode_and_prompts(data)
-        for name, data in variants(mode, trace, 1.0, tmp_path) if name not in ("step noise",)
-    }  # fmt: skip
+        for name, data in variants(engine, base, engine_file(FIRST, engine), tmp_path)
+        if name != NOISE
+    }
     decode, prompts, turn = found[WHOLE]
     assert set(found) >= set(REMOVED)
     for name in ("kernels' fixed cost", "occupancy ramp", "gaps between kernels"):
@@ -69,14 +82,15 @@ def test_every_term_that_is_removed_changes_what_it_names(
     assert found["padding"][0] < decode or mode.startswith("host-python")  # 5 run as 8
 
 
-def test_the_engines_are_over_the_shipped_kernels(trace: Path) -> None:
-    for path in sorted(ENGINES.glob("*.json")):
-        document = json.loads(path.read_text())
-        assert document["over"] == "nvidia-h200"
-        mode = path.stem.removeprefix("h200-1b-")
-        cost = cost_model(inside(mode, path, trace, 1.0))
-        assert cost.profile.engine is not None
-        assert not cost.profile.engine.seams, "fitted over another version of the kernels"
+@pytest.mark.parametrize(("chosen", "engine"), FITTED, ids=lambda one: getattr(one, "name", ""))
+def test_the_engines_are_over_the_shipped_kernels(
+    tmp_path: Path, chosen: Round, engine: Engine
+) -> None:
+    path = engine_file(chosen, engine)
+    assert json.loads(path.read_text())["over"] == "nvidia-h200"
+    cost = cost_model(inside(engine, based(chosen, engine, tmp_path), path))
+    assert cost.profile.engine is not None
+    assert not cost.profile.engine.seams, "fitted over another version of the kernels"
     assert OVER.is_file()
 
 
@@ -91,8 +105,21 @@ def test_the_table_has_a_row_a_term() -> None:
     assert lines[2] == f"| {WHOLE} | 1.3, 4.8 | - |" + " 1.1, 9.2 |" * 6
 
 
-def test_what_was_judged_names_every_term() -> None:
-    found = json.loads(OUT.read_text())
-    assert set(found["free"]) >= {WHOLE, *REMOVED, "step noise"}
-    assert len(found["free"][WHOLE]) == 14
-    assert set(found["skew"]) == set(found["steps"][WHOLE])
+@pytest.mark.parametrize("chosen", [ROUNDS[number] for number in ROUNDS if number <= newest()])
+def test_what_was_judged_names_every_term_and_cell(chosen: Round) -> None:
+    if not out_file(chosen).is_file():
+        pytest.skip("not judged yet")
+    found = read(chosen)
+    assert set(found["free"]) >= {WHOLE, *REMOVED, NOISE}
+    assert set(found["free"][WHOLE]) <= {one["cell"] for one in promised(chosen)}
+    assert set(found["skew"]) <= set(found["steps"][WHOLE]) <= set(found["free"][WHOLE])
+    assert len(skew_markdown(found["skew"]).splitlines()) == 2 + len(found["skew"])
+
+
+def test_the_first_rounds_terms() -> None:
+    rows = rows_of(FIRST)
+    assert rows[0]["without"] == WHOLE
+    assert (rows[0]["cells"], rows[0]["runs"]) == (12, 17)
+    assert rows[0]["mean_tpot_ms"][0] == pytest.approx(0.012, abs=0.0005)
+    assert rows[-1]["mean_tpot_ms"][0] > 0.15
+    assert max(map(len, out_file(FIRST).read_text().splitlines())) < 1000

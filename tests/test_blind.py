@@ -4,28 +4,50 @@ from __future__ import annotations
 
 import gzip
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench import blind
-from bench.blind_ablate import KERNELS, variants, without
-from bench.blind_judge import BARS, Measured, errors, noise, ranking, residence, runs
+from bench.blind_ablate import (
+    HELD,
+    KERNELS,
+    KINDS,
+    LATE,
+    NOISE,
+    PADDING,
+    TURNS,
+    WHOLE,
+    lines,
+    promised,
+    variants,
+)
+from bench.blind_judge import (
+    BARS,
+    PROMISED,
+    Measured,
+    ablation,
+    errors,
+    noise,
+    ranking,
+    residence,
+    runs,
+    seen_before,
+)
 from bench.blind_pack import pack, pack_all
 from bench.blind_page import page
 from bench.blind_predict import predicted
 from bench.blind_requests import served, waits
-from bench.blind_rounds import ROUNDS
+from bench.blind_rounds import ROUNDS, Round
+from bench.blind_scenario import METRICS
+from bench.blind_steps import rows_of
 from bench.blind_words import notes_in
 from sim.validation.served import Served
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-FIGURES = dict.fromkeys(blind.METRICS, 100.0)
+FIGURES = dict.fromkeys(METRICS, 100.0)
 FIRST = ROUNDS[1]
 
 
@@ -77,7 +99,8 @@ def test_ranking_right_wrong_and_tied() -> None:
         run("graph-library-6", output_throughput=120.0, median_ttft_ms=101.0, p90_ttft_ms=130.0),
         run("host-c-library-6"),
     ]
-    floor = dict.fromkeys(BARS, 0.02)
+    floor = {"graph-library": dict.fromkeys(BARS, 0.02), "host-python-library":
+             dict.fromkeys(BARS, 0.9)}  # fmt: skip
     found = {row["metric"]: row for row in ranking(FIRST, cells, measured, floor)}
     assert found["output_throughput"]["verdict"] == "right"
     assert found["output_throughput"]["measured"] == ["graph", "host-c"]  # more is better
@@ -109,7 +132,7 @@ def packed(tmp_path: Path) -> Path:
            "admitted_s": 5.0, "first_token_s": 5.01, "finished_s": 5.013}  # fmt: skip
     pq.write_table(pa.Table.from_pylist([row]), source / "requests.parquet")
     out = tmp_path / "serve" / "measured" / source.name
-    pack(source, out, blind.METRICS)
+    pack(source, out, METRICS)
     return out
 
 
@@ -117,11 +140,9 @@ def test_nothing_of_the_trace_is_packed(packed: Path) -> None:
     own = waits(packed)
     assert list(own) == ["number", "admitted_ms", "first_token_ms", "finished_ms"]
     assert own["first_token_ms"].tolist() == pytest.approx([20.0])
-    with gzip.open(packed / "steps.jsonl.gz", "rt") as file:
-        head, *steps = map(json.loads, file)
-    assert head["options"] == {"seed": 1}
-    assert len(steps) == 3
-    assert not {"decode_ids", "chunks"} & {key for step in steps for key in step}
+    text = gzip.decompress((packed / "steps.csv.gz").read_bytes())
+    assert b"ids" not in text
+    assert b"chunks" not in text
     assert "cubins" not in json.loads((packed / "run.json").read_text())["run"]
 
 
@@ -142,6 +163,17 @@ def test_runs_are_numbered_within_their_cell(packed: Path) -> None:
     assert found == [("graph-library-6.6", 1, "printed"), ("graph-library-6.6", 2, "recorded")]
 
 
+def test_steps_come_back_as_they_were_packed(packed: Path) -> None:
+    found = rows_of(packed)
+    assert len(found) == len(STEPS)
+    for step, told in zip(STEPS, found, strict=True):
+        for name in ("start_s", "duration_s", "commit_s"):
+            assert told[name] == pytest.approx(step[name], abs=1e-7)
+        assert told["decode_requests"] == step["decode_requests"]
+        assert told["turn"] == step.get("turn", "")
+        assert told["late"] is step.get("late", False)
+
+
 def test_what_a_residence_costs(packed: Path) -> None:
     found = residence(packed)
     assert found == {"entered": 1, "late": 1, "late_ms": 1.0, "entering_ms": pytest.approx(1.0)}
@@ -153,37 +185,106 @@ def test_a_log_to_calibrate_on_names_nobody(tmp_path: Path) -> None:
     head = {"kind": "steps", "options": ["out=/somewhere", "seed=1"]}
     text = "\n".join(json.dumps(row) for row in (head, *STEPS))
     (run_ / "steps.jsonl.gz").write_bytes(gzip.compress(text.encode()))
-    pack_all([run_], tmp_path, blind.METRICS, calibrate=True)
+    pack_all([run_], tmp_path, METRICS, calibrate=True)
     kept = gzip.decompress((tmp_path / "fitted" / "1b-graph-library.jsonl.gz").read_bytes())
     assert b"ids" not in kept
     assert b"somewhere" not in kept
 
 
 # ---------------------------------------------------------------- ablation, page
-def test_a_removed_term_costs_nothing(tmp_path: Path) -> None:
-    path = FIRST.profile("graph-fused")
-    profile = without(json.loads(path.read_text()), ("context",))
-    values = {
-        term["value"] for kind in ("decode", "mixed") for line in profile["form"][kind]
-        for term in line if term["term"] == "context"
-    }  # fmt: skip
-    assert values == {0.0}
-    found = dict(variants("graph-fused", path, tmp_path / "t.csv", 2.0, tmp_path))
-    assert found["padding"]["loop"]["captured_batches"] == list(range(1, 17))
-    assert found["step noise"]["hardware"]["step_noise"] == "none"
+def of_cell(chosen: Round, engine: str, folder: Path) -> dict[str, dict[str, Any]]:
+    """By variant the scenario of a cell of *engine*, written to *folder*."""
+    one = {"engine": engine, "window": next(iter(chosen.windows)), "rate_scale": 2.0}
+    return dict(variants(chosen, one, folder, folder))
+
+
+def profile_of(data: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(data["hardware"]["profile"]).read_text())
+    return found
+
+
+@pytest.mark.parametrize("number", ROUNDS)
+def test_a_removed_part_is_gone_and_nothing_else(tmp_path: Path, number: int) -> None:
+    chosen = ROUNDS[number]
+    found = of_cell(chosen, f"{'1b-' * (number > 1)}graph-fused", tmp_path)
+    whole = profile_of(found[WHOLE])
+    lesser = profile_of(found["KV read"])
+    changed = 0
+    for kind in ("decode", "mixed"):
+        for before, after in zip(whole["form"][kind], lesser["form"][kind], strict=True):
+            for one, other in zip(before, after, strict=True):
+                gone = one["term"] == "context"
+                assert other == (one | {"value": 0.0} if gone else one)
+                changed += gone
+    assert changed
+    assert found[PADDING]["loop"]["captured_batches"] == list(range(1, 17))
+    assert found[NOISE]["hardware"]["step_noise"] == "none"
     assert found[KERNELS]["loop"]["mode"] == "graph"
-    assert found["as predicted"]["loop"]["mode"] == "engine"
+    assert found[WHOLE]["loop"]["mode"] == "engine"
+    assert LATE not in found
+
+
+def test_what_only_newer_profiles_have_is_removed_from_them(tmp_path: Path) -> None:
+    found = of_cell(ROUNDS[2], "1b-resident-fused", tmp_path)
+    whole = profile_of(found[WHOLE])
+    assert whole["form"]["held"]
+    assert whole["form"] != (bare := profile_of(found[TURNS])["form"])
+    assert bare["turns"] == {}
+    assert profile_of(found[HELD])["form"]["held"] is False
+    assert "kinds" not in profile_of(found[KINDS])["ratios"]
+    assert found[WHOLE]["schedule"]["freed_late"] is True
+    assert found[LATE]["schedule"] == {"order": "prefill_alone"}
+    assert {TURNS, HELD, KINDS}.isdisjoint(of_cell(FIRST, "resident-fused", tmp_path))
+    sparse = of_cell(ROUNDS[2], "1b-graph-library-sparse", tmp_path)[KERNELS]["sparse"]
+    assert sum(sparse[f"{name}_tokens"] for name in ("top_k", "sink", "recent")) == 512
+
+
+def test_promised_cells_are_ablated_once_each() -> None:
+    found = [one["cell"] for one in promised(ROUNDS[2])]
+    loads = {one["cell"]: one["load"] for one in predicted(ROUNDS[2])}
+    assert len(set(found)) == len(found) < len(loads)
+    assert all((round(load, 2) <= PROMISED) == (name in found) for name, load in loads.items())
+
+
+def test_a_part_of_some_cells_stands_below_their_own_errors() -> None:
+    known = {name: {"load": load} for name, load in (("a", 0.5), ("b", 0.8), ("c", 0.9))}
+    measured = [run("a"), run("b"), run("b", 2), run("c")]
+    told = {
+        "whole": dict.fromkeys("abc", 101.0),
+        "one": {"b": 150.0},
+        "all": {"a": 80.0, "b": 99.0},
+    }
+    figures = {
+        name: {key: dict.fromkeys(BARS, value) for key, value in cells.items()}
+        for name, cells in told.items()
+    }
+    found = {name: row["mean_tpot_ms"] for name, row in ablation(figures, measured, known).items()}
+    assert list(found) == ["whole", "all", "whole, 2 runs", "one"]
+    assert found["all"] == pytest.approx([0.01, 0.2])
+    assert found["whole, 2 runs"] == pytest.approx([0.01, 0.01])
+    assert found["one"] == pytest.approx([0.5, 0.5])
+    assert ablation(figures, [], known) == ablation({}, measured, known) == {}
+
+
+def test_tables_are_written_a_row_a_line() -> None:
+    tables: dict[str, dict[str, Any]] = {
+        "a": {"x": {"one": 1.5}, "y": {}},
+        "b": {"x": {"one": None}},
+    }
+    text = lines(tables)
+    assert json.loads(text) == tables
+    assert text.splitlines()[2] == '  "x": {"one": 1.5},'
 
 
 def results(cells: list[dict[str, Any]], measured: list[Measured], **more: Any) -> dict[str, Any]:
     one = {"gpu": "a", "date": "2026-11-21T18:00:00+00:00", "commit": "c"}
     return {
-        "round": 1, "made": None, "not_run": [], "fitted": {"1b-graph-library": one},
+        "round": 1, "late": [], "not_run": [], "terms": [], "fitted": {"1b-graph-library": one},
         "measured_on": {}, "cells": cells, "noise": noise(measured),
         "rows": errors(cells, measured), "forced": {}, "residence": {}, "ablation": {},
         "engines": {one["cell"]: FIRST.engine_of(one).name for one in cells},
         "requests": {one["cell"]: 600 for one in cells},
-        "ranking": ranking(FIRST, cells, measured, dict.fromkeys(BARS, 0.0)),
+        "ranking": ranking(FIRST, cells, measured, {}),
         "replayed": [{"run": "r", "mode": "graph", "kernels": "library", "gpu": "a", "steps": 5,
                       "alike": 4, "difference": "step 5"}, {"run": "s", "refused": "drafts"}],
     } | more  # fmt: skip
@@ -210,12 +311,33 @@ def test_the_page_names_typical_and_worst(judged: dict[str, Any]) -> None:
     assert max(map(len, text.split("|", 1)[0].splitlines())) <= 100
 
 
-def test_a_prediction_made_after_the_first_run_is_not_blind(judged: dict[str, Any]) -> None:
-    late = {"made": "2026-11-21T19:00:00+00:00", "measured_on": {"r": judged["fitted"][
-        "1b-graph-library"]}}  # fmt: skip
-    assert "**Not blind" in page(judged | late, [], {}).replace("\n", " ")
-    late["made"] = "2026-11-21T17:00:00+00:00"
-    assert "Not blind" not in page(judged | late, [], {})
+def test_a_prediction_made_after_its_run_is_not_blind(judged: dict[str, Any]) -> None:
+    assert "Not blind" not in page(judged, [], {})
+    text = " ".join(page(judged | {"late": ["r"]}, [], {}).split())
+    assert "**Not blind: predicted after the run: r.**" in text
+
+
+def test_a_run_is_held_against_the_time_of_its_own_cell(packed: Path) -> None:
+    head = {"device": "a", "date": "2026-11-21T18:00:00+00:00", "commit": "c"}
+    (packed / "run.json").write_text(json.dumps({"run": head}))
+    for minute, late in (("18:01", [packed.name]), ("17:59", [])):
+        assert seen_before({packed: {"made": f"2026-11-21T{minute}:00+00:00"}}) == late
+
+
+def test_times_of_predictions_are_said(judged: dict[str, Any]) -> None:
+    times = ("2026-11-21T17:00:05+00:00", "2026-11-21T17:30:00+00:00")
+    cells = [cell | {"made": at} for cell, at in zip(judged["cells"], times, strict=True)]
+    text = " ".join(page(judged | {"cells": cells}, [], {}).split())
+    said = "predicted 2026-11-21 17:00 (1 cell) and 2026-11-21 17:30 (1 cell); measured"
+    assert said in text
+
+
+def test_terms_of_a_kernel_profile_are_said_not_to_be_blind(judged: dict[str, Any]) -> None:
+    steps = {"median": 0.01, "p90": 0.05, "signed_median": 0.0}
+    row = {"without": "padding", "decode only": steps, "with prefill": steps, "runs": 3, "cells": 2}
+    text = page(judged | {"terms": [row | {metric: [0.02, 0.03] for metric in BARS}]}, [], {})
+    assert "## A kernel profile in the engine (not blind)" in text
+    assert "| padding | 1.0, 5.0 | 1.0, 5.0 | 2.0, 3.0 |" in text
 
 
 def test_notes_stand_where_they_belong(judged: dict[str, Any], tmp_path: Path) -> None:
