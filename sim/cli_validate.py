@@ -27,6 +27,10 @@ def validate(
     repeat: Annotated[
         Path | None, typer.Option(help="A second measured run: the noise floor.")
     ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(help="A run of the same scenario with another seed; metrics are then means."),
+    ] = None,
     maps: Annotated[
         list[str] | None, typer.Option("--map", metavar="OUR=THEIRS", help="Of requests.")
     ] = None,
@@ -52,8 +56,9 @@ def validate(
     if unit is not None and unit not in step_names.UNITS:
         raise InputError(f"--unit {unit}: choose {', '.join(step_names.UNITS)}")
     limits = errors.bars(bars)
-    if not (run / "requests.parquet").is_file():
-        raise InputError(f"{run}: no run's folder; give one that `residentsim run` has written")
+    for one in (run, *(also or ())):
+        if not (one / "requests.parquet").is_file():
+            raise InputError(f"{one}: no run's folder; give one that `residentsim run` has written")
     real, told = served.read(measured, maps or (), unit), served.read(run)
     left = [
         f"{one.unfinished} requests of {one.name} that did not finish, or lack times or lengths, "
@@ -68,7 +73,13 @@ def validate(
         if len(first) < len(real):
             again = None
             said.append("the second measured run has not all requests: no noise floor")
-    found = errors.compare(real, told, limits, again)
+    others = []
+    for path in also or ():
+        first, other, _ = matched(real, served.read(path))
+        if len(first) < len(real):
+            raise InputError(f"{path}: not all requests of {run}; give a run of the same scenario")
+        others.append(other)
+    found = errors.compare(real, told, limits, again, others)
     found.notes[:0] = [*left, *said, *real.notes, *told.notes]
     late = waiting_line(real, told)
     found.notes += [late] if late else []
@@ -145,15 +156,14 @@ def _print(found: Comparison, limits: dict[str, float]) -> None:
     from rich.console import Console
 
     from .step_show import residual_table
-    from .validation.page import each_rows, metric_rows
+    from .validation.page import each_rows, metric_head, metric_rows
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
     head: tuple[str, ...]
-    head = ("metric", "measured", "simulated", "error", "95 %", "noise", "bar", "verdict")
-    console.print(_table(f"{len(found.measured):,} requests, simulated / measured - 1", head,
-                         metric_rows(found)))  # fmt: skip
+    console.print(_table(f"{len(found.measured):,} requests, simulated / measured - 1",
+                         metric_head(found), metric_rows(found)))  # fmt: skip
     head = ("quantity", "KS distance", "median |error| a request", "p90")
     console.print(_table("Distributions, and requests one by one", head, each_rows(found)))
     if found.steps:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import tarfile
 import time
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +24,9 @@ from bench.blind_rounds import AGAIN, CONTEXT, FUSED, ROUNDS, SPARSE, Engine, Ro
 from bench.blind_runner import Run, Worker, cores
 from bench.blind_scenario import cell_scenario, planned
 from bench.blind_script import calibration, measurements, script
+from bench.blind_steps import packed
 from bench.blind_traffic import FROM, TO, count, cut, ramp_of, ramps, rising, seconds, span
+from bench.blind_twice import biases, section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -287,3 +292,39 @@ def test_the_engines_options() -> None:
     assert [name for _, name, _ in lines] == [cell["cell"], cell["cell"] + AGAIN]
     assert lines[0][2] == lines[1][2]
     assert "--trace window-B.csv --requests 1000 --clip-prompt 8192 --rate-scale 7.5" in lines[0][2]
+
+
+# ---------------------------------------------------------------- two processes of one mode
+def test_a_second_log_tells_what_another_process_would_have_made() -> None:
+    runs = {"1b-graph-library-A-2": [
+        {"decode only": 0.031, "with prefill": 0.02}, {"decode only": -0.004, "with prefill": 0.0},
+    ]}  # fmt: skip
+    *_, row = section({"1b-graph-library": {"logs": [], "runs": runs}})
+    assert row == "| 1b-graph-library-A-2 | +3.1 % | -0.4 % | +2.0 % | +0.0 % |"
+    assert section({}) == []
+
+
+@pytest.mark.parametrize(("factor", "bias"), [(1.0, 0.0), (0.8, 0.25)])
+def test_the_bias_of_a_profile_is_of_predicted_over_measured(
+    tmp_path: Path, factor: float, bias: float
+) -> None:
+    steps = [
+        {"start_s": 0.01 * i, "duration_s": factor * 1e-3 * (1 + i % 3), "commit_s": 1.0,
+         "decode_requests": 0 if i % 4 == 0 else 1 + i % 3, "decode_tokens": 1 + i % 3,
+         "padded_requests": 1 + i % 3, "prefill_requests": int(i % 4 == 0),
+         "prefill_tokens": 100 * (i % 4 == 0), "context_tokens": 10}
+        for i in range(40)
+    ]  # fmt: skip
+    run = tmp_path / "run"
+    run.mkdir()
+    log = tmp_path / "steps.jsonl.gz"
+    text = "\n".join(json.dumps(row) for row in ({"kind": "steps"}, *steps))
+    log.write_bytes(gzip.compress(text.encode()))
+    (run / "steps.csv.gz").write_bytes(gzip.compress(packed(log).encode()))
+    truth = SimpleNamespace(
+        seconds=lambda load: np.array([1e-3 * (1 + i % 3) for i in range(len(load.context))])
+    )
+    found = biases(truth, run)
+    assert found == {
+        "decode only": pytest.approx(bias), "with prefill": pytest.approx(bias),
+    }  # fmt: skip

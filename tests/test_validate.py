@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,6 +128,25 @@ def test_a_second_run_is_the_noise_floor(simulated: Path, tmp_path: Path) -> Non
     found = json.loads((tmp_path / "v.json").read_text())["metrics"]
     assert found["ttft_p50"]["noise"] == pytest.approx(0.1)
     assert found["ttft_p50"]["error"] == pytest.approx(0.0)
+
+
+def test_metrics_of_several_simulations_are_means(simulated: Path, tmp_path: Path) -> None:
+    measured = write(tmp_path / "a.jsonl", rows(simulated))
+    other = tmp_path / "other"
+    shutil.copytree(simulated, other)
+    table = pq.read_table(other / "requests.parquet")
+    arrival, first = (table[name].to_numpy() for name in ("arrival_s", "first_token_s"))
+    later = pa.array(arrival + 1.2 * (first - arrival))
+    at = table.column_names.index("first_token_s")
+    pq.write_table(table.set_column(at, "first_token_s", later), other / "requests.parquet")
+    validate(measured, simulated, "--also", other, "--json", tmp_path / "v.json")
+    found = json.loads((tmp_path / "v.json").read_text())["metrics"]["ttft_p50"]
+    assert found["error"] == pytest.approx(0.1)
+    assert found["spread"] == pytest.approx(0.2)
+    assert found["low"] <= 0.1 + 1e-9
+    assert found["high"] >= 0.1 - 1e-9
+    assert "seeds" in validate(measured, simulated, "--also", other).output
+    assert "seeds" not in validate(measured, simulated).output
 
 
 # ---------------------------------------------------------------- times of tokens

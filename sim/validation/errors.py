@@ -50,6 +50,8 @@ class Row:
     noise: float | None = None
     """The same metric of a second measured run against the first."""
     bar: float | None = None
+    spread: float | None = None
+    """Largest over smallest of several simulated runs, less one; the error is of their mean."""
 
     @property
     def verdict(self) -> str:
@@ -84,7 +86,7 @@ class Comparison:
                     "measured": row.measured, "simulated": row.simulated, "error": row.error,
                     "low": row.low, "high": row.high, "noise": row.noise, "bar": row.bar,
                     "verdict": row.verdict or None,
-                }
+                } | ({} if row.spread is None else {"spread": row.spread})
                 for row in self.rows
             },
             "ks": self.ks, "per_request": self.per_request, "teacher_forced": self.steps,
@@ -112,20 +114,34 @@ def bars(text: str | None) -> dict[str, float]:
 
 
 def compare(
-    measured: Served, simulated: Served, limits: dict[str, float], repeat: Served | None = None
-) -> Comparison:
-    """All errors of *simulated* against *measured*, matched already; *repeat* is matched, too."""
-    real, told = _values(measured), _values(simulated)
+    measured: Served, simulated: Served, limits: dict[str, float], repeat: Served | None = None,
+    also: Sequence[Served] = (),
+) -> Comparison:  # fmt: skip
+    """All errors of *simulated* against *measured*, matched already; *repeat* is matched, too.
+
+    *also* are runs of the same scenario with other seeds: metrics are then means over all of them.
+    """
+    real, told = _values(measured), [_values(one) for one in (simulated, *also)]
     low, high = _intervals(measured, simulated)
     again = None if repeat is None else _values(repeat)
-    rows = [
-        Row(
-            name, real[name], told[name], told[name] / real[name] - 1.0, low.get(name),
-            high.get(name),
-            again[name] / real[name] - 1.0 if again and name in again else None, limits.get(name),
-        )
-        for name in METRICS if name in real and name in told and real[name] > 0
-    ]  # fmt: skip
+    rows = []
+    for name in METRICS:
+        if name not in real or not all(name in one for one in told) or real[name] <= 0:
+            continue
+        values = [one[name] for one in told]
+        mean = sum(values) / len(values)
+        # The interval says what the requests leave open, and is moved to where the mean is.
+        moved = mean / values[0] if values[0] > 0 else 1.0
+        ends = [None if end is None else (1.0 + end) * moved - 1.0
+                for end in (low.get(name), high.get(name))]  # fmt: skip
+        spread = max(values) / min(values) - 1.0 if also and min(values) > 0 else None
+        rows.append(
+            Row(
+                name, real[name], mean, mean / real[name] - 1.0, ends[0], ends[1],
+                again[name] / real[name] - 1.0 if again and name in again else None,
+                limits.get(name), spread,
+            )
+        )  # fmt: skip
     quantities = {
         "ttft": (measured.ttft, simulated.ttft), "e2el": (measured.e2el, simulated.e2el),
         "tpot": (measured.tpot, simulated.tpot),

@@ -32,8 +32,7 @@ def page(found: Comparison) -> str:
         f"<h1>Validation</h1><p>{escape(head)}: {len(found.measured):,} requests.</p>",
         "<h2>Errors</h2><p>simulated / measured - 1, with bootstrap 95 % intervals over "
         "requests</p>",
-        _table(("metric", "measured", "simulated", "error", "95 %", "noise", "bar", "verdict"),
-               metric_rows(found)),
+        _table(metric_head(found), metric_rows(found)),
         "<h2>Distributions and requests</h2>",
         _table(("quantity", "KS distance", "median |error| a request", "p90"), each_rows(found)),
     ]  # fmt: skip
@@ -60,8 +59,15 @@ def metric_rows(found: Comparison) -> list[tuple[str, ...]]:
             METRICS[row.metric], f"{row.measured:,.4g}", f"{row.simulated:,.4g}",
             f"{row.error:+.1%}", spread, "" if row.noise is None else f"{row.noise:+.1%}",
             "" if row.bar is None else f"{row.bar:g} %", row.verdict,
+            *(() if row.spread is None else (f"{row.spread:.1%}",)),
         ))  # fmt: skip
     return rows
+
+
+def metric_head(found: Comparison) -> tuple[str, ...]:
+    """What the columns of `metric_rows` are."""
+    head = ("metric", "measured", "simulated", "error", "95 %", "noise", "bar", "verdict")
+    return (*head, "seeds differ") if any(row.spread is not None for row in found.rows) else head
 
 
 def each_rows(found: Comparison) -> list[tuple[str, ...]]:
