@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_log import Maps, Name, Only, Pace, Quiet, Unit
 from .errors import InputError, shown
 
 
@@ -20,30 +21,21 @@ def engine(
         Path, typer.Option(help="Model, loop and kernels of the log; its profile of kernels.")
     ],
     out: Annotated[Path, typer.Option(help="The profile to write.")],
-    maps: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="OUR=THEIRS", help="A column, e.g. duration_s=lat[ms]."),
-    ] = None,
-    unit: Annotated[
-        str | None, typer.Option(help="Of times whose name has none: s, ms, us, ns.")
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Only these rows.")
-    ] = None,
-    pace: Annotated[
-        str, typer.Option(help="A step lasts as logged (duration), to the next (start), or auto.")
-    ] = "auto",
+    maps: Maps = None,
+    unit: Unit = None,
+    only: Only = None,
+    pace: Pace = "auto",
     prefill: Annotated[
         str, typer.Option(help="Prompts apart from decode, joint with it in one pass, or auto.")
     ] = "auto",
     prefill_kernels: Annotated[
         str, typer.Option(help="Their stages: library, fused, or auto.")
     ] = "auto",
-    name: Annotated[str | None, typer.Option(help="The profile's; default: of the file.")] = None,
+    name: Name = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Of the scenario.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fit what an engine adds to its kernels; the kernels' own costs stay as they are.
 

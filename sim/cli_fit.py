@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .cli_log import Maps, Name, Only, Pace, Quiet, Unit
 from .errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -20,33 +21,24 @@ def fit(
         typer.Argument(metavar="STEPS...", help="Parquet, CSV, JSONL, JSON (.gz), or a run."),
     ],
     out: Annotated[Path, typer.Option(help="The profile to write.")],
-    maps: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="OUR=THEIRS", help="A column, e.g. duration_s=lat[ms]."),
-    ] = None,
+    maps: Maps = None,
     map_file: Annotated[
         Path | None, typer.Option(help="A file with a map a line, our=theirs.")
     ] = None,
-    unit: Annotated[
-        str | None, typer.Option(help="Of times whose name has none: s, ms, us, ns.")
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Only these rows.")
-    ] = None,
+    unit: Unit = None,
+    only: Only = None,
     captured: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="Sizes decode batches are padded to, or none."),
     ] = None,
-    pace: Annotated[
-        str, typer.Option(help="A step lasts as logged (duration), to the next (start), or auto.")
-    ] = "auto",
-    name: Annotated[str | None, typer.Option(help="The profile's; default: of the file.")] = None,
+    pace: Pace = "auto",
+    name: Name = None,
     mode: Annotated[str, typer.Option(help="loop.mode of the log.")] = "engine",
     hold_out: Annotated[
         list[Path] | None, typer.Option(help="Another run's log, only to judge the fit on.")
     ] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for figures.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fit a step-level profile to an engine's step log, with errors on held-out steps."""
     from .profile import load_profile

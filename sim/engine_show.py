@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .engine import TERMS
-from .step_show import residual_table
+from .step_show import residual_table, value_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from .profile import Profile
-
-_SCALES = ((1e-3, "ms", 1e3), (1e-6, "us", 1e6), (0.0, "ns", 1e9))
 
 
 def show(console: Console, profile: Profile) -> None:
@@ -43,12 +41,3 @@ def show(console: Console, profile: Profile) -> None:
         said(f"noise floor: {engine.noise_floor:.2%} (median, from alike steps)")
     for line in (*engine.seams, *(f"note: {note}" for note in engine.notes)):
         said(line)
-
-
-def value_of(seconds: float, unit: str) -> tuple[str, str]:
-    """A term as number and unit, e.g. ("3.52", "us a decoding request and step")."""
-    rest = unit.removeprefix("s ")
-    for least, name, factor in _SCALES:
-        if abs(seconds) >= least and seconds:
-            return f"{seconds * factor:.4g}", f"{name} {rest}"
-    return "0", f"s {rest}"

@@ -93,13 +93,13 @@ def _form(title: str, form: Form) -> Table:
     for kind, regime in (("decode only", form.decode), ("with prefill", form.mixed)):
         for number, branch in enumerate(regime.branches):
             for term in branch:
-                value, unit = _value(term)
+                value, unit = value_of(term.seconds, UNITS[term.name])
                 of = str(number + 1) if len(regime.branches) > 1 else ""
                 table.add_row(kind, of, _words(term), value, unit)
         if regime.grain > 1:
             table.add_row(kind, "", "tokens rounded up to", f"{regime.grain}", "tokens")
     if form.cold is not None:
-        value, unit = _value(Term("step", form.cold.seconds))
+        value, unit = value_of(form.cold.seconds, UNITS["step"])
         what = "length" if form.cold.by == "tokens" else "shape"
         unit = unit.replace("a step", f"a chunk of a new {what}")
         table.add_row("with prefill", "", f"new {what}", value, unit)
@@ -114,12 +114,13 @@ def _words(term: Term) -> str:
     return f"tokens from {term.low:g} to {term.high:g}"
 
 
-def _value(term: Term) -> tuple[str, str]:
-    rest = UNITS[term.name].removeprefix("s ")
-    for least, unit, factor in _SCALES:
-        if term.seconds >= least:
-            return f"{term.seconds * factor:.4g}", f"{unit} {rest}"
-    return f"{term.seconds:g}", f"s {rest}"
+def value_of(seconds: float, unit: str) -> tuple[str, str]:
+    """A coefficient as number and unit, e.g. ("3.52", "us a decoding request")."""
+    rest = unit.removeprefix("s ")
+    for least, name, factor in _SCALES:
+        if seconds and abs(seconds) >= least:
+            return f"{seconds * factor:.4g}", f"{name} {rest}"
+    return "0", f"s {rest}"
 
 
 def _table(title: str, columns: Iterable[str]) -> Table:
