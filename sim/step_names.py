@@ -43,15 +43,17 @@ _ALIASES = {
     "decodeseqs numdecodeseqs decodes generationrequests numgenerationrequests numgenrequests "
     "genrequests decodebatchsize decodebatch ndec",
     "decode_tokens": "decodetokens numdecodetokens ndecodetokens generationtokens "
-    "numgenerationtokens numgentokens gentokens",
+    "numgenerationtokens numgentokens gentokens decodetoks decodenumtokens",
     "prefill_requests": "prefillrequests numprefillrequests numprefills numprefill nprefill "
     "prefillreqs prefillseqs prefills contextrequests numcontextrequests numctxrequests "
     "ctxrequests numnewseqs newseq newseqs extendrequests npre",
     "prefill_tokens": "prefilltokens numprefilltokens nprefilltokens prompttokens numprompttokens "
-    "numctxtokens ctxtokens newtoken newtokens extendtokens extendnumtokens",
+    "numctxtokens ctxtokens newtoken newtokens extendtokens extendnumtokens prefilltoks "
+    "prefillnumtokens chunktokens prefillchunktokens",
     "context_tokens": "contexttokens contextlens contextlen kvtokens kvtokensread kvread kvlens "
     "kvlen cachelens sumcontextlens totalcontexttokens decodecontexttokens decodekvtokens "
-    "numgenkvtokens contexttokensread kvtokenstotal numkvtokens",
+    "numgenkvtokens contexttokensread kvtokenstotal numkvtokens contexttoks ctxlen ctxlens "
+    "contextlength contextlengths totalcontext sumcontext attendedtokens",
     "prefill_context_tokens": "prefillcontexttokens prefillkvtokens numctxkvtokens "
     "prefillcontext prefixtokens extendprefixlens",
     "padded_requests": "paddedrequests paddedbatch paddedbatchsize graphbatchsize "
@@ -135,6 +137,8 @@ def sources(
         own = found.get("context_tokens")
         if own is not None and own.terms == (("context_tokens", 1.0),):
             found["prefill_tokens"] = found.pop("context_tokens")
+    if any(aliases.get(short) == "prefill_tokens" for short in shorts - {"ctxtokens"}):
+        aliases["ctxtokens"] = "context_tokens"  # beside a column of prompts' tokens
     ranks = {alias: rank for rank, alias in enumerate(aliases)}
     candidates = []
     for name in theirs:

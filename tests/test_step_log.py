@@ -82,6 +82,15 @@ def test_context_tokens_of_vllm_are_those_computed() -> None:
     assert column(ours, "context_tokens") == [80]
 
 
+def test_ctx_tokens_are_those_read_where_a_column_has_those_computed() -> None:
+    row = {"dt": 0.01, "decode_reqs": 3, "decode_toks": 3, "ctx_tokens": 700}
+    both = from_dicts([row | {"prefill_toks": 80}])
+    assert column(both, "prefill_tokens") == [80]
+    assert column(both, "context_tokens") == [700]
+    assert column(both, "decode_tokens") == [3]
+    assert column(from_dicts([row]), "prefill_tokens") == [700]  # as TensorRT-LLM counts
+
+
 def test_iteration_lines_of_a_text_log(tmp_path: Path) -> None:
     (tmp_path / "engine.log").write_text(
         "INFO starting\n"
