@@ -130,10 +130,11 @@ def compare(
             continue
         values = [one[name] for one in told]
         mean = sum(values) / len(values)
-        # The interval says what the requests leave open, and is moved to where the mean is.
-        moved = mean / values[0] if values[0] > 0 else 1.0
-        ends = [None if end is None else (1.0 + end) * moved - 1.0
-                for end in (low.get(name), high.get(name))]  # fmt: skip
+        ends: tuple[float | None, ...] = low.get(name), high.get(name)
+        if also and values[0] > 0:
+            # The interval says what the requests leave open, and is moved to where the mean is.
+            ends = tuple(None if end is None else (1.0 + end) * mean / values[0] - 1.0
+                         for end in ends)  # fmt: skip
         spread = max(values) / min(values) - 1.0 if also and min(values) > 0 else None
         rows.append(
             Row(
