@@ -164,7 +164,7 @@ SPARSE, DRAFTS, RESIDENT_DRAFTS = (
 LOW, HIGH = 0.68, 0.8
 """Loads of the host in C over the library kernels: the others are a little less loaded then."""
 PYTHON_A, PYTHON_B = 7.8, 9.65
-"""Rates of the host in Python: those of the other loops at `LOW`, where it is at some 0.75."""
+"""Rates of the host in Python: those of the other loops at `LOW`, where it is at some 0.7."""
 
 
 def _second() -> Round:
